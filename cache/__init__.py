@@ -1,0 +1,1 @@
+"""The feature cache: one HDF5 file between extraction and regression."""

@@ -1,0 +1,18 @@
+"""What goes wrong on bad input, and the exit code each kind ends with.
+
+Conventions: a message is written for the user and says what was expected, what
+was found and what to do. `AqaError` is the base of every error that the package
+raises on purpose; anything else is a defect of ours.
+"""
+
+
+class AqaError(ValueError):
+    """Bad input: a file, an option or a data set that cannot be used."""
+
+    exit_code = 1
+
+
+class ProvenanceMismatch(AqaError):
+    """A cache or model was made with other features than those asked for."""
+
+    exit_code = 4

@@ -1,0 +1,1 @@
+"""The regression stage: cached features in, heads, tables and figures out."""
