@@ -6,6 +6,11 @@ computes in. Imports nothing heavy, so that the command line can show defaults.
 
 from dataclasses import dataclass
 
+from aqa.cache.errors import AqaError
+
+KEEP = ("last", "first", "middle")
+PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+
 
 @dataclass(frozen=True)
 class ClipConfig:
@@ -21,6 +26,20 @@ class ClipConfig:
     offsets: int = 6
     #: Which frames of a longer video stay: "last", "first" or "middle".
     keep: str = "last"
+
+    def __post_init__(self) -> None:
+        """Refuse settings that leave no clip."""
+        for name in ("clip", "stride", "offsets"):
+            if (value := getattr(self, name)) < 1:
+                raise AqaError(f"{name}: expected 1 or more, found {value}")
+        shortest = self.clip + self.offsets - 1
+        if self.length < shortest:
+            raise AqaError(
+                f"length: expected at least {shortest} frames, for {self.offsets} "
+                f"offsets of a clip of {self.clip}, found {self.length}"
+            )
+        if self.keep not in KEEP:
+            raise AqaError(f"keep: expected one of {KEEP}, found {self.keep!r}")
 
     @property
     def clips(self) -> int:
@@ -49,3 +68,56 @@ class ExtractConfig:
     shard: tuple[int, int] | None = None
     #: Decoding processes; None: one fewer than the processors, at least one.
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse what no machine could do; the stage checks against this one."""
+        if self.precision not in PRECISIONS:
+            raise AqaError(
+                f"precision: expected one of {PRECISIONS}, found {self.precision!r}"
+            )
+        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
+            i, n = self.shard
+            raise AqaError(f"shard: expected 1/{n} to {n}/{n}, found {i + 1}/{n}")
+        if self.workers is not None and self.workers < 1:
+            raise AqaError(f"workers: expected 1 or more, found {self.workers}")
+
+
+@dataclass(frozen=True)
+class PoseConfig:
+    """Which poses are believed, and what is made of them (the paper's first row)."""
+
+    #: "pose-dct" or "pose-apen".
+    features: str = "pose-dct"
+    #: Athletes followed: 1, or 2 for the synchronised dives.
+    athletes: int = 1
+    #: A joint found with less confidence counts as missing.
+    confidence: float = 0.3
+    #: A video whose share of missing joints is larger is a failure.
+    missing: float = 0.5
+    #: pose-dct: low frequencies kept of each series.
+    coefficients: int = 50
+    #: pose-apen: length of the compared patterns.
+    embedding: int = 2
+    #: pose-apen: how far two patterns may differ, in deviations of the series.
+    tolerance: float = 0.2
+    #: Joints of a pose: COCO's 17; of another layout its own count.
+    joints: int = 17
+    #: The joint that the others are measured from: COCO's nose.
+    head: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what no pose could satisfy."""
+        if self.athletes not in (1, 2):
+            raise AqaError(f"athletes: expected 1 or 2, found {self.athletes}")
+        for name in ("confidence", "missing"):
+            if not 0 <= (value := getattr(self, name)) <= 1:
+                raise AqaError(f"{name}: expected 0 to 1, found {value}")
+        for name in ("coefficients", "embedding"):
+            if (value := getattr(self, name)) < 1:
+                raise AqaError(f"{name}: expected 1 or more, found {value}")
+        if not self.tolerance > 0:
+            raise AqaError(f"tolerance: expected more than 0, found {self.tolerance}")
+        if not 0 <= self.head < self.joints or self.joints < 2:
+            raise AqaError(
+                f"head: expected a joint below {self.joints}, found {self.head}"
+            )

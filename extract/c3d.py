@@ -1,0 +1,158 @@
+"""C3D: 3 x 3 x 3 convolutions, max pooling, and FC-6, whose output is the feature.
+
+Conventions: clips float (B, 3, 16, crop, crop), in the pre-processing of the
+weights; features float (B, D), FC-6 after ReLU, no dropout, no normalisation.
+Parameters have Caffe's names (`conv1a.weight` ... `fc6.bias`), and Caffe's order
+of axes is torch's: (out, in, time, row, column), flattened as C, T, H, W.
+
+Sources: Tran et al., "Learning Spatiotemporal Features with 3D Convolutional
+Networks"; facebookarchive/C3D `conv3d_ucf101_train.prototxt` (small),
+`c3d_sport1m_feature_extractor_frm.prototxt` (full), `pool3d_layer.cpp`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aqa.cache.errors import AqaError
+
+#: Frames of a clip: four poolings of time leave one.
+CLIP = 16
+
+POOL5 = ("ceil", "padded")
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A member of the family: channels of each convolution, grouped by pooling.
+
+    `crop` is the side of a frame, an odd multiple of 16 so that both variants of
+    the last pooling give the same size.
+    """
+
+    name: str
+    widths: tuple[tuple[int, ...], ...]
+    features: int
+    crop: int = 112
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that the poolings cannot halve."""
+        if len(self.widths) != 5 or self.crop % 32 != 16:
+            raise AqaError(
+                "architecture: expected five groups of convolutions and a crop that "
+                f"is an odd multiple of 16, found {len(self.widths)} and {self.crop}"
+            )
+
+    @property
+    def pooled(self) -> int:
+        """Inputs of FC-6: 4096 for the small net, 8192 for the full one."""
+        side = (self.crop // 16 + 1) // 2
+        return self.widths[-1][-1] * side * side
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every parameter, by Caffe's name."""
+        shapes: dict[str, tuple[int, ...]] = {}
+        inputs = 3
+        for group, widths in enumerate(self.widths, start=1):
+            for letter, outputs in zip("abcdefgh", widths, strict=False):
+                shapes[f"conv{group}{letter}.weight"] = (outputs, inputs, 3, 3, 3)
+                shapes[f"conv{group}{letter}.bias"] = (outputs,)
+                inputs = outputs
+        shapes["fc6.weight"] = (self.features, self.pooled)
+        shapes["fc6.bias"] = (self.features,)
+        return shapes
+
+
+ARCHITECTURES = {
+    arch.name: arch
+    for arch in (
+        # For the demo and for tests: the small net, a quarter as wide.
+        Architecture("c3d-tiny", ((16,), (32,), (64,), (64,), (64,)), 256),
+        # What the paper's code used: five convolutions, C3D's UCF-101 network.
+        Architecture("c3d-small", ((64,), (128,), (256,), (256,), (256,)), 2048),
+        # Sports-1M's network: eight convolutions.
+        Architecture(
+            "c3d-full",
+            ((64,), (128,), (256, 256), (512, 512), (512, 512)),
+            4096,
+        ),
+    )
+}
+
+
+class C3D(nn.Module):
+    """The network up to FC-6.
+
+    `pool5` "ceil" is Caffe's last pooling (a window cut off at the far edge);
+    "padded" is the one of PyTorch ports, whose windows begin a pixel earlier. It
+    belongs to the weights: most features differ.
+    """
+
+    def __init__(self, arch: Architecture, pool5: str = "ceil") -> None:
+        """Lay out the layers, with torch's own initial values."""
+        super().__init__()
+        if pool5 not in POOL5:
+            raise AqaError(f"pool5: expected one of {POOL5}, found {pool5!r}")
+        self.arch = arch
+        self.pool5 = pool5
+        groups: list[list[nn.Conv3d]] = [[] for _ in arch.widths]
+        for name, shape in arch.shapes().items():
+            layer, _, kind = name.partition(".")
+            if kind == "weight" and layer != "fc6":
+                conv = nn.Conv3d(shape[1], shape[0], kernel_size=3, padding=1)
+                self.add_module(layer, conv)
+                groups[int(layer[4]) - 1].append(conv)
+        #: The convolutions between two poolings, group by group.
+        self.groups = tuple(map(tuple, groups))
+        self.fc6 = nn.Linear(arch.pooled, arch.features)
+
+    def pool(self, x: Tensor, group: int) -> Tensor:
+        """Pool after a group (0-based): halves rows, columns and, but for 0, time."""
+        if group == len(self.groups) - 1 and self.pool5 == "padded":
+            return functional.max_pool3d(x, 2, padding=(0, 1, 1))
+        kernel = (1, 2, 2) if group == 0 else (2, 2, 2)
+        return functional.max_pool3d(x, kernel, ceil_mode=True)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        """Features of clips: (B, 3, 16, crop, crop) -> (B, D)."""
+        return self.finish(clips, group=0)
+
+    def finish(self, x: Tensor, group: int, layer: int = 0) -> Tensor:
+        """Go on from the input of convolution `layer` of `group` to the features."""
+        for g in range(group, len(self.groups)):
+            convolutions = self.groups[g][layer if g == group else 0 :]
+            for conv in convolutions[:-1]:
+                x = functional.relu_(conv(x))
+            # ReLU commutes with the maximum, and after it has less to do.
+            x = functional.relu_(self.pool(convolutions[-1](x), g))
+        return functional.relu(self.fc6(x.flatten(1)))  # (B, C, 1, h, w) -> (B, D)
+
+
+def random_state(arch: Architecture, seed: int = 0) -> dict[str, Tensor]:
+    """He-normal weights and zero biases: the same for a seed on every machine.
+
+    A network that has learnt nothing, whose features are random projections.
+    """
+    rng = np.random.default_rng(seed)
+    state = {}
+    for name, shape in arch.shapes().items():
+        if name.endswith("bias"):
+            state[name] = torch.zeros(shape)
+        else:
+            values = rng.standard_normal(shape, dtype=np.float32)
+            scale = np.float32(math.sqrt(2 / math.prod(shape[1:])))
+            state[name] = torch.from_numpy(values * scale)
+    return state
+
+
+def build(arch: Architecture, state: Mapping[str, Tensor], pool5: str = "ceil") -> C3D:
+    """Make the network hold `state`, by name and shape and nothing missing."""
+    with torch.device("meta"):
+        net = C3D(arch, pool5)
+    net.load_state_dict(state, strict=True, assign=True)
+    return net.eval().requires_grad_(False)

@@ -1,0 +1,34 @@
+"""A video becomes `length` frames, and those become overlapping copies of clips.
+
+Conventions: frames uint8 (T, H, W, 3); a start is the index of a clip's first
+frame in the fitted video; arrays over clips are (offsets, clips, ...).
+
+Padding goes in front and cutting keeps the end, so that what decides the score
+(the entry, the landing) falls at the same place of every video.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+from aqa.extract.config import ClipConfig
+
+
+def fit_length(
+    frames: npt.NDArray[np.uint8], config: ClipConfig
+) -> npt.NDArray[np.uint8]:
+    """Bring a video to `config.length` frames: (T, H, W, 3) -> (length, H, W, 3).
+
+    Black frames go in front of a shorter one; of a longer one `config.keep` says
+    which frames stay.
+    """
+    spare = len(frames) - config.length
+    if spare < 0:
+        return np.pad(frames, ((-spare, 0), (0, 0), (0, 0), (0, 0)))
+    first = {"first": 0, "middle": spare // 2, "last": spare}[config.keep]
+    return frames[first : first + config.length]
+
+
+def clip_starts(config: ClipConfig) -> npt.NDArray[np.int64]:
+    """First frame of every clip, (offsets, clips)."""
+    offsets = np.arange(config.offsets)
+    return offsets[:, None] + config.stride * np.arange(config.clips)

@@ -1,0 +1,171 @@
+"""From decoded frames to what the network sees, as the weights were trained.
+
+Conventions: decoded frames are uint8 (T, H, W, 3) RGB, 0-255; the network takes
+float32 (3, T, crop, crop) in the channel order of `Preprocessing.channels`.
+Black padding is added between `resize_crop` and `normalise`, so that a padded
+frame reaches the network as -mean and not as 0.
+
+Sources: facebookarchive/C3D `image_io.cpp` (resize) and `video_data_layer.cpp`
+(centre crop, mean); open-mmlab/mmaction2 `configs/_base_/models/c3d_sports1m_*`.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch.nn import functional
+
+from aqa.cache.errors import AqaError
+
+#: Three values in the network's channel order, or an image (3, crop, crop).
+Mean = tuple[float, float, float] | npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, eq=False)
+class Preprocessing:
+    """Resize, crop, channel order and scaling: value = (pixel * scale - mean) / std.
+
+    `width` None keeps the aspect ratio and makes the shorter side `height`; `top`
+    or `left` None centres the crop. A mean that varies from frame to frame of a
+    clip cannot be given: copies of a video share their frames. Two objects are
+    equal when their records are.
+    """
+
+    width: int | None = 171
+    height: int = 128
+    top: int | None = 8
+    left: int | None = 29
+    crop: int = 112
+    channels: str = "BGR"
+    scale: float = 1.0
+    mean: Mean = (90.25, 97.66, 101.41)
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be carried out."""
+        if self.channels not in ("RGB", "BGR"):
+            raise AqaError(
+                f'channels: expected "RGB" or "BGR", found {self.channels!r}'
+            )
+        expected = ((3,), (3, self.crop, self.crop))
+        if (found := np.shape(self.mean)) not in expected:
+            raise AqaError(
+                f"mean: expected three values or an image of shape {expected[1]}, "
+                f"found shape {found}; `with_mean_cube` averages and crops a cube"
+            )
+
+    def record(self) -> dict[str, Any]:
+        """Everything above as JSON values; an image mean by its digest."""
+        if isinstance(self.mean, np.ndarray):
+            pixels = np.ascontiguousarray(self.mean, "<f4").tobytes()
+            mean: Any = {"image_sha256": hashlib.sha256(pixels).hexdigest()}
+        else:
+            mean = list(self.mean)
+        return {
+            "width": self.width,
+            "height": self.height,
+            "resize": "bilinear on uint8, half-pixel centres, not antialiased",
+            "top": self.top,
+            "left": self.left,
+            "crop": self.crop,
+            "channels": self.channels,
+            "scale": self.scale,
+            "mean": mean,
+            "std": list(self.std),
+        }
+
+    def __eq__(self, other: object) -> bool:
+        """Compare what would be done, not how it is held."""
+        return isinstance(other, Preprocessing) and self.record() == other.record()
+
+    def __hash__(self) -> int:
+        """Agree with `__eq__`."""
+        return hash(repr(self.record()))
+
+    def size(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of a frame of `height` x `width` after the resize."""
+        if self.width is not None:
+            return self.height, self.width
+        short = min(height, width)
+        return (
+            int(height * self.height / short + 0.5),
+            int(width * self.height / short + 0.5),
+        )
+
+    def corner(self, height: int, width: int) -> tuple[int, int]:
+        """Row and column where the crop of a resized frame begins."""
+        top = (height - self.crop) // 2 if self.top is None else self.top
+        left = (width - self.crop) // 2 if self.left is None else self.left
+        if min(top, left, height - top - self.crop, width - left - self.crop) < 0:
+            raise AqaError(
+                f"expected a crop of {self.crop} x {self.crop} at ({top}, {left}) to "
+                f"lie inside the resized frame, found {height} x {width} (rows x "
+                "columns)"
+            )
+        return top, left
+
+    def with_mean_cube(self, cube: npt.NDArray[np.floating]) -> "Preprocessing":
+        """Take Caffe's mean volume (3, L, H, W) instead: averaged over L, cropped.
+
+        The mean files of C3D are all but constant over their 16 frames.
+        """
+        if cube.ndim != 4 or cube.shape[0] != 3:
+            raise AqaError(f"mean cube: expected (3, L, H, W), found {cube.shape}")
+        top, left = self.corner(*cube.shape[2:])
+        image = cube.mean(axis=1, dtype=np.float64)  # (3, L, H, W) -> (3, H, W)
+        image = image[:, top : top + self.crop, left : left + self.crop]
+        return replace(self, mean=image.astype(np.float32))
+
+
+#: By what the weights were trained with.
+PRESETS = {
+    # UCF-101 train split 1, averaged per channel; the usual "Sports-1M" values.
+    "c3d": Preprocessing(),
+    "mmaction": Preprocessing(
+        width=None, top=None, left=None, channels="RGB", mean=(104.0, 117.0, 128.0)
+    ),
+    "imagenet": Preprocessing(
+        channels="RGB",
+        scale=1 / 255,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+}
+
+
+def resize_crop(
+    frames: npt.NDArray[np.uint8], pre: Preprocessing
+) -> npt.NDArray[np.uint8]:
+    """Resize and crop: uint8 (T, H, W, 3) -> (T, crop, crop, 3).
+
+    Within one grey level of OpenCV's INTER_LINEAR on 8-bit images, which C3D was
+    trained with; a resize that filters when shrinking is up to 50 levels away.
+    """
+    height, width = pre.size(*frames.shape[1:3])
+    top, left = pre.corner(height, width)
+    # (T, H, W, 3) -> (T, 3, H, W), which lies in memory as torch likes it best.
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    if images.shape[2:] != (height, width):
+        images = functional.interpolate(
+            images, (height, width), mode="bilinear", align_corners=False
+        )
+    cropped = images[:, :, top : top + pre.crop, left : left + pre.crop]
+    return cropped.permute(0, 2, 3, 1).contiguous().numpy()
+
+
+def normalise(frames: torch.Tensor, pre: Preprocessing) -> torch.Tensor:
+    """Scale and centre: uint8 (T, crop, crop, 3) RGB -> float32 (3, T, crop, crop).
+
+    The result is a view of channels-last memory, on the device of `frames`.
+    """
+    values = frames.float()
+    if pre.channels == "BGR":
+        values = values.flip(-1)
+    mean = torch.as_tensor(pre.mean, dtype=torch.float32, device=frames.device)
+    if mean.ndim == 3:
+        mean = mean.permute(1, 2, 0)  # (3, crop, crop) -> (crop, crop, 3)
+    std = torch.as_tensor(pre.std, dtype=torch.float32, device=frames.device)
+    return ((values * pre.scale - mean) / std).permute(3, 0, 1, 2)
