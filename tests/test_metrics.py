@@ -1,0 +1,126 @@
+"""Metrics against SciPy, hand examples and the paper's printed averages."""
+
+import csv
+import math
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
+
+from aqa.regress import metrics
+from aqa.regress.paper import TABLE_2, TABLE_3
+
+#: Few distinct values, so that ties are many.
+TIED = st.integers(2, 30).flatmap(
+    lambda n: st.tuples(
+        arrays(np.float64, n, elements=st.integers(0, 5)),
+        arrays(np.float64, n, elements=st.integers(-3, 3)),
+    )
+)
+
+
+@given(TIED)
+def test_correlations_are_scipys(pair):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConstantInputWarning)
+        expected = spearmanr(*pair).statistic
+    np.testing.assert_allclose(metrics.spearman(*pair), expected, atol=1e-12)
+    np.testing.assert_allclose(metrics.kendall(*pair), kendalltau(*pair).statistic)
+
+
+def test_spearman_by_hand():
+    # Ranks of truth 1.5 1.5 3 4, of predictions 1 2 4 3, both less their mean 2.5:
+    # (-1)(-1.5) + (-1)(-.5) + (.5)(1.5) + (1.5)(.5) = 3.5; squares 4.5 and 5.
+    rho = metrics.spearman([7, 7, 8, 9], [0.1, 0.2, 0.9, 0.3])
+    assert rho == pytest.approx(3.5 / math.sqrt(4.5 * 5))
+
+
+@pytest.mark.parametrize(
+    "truth, predicted",
+    [([], []), ([1], [2]), ([1, 2, 3], [5, 5, 5]), ([4, 4], [1, 2])],
+    ids=["empty", "one sample", "constant predictions", "constant truth"],
+)
+def test_undefined_correlations_are_nan(truth, predicted):
+    assert math.isnan(metrics.spearman(truth, predicted))
+    assert math.isnan(metrics.kendall(truth, predicted))
+
+
+def test_a_prediction_that_is_not_finite_leaves_nothing_defined():
+    for value in (math.nan, math.inf):
+        for metric in (metrics.spearman, metrics.kendall, metrics.rl2):
+            assert math.isnan(metric([1, 2, 3], [1, value, 3]))
+
+
+def test_shapes_that_differ_are_refused():
+    with pytest.raises(ValueError, match=r"\(3,\) and \(2,\)"):
+        metrics.spearman([1, 2, 3], [1, 2])
+
+
+def test_rl2_by_hand():
+    # Range 50 - 10 = 40; errors 4, 0, -8: (0.01 + 0 + 0.04) / 3.
+    assert metrics.rl2([10, 30, 50], [14, 30, 42]) == pytest.approx(0.05 / 3)
+    assert math.isnan(metrics.rl2([3, 3], [1, 2]))
+    assert math.isnan(metrics.rl2([], []))
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE_2.values() if row.average > 0])
+def test_table_2_averages_are_fishers(row):
+    assert metrics.fisher_mean(row.per_action) == pytest.approx(row.average, abs=6e-5)
+
+
+@pytest.mark.parametrize("name, row", TABLE_3.items())
+def test_table_3_averages_are_arithmetic_without_the_diagonal(name, row):
+    columns = list(TABLE_3)[1:-1]
+    cells = zip(columns, row.per_action, strict=True)
+    unseen = [rho for column, rho in cells if column != name]
+    assert metrics.arithmetic_mean(unseen) == pytest.approx(row.average, abs=6e-5)
+
+
+def test_means_leave_undefined_values_out_and_count_them():
+    rhos = [0.5, math.nan, 0.1]
+    assert metrics.arithmetic_mean(rhos) == pytest.approx(0.3)
+    z = (math.atanh(0.5) + math.atanh(0.1)) / 2
+    assert metrics.fisher_mean(rhos) == pytest.approx(math.tanh(z))
+    assert metrics.undefined(rhos) == 1
+    for mean in (metrics.fisher_mean, metrics.arithmetic_mean):
+        assert math.isnan(mean([math.nan]))
+        assert math.isnan(mean([]))
+
+
+def test_a_perfect_correlation_does_not_decide_fishers_mean():
+    assert metrics.fisher_mean([1.0, 1.0]) == pytest.approx(metrics.LARGEST_RHO)
+    assert metrics.fisher_mean([1.0, -1.0]) == pytest.approx(0)
+    z = math.atanh(metrics.LARGEST_RHO) / 2
+    assert metrics.fisher_mean([1.0, 0.0]) == pytest.approx(math.tanh(z))
+
+
+def test_the_floor_by_hand():
+    # Means: a 2, b 10. Test truths 1 (a), 3 (a), 9 (b), 2.5 (b).
+    floor = metrics.action_mean_floor(
+        ["a", "a", "b"], [1, 3, 10], ["a", "a", "b", "b", "c"], [1, 3, 9, 2.5, 0]
+    )
+    assert floor == pytest.approx(spearmanr([1, 3, 9, 2.5], [2, 2, 10, 10]).statistic)
+
+
+def test_the_floor_of_the_released_lists(shared_data):
+    with open(shared_data / "aqa7" / "aqa7_split4_readable.csv") as file:
+        rows = list(csv.DictReader(file))
+    lists = {
+        split: [
+            (row["action"], float(row["score"]))
+            for row in rows
+            if row["split"] == split
+        ]
+        for split in ("train", "test")
+    }
+    assert {split: len(found) for split, found in lists.items()} == {
+        "train": 803,
+        "test": 303,
+    }
+    train, test = (zip(*lists[split], strict=True) for split in ("train", "test"))
+    floor = metrics.action_mean_floor(*train, *test)
+    assert floor == pytest.approx(0.837, abs=5e-4)
