@@ -8,8 +8,6 @@ reports it counts them with `undefined`. Pooling several actions in one correlat
 mostly measures which sport is watched: `action_mean_floor` says how much.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy.stats import kendalltau, rankdata
@@ -54,24 +52,37 @@ def rl2(truth: ArrayLike, predicted: ArrayLike) -> float:
     return float(np.mean(((predictions - truths) / np.ptp(truths)) ** 2))
 
 
-def fisher_mean(rhos: Iterable[float]) -> float:
-    """Mean of the defined correlations through Fisher's z; `nan` where none is.
-
-    A correlation of 1 or -1 counts as `LARGEST_RHO`.
-    """
-    z = np.arctanh(np.clip(_defined(rhos), -LARGEST_RHO, LARGEST_RHO))
-    return float(np.tanh(z.mean())) if z.size else float("nan")
+def fisher_mean(rhos: ArrayLike) -> float:
+    """Mean of the defined correlations through Fisher's z; `nan` where none is."""
+    return float(np.tanh(defined_mean(fisher_z(rhos))))
 
 
-def arithmetic_mean(values: Iterable[float]) -> float:
+def arithmetic_mean(values: ArrayLike) -> float:
     """Mean of the defined values; `nan` where none is."""
-    kept = _defined(values)
-    return float(kept.mean()) if kept.size else float("nan")
+    return float(defined_mean(values))
 
 
-def undefined(values: Iterable[float]) -> int:
+def fisher_z(rhos: ArrayLike) -> Floats:
+    """The inverse hyperbolic tangent; 1 and -1 count as plus, minus `LARGEST_RHO`."""
+    clipped = np.asarray(rhos, np.float64).clip(-LARGEST_RHO, LARGEST_RHO)
+    z: Floats = np.arctanh(clipped)
+    return z
+
+
+def defined_mean(values: ArrayLike, axis: int = 0) -> Floats:
+    """Mean along an axis of the values that are not `nan`; `nan` where none is."""
+    found = np.asarray(values, np.float64)
+    kept = ~np.isnan(found)
+    sums = np.where(kept, found, 0).sum(axis)
+    counts = kept.sum(axis)
+    mean: Floats = np.full_like(sums, np.nan)
+    np.divide(sums, counts, out=mean, where=counts > 0)
+    return mean
+
+
+def undefined(values: ArrayLike) -> int:
     """How many of the values a mean leaves out."""
-    return int(np.isnan(np.fromiter(values, dtype=np.float64)).sum())
+    return int(np.isnan(np.asarray(values, np.float64)).sum())
 
 
 def action_mean_floor(
@@ -109,8 +120,3 @@ def _rankable(truths: Floats, predictions: Floats) -> bool:
     return bool(
         finite and len(truths) > 1 and np.ptp(truths) > 0 and np.ptp(predictions) > 0
     )
-
-
-def _defined(values: Iterable[float]) -> Floats:
-    found = np.fromiter(values, dtype=np.float64)
-    return found[~np.isnan(found)]

@@ -1,0 +1,131 @@
+"""The bootstrap against SciPy, resample by resample, and against known answers."""
+
+import math
+import time
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import rankdata, spearmanr
+
+from aqa.regress import statistics
+from aqa.regress.metrics import spearman
+
+TIED = st.integers(2, 12).flatmap(
+    lambda n: st.tuples(
+        arrays(np.float64, n, elements=st.integers(0, 4)),
+        arrays(np.float64, n, elements=st.integers(0, 4)),
+    )
+)
+
+
+@given(TIED)
+def test_each_resample_is_scipys_rho_of_the_drawn_samples(pair):
+    truth, predicted = pair
+    resamples = statistics.Resamples(truth, 20, [1])
+    found = resamples.spearman(predicted)
+    for counts, rho in zip(resamples.counts.astype(int), found, strict=True):
+        drawn = np.repeat(np.arange(len(truth)), counts)
+        assert len(drawn) == len(truth)
+        x, y = rankdata(truth[drawn]), rankdata(predicted[drawn])
+        if np.ptp(x) == 0 or np.ptp(y) == 0:
+            assert math.isnan(rho)
+        else:
+            assert rho == pytest.approx(np.corrcoef(x, y)[0, 1], abs=1e-12)
+
+
+def test_draws_are_fixed_by_their_seed():
+    truth = np.arange(9.0)
+    a, b, c = (statistics.Resamples(truth, 50, seed) for seed in ([3], [3], [3, 1]))
+    np.testing.assert_array_equal(a.counts, b.counts)
+    assert (a.counts != c.counts).any()
+
+
+def test_the_interval_covers_the_true_rho_about_as_often_as_it_says():
+    generator = np.random.default_rng(5)
+    trials, covered = 200, 0
+    for trial in range(trials):
+        x = generator.normal(size=60)
+        y = 0.5 * x + math.sqrt(0.75) * generator.normal(size=60)
+        resampled = statistics.Resamples(x, 300, [trial]).spearman(y)
+        low, high = statistics.interval(resampled)
+        # Spearman's rho of a bivariate normal: 6 / pi * arcsin(r / 2).
+        covered += low < 6 / math.pi * math.asin(0.25) < high
+    assert 0.88 <= covered / trials <= 0.99
+
+
+def test_two_thousand_resamples_of_the_largest_test_list_are_quick():
+    generator = np.random.default_rng(0)
+    resamples = statistics.Resamples(generator.normal(size=70), 2_000, [0])
+    predicted = generator.normal(size=(50, 70))
+    start = time.perf_counter()
+    for row in predicted:
+        resamples.spearman(row)
+    assert time.perf_counter() - start < 3
+
+
+def test_a_clear_winner_wins_and_twins_tie():
+    generator = np.random.default_rng(0)
+    truth = generator.normal(size=50)
+    resamples = statistics.Resamples(truth, 500, [0])
+    good = resamples.spearman(truth + 0.1 * generator.normal(size=50))
+    bad = resamples.spearman(generator.normal(size=50))
+    assert statistics.probability_better(good, bad) == 1
+    assert statistics.probability_better(bad, good) == 0
+    assert statistics.probability_better(good, good) == 0.5
+
+
+def test_pairing_sees_what_apart_cannot_be_seen():
+    generator = np.random.default_rng(2)
+    truth = generator.normal(size=60)
+    noise = generator.normal(size=60)
+    resamples = statistics.Resamples(truth, 500, [0])
+    better, worse = (resamples.spearman(truth + k * noise) for k in (1.0, 1.3))
+    (_, high), (low, _) = (statistics.interval(rho) for rho in (worse, better))
+    assert low < high
+    assert statistics.probability_better(better, worse) > 0.95
+
+
+def test_undefined_resamples_are_left_out_of_intervals_and_probabilities():
+    half = np.array([math.nan, 0.1, 0.2, math.nan, 0.3, 0.4])
+    low, high = statistics.interval(half)
+    assert (low, high) == tuple(np.quantile([0.1, 0.2, 0.3, 0.4], [0.025, 0.975]))
+    few = np.array([math.nan, math.nan, 0.3])
+    assert all(math.isnan(end) for end in statistics.interval(few))
+    assert statistics.probability_better(half, np.zeros(6)) == 1
+    assert math.isnan(statistics.probability_better(few, np.full(3, math.nan)))
+
+
+def test_constant_predictions_have_no_rho_in_any_resample():
+    rho = statistics.Resamples(np.arange(5.0), 10, [0]).spearman(np.ones(5))
+    assert np.isnan(rho).all()
+    rho = statistics.Resamples(np.arange(2.0), 10, [0]).spearman([1, math.nan])
+    assert np.isnan(rho).all()
+
+
+def test_seeds_are_averaged_as_drawn():
+    resampled = np.array([[1.0, 2.0], [10.0, math.nan]])
+    drawn = np.array([[0, 1], [1, 1]])
+    found = statistics.over_seeds(resampled, drawn)
+    assert found[0] == 5.5
+    assert math.isnan(found[1])
+    draws = statistics.draw_seeds(3, 100, [7])
+    assert draws.shape == (100, 3)
+    assert set(np.unique(draws)) == {0, 1, 2}
+
+
+def test_standard_deviation():
+    assert statistics.standard_deviation([1, math.nan, 3]) == pytest.approx(2**0.5)
+    assert math.isnan(statistics.standard_deviation([1]))
+
+
+def test_a_resample_that_draws_every_sample_once_is_the_plain_rho():
+    truth, predicted = [3.0, 1.0, 2.0], [3.0, 2.0, 1.0]
+    resamples = statistics.Resamples(truth, 200, [0])
+    whole = (resamples.counts == 1).all(axis=1)
+    assert whole.any()
+    found = resamples.spearman(predicted)[whole]
+    np.testing.assert_allclose(found, spearman(truth, predicted))
+    np.testing.assert_allclose(found, spearmanr(truth, predicted).statistic)
