@@ -5,7 +5,7 @@ sequence of clips). Source: the paper, section 5. Imports nothing heavy, so that
 command line can show defaults.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -17,6 +17,14 @@ class Schedule:
     step: int = 3_000
     gamma: float = 0.5
     batch: int = 15
+
+    def scaled(self, factor: float) -> "Schedule":
+        """Make the same course longer or shorter: iterations and step, at least 1."""
+        return replace(
+            self,
+            iterations=max(1, round(self.iterations * factor)),
+            step=max(1, round(self.step * factor)),
+        )
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,27 @@ class FineTuneSetting:
     step: int
 
 
-#: For the four actions with many samples, and for the two synchronised dives.
-FINE_TUNE = (
-    FineTuneSetting(25, 500, 100),
-    FineTuneSetting(75, 1_200, 300),
-    FineTuneSetting(125, 2_000, 500),
-)
-FINE_TUNE_SMALL = (
-    FineTuneSetting(15, 300, 60),
-    FineTuneSetting(25, 500, 100),
-    FineTuneSetting(35, 700, 140),
-)
-FINE_TUNE_TEST = 50
-FINE_TUNE_EVERY = 100
+@dataclass(frozen=True)
+class FineTuneConfig:
+    """The settings of Table 4: `few` is for actions with few samples.
+
+    The other numbers of an action's schedule are those of `CompareConfig.schedule`.
+    `test` samples of each action are kept for testing, rho is taken every `every`
+    iterations.
+    """
+
+    settings: tuple[FineTuneSetting, ...] = (
+        FineTuneSetting(25, 500, 100),
+        FineTuneSetting(75, 1_200, 300),
+        FineTuneSetting(125, 2_000, 500),
+    )
+    few: tuple[FineTuneSetting, ...] = (
+        FineTuneSetting(15, 300, 60),
+        FineTuneSetting(25, 500, 100),
+        FineTuneSetting(35, 700, 140),
+    )
+    test: int = 50
+    every: int = 100
 
 
 @dataclass(frozen=True)
@@ -66,10 +82,25 @@ class CompareConfig:
     """One run of the paper's experiments."""
 
     seeds: int = 1
+    #: Iterations of `schedule`; all others are scaled alike. None: as they stand.
+    iterations: int | None = None
+    #: None: every action of the cache that can be judged, trampoline left aside.
+    actions: tuple[str, ...] | None = None
+    #: Add rows that average the predictions of all offsets at test.
+    average_offsets: bool = False
     schedule: Schedule = Schedule()
+    fine_tune: FineTuneConfig = FineTuneConfig()
     lstm: LstmConfig = LstmConfig()
     svr: SvrConfig = SvrConfig()
     device: str = "auto"
     #: Training processes on CPU; None: one per processor.
     workers: int | None = None
     bootstrap: int = 2_000
+    bootstrap_seed: int = 0
+
+    @property
+    def scale(self) -> float:
+        """What every schedule's iterations and steps are multiplied by."""
+        if self.iterations is None:
+            return 1.0
+        return self.iterations / self.schedule.iterations
