@@ -10,6 +10,7 @@ from aqa.cache.errors import AqaError
 
 KEEP = ("last", "first", "middle")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
+POSE_FEATURES = ("pose-dct", "pose-apen")
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,10 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no pose could satisfy."""
+        if self.features not in POSE_FEATURES:
+            raise AqaError(
+                f"features: expected one of {POSE_FEATURES}, found {self.features!r}"
+            )
         if self.athletes not in (1, 2):
             raise AqaError(f"athletes: expected 1 or 2, found {self.athletes}")
         for name in ("confidence", "missing"):
