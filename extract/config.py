@@ -49,6 +49,20 @@ class ClipConfig:
 
 
 @dataclass(frozen=True)
+class Limits:
+    """What one video may cost; one that costs more fails, and the others go on."""
+
+    #: Wall clock, from the moment a worker takes the video up.
+    seconds: float = 600.0
+    #: Bytes beyond what an idle worker holds.
+    memory: int = 2 << 30
+    #: Of one frame, width times height: 8K fits.
+    pixels: int = 1 << 25
+    #: Nine hours at thirty frames a second.
+    frames: int = 1_000_000
+
+
+@dataclass(frozen=True)
 class ExtractConfig:
     """One run of the extraction stage."""
 
@@ -69,6 +83,7 @@ class ExtractConfig:
     shard: tuple[int, int] | None = None
     #: Decoding processes; None: one fewer than the processors, at least one.
     workers: int | None = None
+    limits: Limits = Limits()
 
     def __post_init__(self) -> None:
         """Refuse what no machine could do; the stage checks against this one."""
