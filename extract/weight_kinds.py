@@ -1,0 +1,104 @@
+"""What kind of file holds the weights, told by its bytes and never by its name.
+
+Conventions: a kind is one of "safetensors", "pytorch", "caffe", "npy". Files that
+are known but cannot be read safely or exactly are refused with what they are, why,
+and what to do. A file that starts like none of them is handed on as "caffe", the
+one format without a signature, whose reader has the last word.
+"""
+
+from pathlib import Path
+
+from aqa.cache.errors import AqaError
+
+#: Long enough for every signature below (tar's is at byte 257).
+_HEAD = 512
+
+#: What torch.save wrote first before it used zip, whatever the pickle protocol.
+_TORCH_MAGIC = b"\x8a\n" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
+_TABLE_FOOTER = 0xDB4775248B80FB57.to_bytes(8, "little")  # of TensorFlow's index
+
+_KERAS = (
+    "an HDF5 file (Keras or Theano): the order of its axes differs from port to port. "
+    "Transpose convolutions to (out, in, time, row, column) and FC-6 to (out, C*T*H*W) "
+    "with h5py, and save them under Caffe's names as safetensors"
+)
+_TENSORFLOW = (
+    "a TensorFlow checkpoint: its FC-6 rows are in another order, which depends on the "
+    "port. Export the variables with TensorFlow, transpose convolutions from (time, "
+    "row, column, in, out) and save them under Caffe's names as safetensors"
+)
+_TORCH7 = (
+    "a Torch7 file: read it once with the torchfile package and save the convolutions "
+    "and FC-6 under Caffe's names as safetensors"
+)
+_PICKLE = (
+    "a bare Python pickle, which may run any code when it is opened. Where you trust "
+    "it, load it once, and save the arrays under Caffe's names as safetensors"
+)
+_ARCHIVE = "an archive: unpack it first"
+
+_TAR = (
+    "a tar archive, as torch.save wrote before 0.1.9: load it with such a torch and "
+    "save it again, or unpack it"
+)
+
+_SIGNATURES = (
+    (b"\x89HDF\r\n\x1a\n", _KERAS),
+    (b"7z\xbc\xaf\x27\x1c", _ARCHIVE),
+    (b"\x1f\x8b", _ARCHIVE),
+    (b"BZh", _ARCHIVE),
+    (b"\xfd7zXZ\x00", _ARCHIVE),
+    (b"version https://git-lfs", "a Git LFS pointer: fetch the file that it names"),
+    (b"<", "a web page, not the file behind it: download it again"),
+)
+
+
+class WeightsError(AqaError):
+    """A weights file that cannot be used, with the reason and what to do."""
+
+
+def kind_of(path: Path) -> str:
+    """Return the kind of a file.
+
+    Raises:
+        WeightsError: if there is no such file, or it is of a kind that is refused.
+    """
+    try:
+        size = path.stat().st_size
+        if not path.is_file():
+            raise WeightsError(f"{path}: expected a weights file, found no such thing")
+        with path.open("rb") as file:
+            head = file.read(_HEAD)
+            file.seek(max(0, size - len(_TABLE_FOOTER)))
+            tail = file.read()
+    except OSError as error:
+        raise WeightsError(
+            f"{path}: cannot be read ({error.strerror}); pass a weights file, `tiny`, "
+            "or `random` for weights that have learnt nothing"
+        ) from None
+    if size == 0:
+        raise WeightsError(f"{path}: an empty file; download it again")
+    if (reason := _refusal(path, head, tail)) is not None:
+        raise WeightsError(f"{path} is {reason}")
+    if int.from_bytes(head[:8], "little") <= size - 8 and head[8:9] == b"{":
+        return "safetensors"
+    if head.startswith(b"PK\x03\x04") or _TORCH_MAGIC in head[:64]:
+        return "pytorch"
+    return "npy" if head.startswith(b"\x93NUMPY") else "caffe"
+
+
+def _refusal(path: Path, head: bytes, tail: bytes) -> str | None:
+    """Say why a file of a known foreign kind is refused."""
+    for signature, reason in _SIGNATURES:
+        if head.startswith(signature):
+            return reason
+    if head[257:262] == b"ustar":
+        return _TAR
+    if tail == _TABLE_FOOTER or path.name.endswith((".ckpt.meta", "-00001")):
+        return _TENSORFLOW
+    if head[12:15] == b"V 1" or path.suffix == ".t7":
+        return _TORCH7
+    pickled = (head[:1] == b"\x80" and head[1:2] <= b"\x05") or path.suffix == ".pkl"
+    if pickled and not (head.startswith(b"PK") or _TORCH_MAGIC in head[:64]):
+        return _PICKLE
+    return None

@@ -1,0 +1,289 @@
+"""Hostile weight files: whatever is in one, the answer is weights or an AqaError."""
+
+import io
+import json
+import struct
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save
+
+from aqa.cache.errors import AqaError
+from aqa.extract.c3d import ARCHITECTURES
+from aqa.extract.caffe import read_blob, read_model
+from aqa.extract.means import read_mean
+from aqa.extract.protobuf import BYTES, FIXED32, VARINT, WireError, fields
+from aqa.extract.weight_inspection import inspect
+from aqa.extract.weights import load_weights
+
+MODERATE = settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+
+
+def read(view):
+    return [(part.number, part.wire, part.value) for part in fields(memoryview(view))]
+
+
+def test_fields_by_hand():
+    # The three examples of the format's own description, and a fixed32.
+    assert read(b"\x08\x96\x01") == [(1, VARINT, 150)]
+    assert read(b"\x12\x07testing") == [(2, BYTES, b"testing")]
+    assert read(b"\x1a\x03\x08\x96\x01") == [(3, BYTES, b"\x08\x96\x01")]
+    assert read(b"\x25\x00\x00\x80\x3f") == [(4, FIXED32, struct.pack("<f", 1))]
+    assert read(b"") == []
+
+
+@pytest.mark.parametrize(
+    ("view", "reason"),
+    [
+        (b"\x08", "does not end"),
+        (b"\x08\xff", "does not end"),
+        (b"\x08" + b"\xff" * 9 + b"\x7f", "over 64 bits"),
+        (b"\x12\x08testing", "says 8 bytes, 7 are left"),
+        (b"\x12\xff\xff\xff\xff\xff\xff\xff\xff\x7f", "are left"),
+        (b"\x25\x00", "says 4 bytes, 1 are left"),
+        (b"\x00\x00", "field number 0"),
+        (b"\x0b\x0c", "wire type 3"),
+        (b"\x0f", "wire type 7"),
+    ],
+)
+def test_lying_lengths_and_unknown_types_are_refused(view, reason):
+    with pytest.raises(WireError, match=reason):
+        read(view)
+
+
+def blob(*parts):
+    return memoryview(b"".join(parts))
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        blob(b"\x3a\x02\x08\x03", b"\x2a\x04", bytes(4)),  # shape (3), one number
+        blob(b"\x3a\x0b\x08", b"\xff" * 9 + b"\x01", b"\x2a\x04", bytes(4)),
+        blob(b"\x3a\x0c" + b"\x08\x01" * 6, b"\x2a\x04", bytes(4)),  # six axes
+        blob(b"\x3a\x08\x0a\x06" + b"\x01" * 6, b"\x2a\x04", bytes(4)),
+        blob(b"\x3a\x02\x08\x00"),  # no numbers at all is a blob of none: refused below
+        blob(b"\x28\x02", b"\x32\x04", bytes(4)),  # old, width 2, one number
+        blob(b"\x2a\x03", bytes(3)),  # not a whole number of numbers
+    ],
+)
+def test_a_blob_whose_shape_lies_is_refused(message):
+    try:
+        assert read_blob(message).array().size == 0
+    except WireError:
+        pass
+
+
+@MODERATE
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_a_wire_error(data):
+    for reader in (read, lambda d: read_blob(memoryview(d)).array()):
+        try:
+            reader(data)
+        except WireError:
+            pass
+    try:
+        read_model(memoryview(data))
+    except WireError:
+        pass
+
+
+def message(number, wire, value):
+    key = bytes([number << 3 | wire])
+    return key + (bytes([len(value)]) + value if wire == BYTES else value)
+
+
+#: Messages of the numbers that Caffe uses, nested as it nests them, with any values.
+LEAVES = st.one_of(
+    st.builds(
+        lambda n, v: message(n, VARINT, v),
+        st.integers(1, 8),
+        st.sampled_from([b"\0", b"\x01", b"\x04", b"\xff\xff\xff\xff\x0f"]),
+    ),
+    st.builds(
+        lambda n, v: message(n, BYTES, v),
+        st.integers(1, 8),
+        st.sampled_from([b"", bytes(4), bytes(16), b"\x08\x02", b"\x0a\x01\x04"]),
+    ),
+)
+NESTED = st.recursive(
+    LEAVES,
+    lambda inner: st.builds(
+        lambda n, v: message(n, BYTES, b"".join(v)[:127]),
+        st.sampled_from([2, 6, 7]),
+        st.lists(inner, max_size=4),
+    ),
+    max_leaves=12,
+)
+
+
+@MODERATE
+@given(st.lists(NESTED, max_size=4).map(b"".join))
+def test_any_nest_of_caffes_fields_is_a_model_or_a_wire_error(data):
+    try:
+        for blobs in read_model(memoryview(data)).layers.values():
+            assert all(each.array().shape == each.shape for each in blobs)
+    except WireError:
+        pass
+
+
+def test_lying_sizes_allocate_nothing():
+    """A promise of terabytes, in a shape or a length, is checked before use."""
+    huge = b"\xff" * 5 + b"\x07"  # 2**40 and more
+    tracemalloc.start()
+    for data in (
+        b"\x12" + huge,
+        blob(b"\x3a\x07\x08", huge, b"\x2a\x04", bytes(4)),
+        blob(b"\x3a\x0e", (b"\x08" + huge) * 2, b"\x2a\x04", bytes(4)),
+    ):
+        with pytest.raises(WireError):
+            read_blob(memoryview(data))
+    assert tracemalloc.get_traced_memory()[1] < 1 << 20
+    tracemalloc.stop()
+
+
+def answers(path):
+    """Load and inspect: neither may raise anything but an AqaError."""
+    try:
+        load_weights(path)
+    except AqaError as error:
+        assert "\n" not in str(error) and len(str(error)) < 2000
+    inspect(path)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.text(max_size=5), inner, max_size=3)
+    ),
+    max_leaves=5,
+)
+ENTRY = st.fixed_dictionaries(
+    {},
+    optional={
+        "dtype": st.sampled_from(["F32", "F16", "BF16", "I64", "F8_E4M3", "X", 1]),
+        "shape": st.lists(st.integers(-1, 2**64), max_size=5) | JSON,
+        "data_offsets": st.lists(st.integers(-1, 2**64), max_size=3) | JSON,
+        "surplus": JSON,
+    },
+)
+NAMES = st.sampled_from(["conv1a.weight", "fc6.weight", "__metadata__", "mean_image"])
+
+
+@MODERATE
+@given(
+    st.dictionaries(NAMES | st.text(max_size=5), ENTRY | JSON, max_size=5),
+    st.binary(max_size=64),
+)
+@example(
+    {"fc6.weight": {"dtype": "F32", "shape": [2**62, 4], "data_offsets": [0, 0]}}, b""
+)
+@example({"a": {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}}, b"")
+@example({"__metadata__": {"aqa": 1}}, b"")
+@example({}, b"")
+def test_any_safetensors_header_is_refused_in_a_line(tmp_path, header, data):
+    text = json.dumps(header).encode()
+    (tmp_path / "w").write_bytes(struct.pack("<Q", len(text)) + text + data)
+    answers(tmp_path / "w")
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**27, 2**63, 2**64 - 1])
+def test_a_safetensors_length_that_lies_is_refused(tmp_path, length):
+    (tmp_path / "w").write_bytes(struct.pack("<Q", length) + b'{"a": 1}')
+    answers(tmp_path / "w")
+
+
+def tiny():
+    state = {
+        name: torch.zeros(shape)
+        for name, shape in ARCHITECTURES["c3d-tiny"].shapes().items()
+        if not name.startswith("fc6")
+    }
+    return state | {"fc6.weight": torch.zeros(1).expand(256, 1024)}
+
+
+def saved(**options):
+    buffer = io.BytesIO()
+    torch.save({"epoch": 1, "state_dict": tiny()}, buffer, **options)
+    return buffer.getvalue()
+
+
+WHOLE = {
+    "zip": saved(),
+    "legacy": saved(_use_new_zipfile_serialization=False),
+    "safetensors": save(
+        {name: value.contiguous() for name, value in tiny().items()}
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@settings(MODERATE, max_examples=40)
+@given(data=st.data())
+def test_a_file_with_bytes_changed_is_weights_or_an_error(tmp_path, kind, data):
+    whole = bytearray(WHOLE[kind])
+    # What structure there is lies at the two ends; the middle is numbers.
+    ends = st.integers(0, 3000) | st.integers(len(whole) - 3000, len(whole) - 1)
+    for place in data.draw(st.lists(ends, min_size=1, max_size=4)):
+        whole[place] = data.draw(st.integers(0, 255))
+    if data.draw(st.booleans()):
+        del whole[data.draw(ends) :]
+    (tmp_path / "w").write_bytes(whole)
+    answers(tmp_path / "w")
+
+
+# Means.
+
+
+def test_means_of_every_form(tmp_path):
+    cube = np.random.default_rng(0).uniform(0, 255, (3, 4, 5, 6)).astype("f")
+    path = tmp_path / "mean.npy"
+    for stored in (cube, cube[None], cube.astype("f8"), cube[None, None]):
+        np.save(path, stored)
+        np.testing.assert_array_equal(read_mean(path), stored.reshape(cube.shape))
+    np.save(path, cube[:, 0])
+    assert read_mean(path).shape == (3, 1, 5, 6)
+    found = inspect(path)
+    assert found.kind == "mean" and len(found.channel_means) == 3
+
+
+@pytest.mark.parametrize(
+    ("volume", "reason"),
+    [
+        (np.zeros((16, 3, 8, 8), "f"), "transpose it"),
+        (np.zeros((3, 8), "f"), "transpose it"),
+        (np.full((3, 1, 8, 8), 300, "f"), "grey levels 0-255"),
+        (np.full((3, 1, 8, 8), np.nan, "f"), "grey levels 0-255"),
+        (np.zeros((3, 1, 8, 8), complex), "expected numbers"),
+        (np.array([{}]), "expected numbers, found object"),
+    ],
+)
+def test_other_arrays_are_no_means(tmp_path, volume, reason):
+    np.save(tmp_path / "mean.npy", volume)
+    with pytest.raises(AqaError, match=reason):
+        read_mean(tmp_path / "mean.npy")
+
+
+@MODERATE
+@given(shape=st.text("0123456789,() -", max_size=20), data=st.binary(max_size=50))
+@example(shape="(3, 99999999999, 9999, 9999)", data=b"")
+@example(shape="(-3, -4)", data=bytes(48))
+def test_a_npy_header_that_lies_is_refused(tmp_path, shape, data):
+    header = (
+        f"{{'descr': '<f4', 'fortran_order': False, 'shape': {shape}, }}\n".encode()
+    )
+    start = b"\x93NUMPY\x01\x00" + struct.pack("<H", len(header))
+    (tmp_path / "mean.npy").write_bytes(start + header + data)
+    try:
+        read_mean(tmp_path / "mean.npy")
+    except AqaError:
+        pass

@@ -1,0 +1,527 @@
+"""Every weight format, written here from the bytes up, gives the same features."""
+
+import collections
+import json
+import os
+import pickle
+import struct
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from aqa.cache.errors import AqaError
+from aqa.extract.c3d import ARCHITECTURES, build
+from aqa.extract.preprocessing import PRESETS
+from aqa.extract.weight_export import convert
+from aqa.extract.weight_inspection import inspect
+from aqa.extract.weights import WeightsError, load_weights
+
+TINY = ARCHITECTURES["c3d-tiny"]
+FULL = ARCHITECTURES["c3d-full"]
+BGR, RGB = "BGR", "RGB"
+
+# A Caffe file from the wire up: varints, length-delimited fields, nothing else.
+
+
+def varint(value):
+    out = b""
+    while value > 0x7F:
+        out += bytes([value & 0x7F | 0x80])
+        value >>= 7
+    return out + bytes([value])
+
+
+def number(field, value):
+    return varint(field << 3) + varint(value)
+
+
+def chunk(field, data):
+    return varint(field << 3 | 2) + varint(len(data)) + data
+
+
+def old_blob(array):
+    """C3D 1.0: num, channels, length, height, width = 1..5, data = 6."""
+    axes = (1,) * (5 - array.ndim) + array.shape
+    shape = b"".join(number(i + 1, n) for i, n in enumerate(axes))
+    return shape + chunk(6, array.astype("<f4").tobytes())
+
+
+def new_blob(array):
+    """Caffe proper: data = 5, shape = 7 {dim = 1, packed}."""
+    dims = chunk(1, b"".join(map(varint, array.shape)))
+    return chunk(5, array.astype("<f4").tobytes()) + chunk(7, dims)
+
+
+def double_blob(array):
+    """Caffe proper, in double_data = 8, and each axis a field of its own."""
+    dims = b"".join(number(1, n) for n in array.shape)
+    return chunk(7, dims) + chunk(8, array.astype("<f8").tobytes())
+
+
+def legacy_blob(array):
+    """Before BlobShape: num, channels, height, width, and video-caffe's length."""
+    axes = (1,) * (5 - array.ndim) + array.shape
+    ids = (1, 2, 7777, 3, 4)
+    shape = b"".join(number(i, n) for i, n in zip(ids, axes, strict=True))
+    return shape + chunk(5, array.astype("<f4").tobytes())
+
+
+def later(blob):
+    """A file of `layer`s of such blobs."""
+    return bytes_file(lambda arrays: caffemodel(arrays, blob, layer=100))
+
+
+def caffemodel(arrays, blob, *, layer=2, fc6="fc6"):
+    """A NetParameter: `layers` = 2 (name 4, blobs 6) or `layer` = 100 (1 and 7)."""
+    name_field, blob_field = {2: (4, 6), 100: (1, 7)}[layer]
+    out = chunk(1, b"DeepNet") + number(5, 1)
+    for name in sorted({key.partition(".")[0] for key in arrays}):
+        called = fc6 if name == "fc6" else name
+        body = chunk(name_field, called.encode())
+        body += b"".join(
+            chunk(blob_field, blob(arrays[f"{name}.{part}"]))
+            for part in ("weight", "bias")
+        )
+        out += chunk(layer, body)
+    silent = chunk(name_field, b"relu6") + chunk(2, b"fc6")  # a layer without blobs
+    return out + chunk(layer, silent)
+
+
+@pytest.fixture(scope="module")
+def arrays():
+    """Known numbers for the tiny network, and an FC-7 that nobody should need."""
+    rng = np.random.default_rng(7)
+    state = {
+        name: (rng.standard_normal(shape) / np.sqrt(np.prod(shape[1:]) + 1)).astype("f")
+        for name, shape in TINY.shapes().items()
+    }
+    state["fc7.weight"] = rng.standard_normal((5, 256)).astype("f")
+    state["fc7.bias"] = rng.standard_normal(5).astype("f")
+    return state
+
+
+@pytest.fixture(scope="module")
+def features(arrays):
+    """What the known numbers make of a clip, and the function that made it."""
+    rng = np.random.default_rng(1)
+    clip = torch.from_numpy(rng.normal(0, 50, (1, 3, 16, 112, 112)).astype("f"))
+
+    def of(state):
+        kept = {name: torch.as_tensor(state[name]) for name in TINY.shapes()}
+        return build(TINY, kept)(clip)
+
+    return SimpleNamespace(expected=of(arrays), of=of)
+
+
+def tensors(arrays):
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def renamed(arrays, **layers):
+    """Call some layers otherwise: conv1a="conv1"."""
+    state = {}
+    for name, value in tensors(arrays).items():
+        layer, part = name.split(".")
+        state[f"{layers.get(layer, layer)}.{part}"] = value
+    return state
+
+
+def pickled(arrays):
+    return collections.OrderedDict(renamed(arrays, conv1a="conv1", conv2a="conv2"))
+
+
+def mmaction(arrays, prefix="", head=()):
+    convs = {name: f"{prefix}{name}.conv" for name in TINY_CONVS}
+    state = renamed(arrays, **convs, fc6=f"{prefix}fc6", fc7=f"{prefix}fc7")
+    return state | {name: torch.ones(3) for name in head}
+
+
+TINY_CONVS = ("conv1a", "conv2a", "conv3a", "conv4a", "conv5a")
+HEAD = ("cls_head.fc_cls.weight", "cls_head.fc_cls.bias")
+
+
+def training(arrays, **more):
+    """A run of jfzhang95's trainer."""
+    state = renamed(arrays, conv1a="conv1", conv2a="conv2", fc7="fc8")
+    return {"epoch": 3, "state_dict": state, "opt_dict": {"lr": 1e-3, **more}}
+
+
+def torch_file(made, **options):
+    return lambda path, arrays: torch.save(made(arrays), path, **options)
+
+
+def bytes_file(made):
+    return lambda path, arrays: path.write_bytes(made(arrays))
+
+
+def case(write, pool5, channels, mean):
+    return SimpleNamespace(write=write, pool5=pool5, channels=channels, mean=mean)
+
+
+EXACT, ROUNDED, IMAGENET_BYTES = (90.25, 97.66, 101.41), (90, 98, 102), (104, 117, 128)
+
+FORMATS = {
+    "safetensors": case(
+        lambda path, arrays: save_file(tensors(arrays), path), "ceil", BGR, EXACT
+    ),
+    "safetensors in half the bits, back": case(
+        lambda path, arrays: save_file(
+            {name: value.double() for name, value in tensors(arrays).items()}, path
+        ),
+        "ceil",
+        BGR,
+        EXACT,
+    ),
+    "state dict": case(torch_file(tensors), "ceil", BGR, EXACT),
+    "state dict, DataParallel": case(
+        torch_file(lambda a: {f"module.{k}": v for k, v in tensors(a).items()}),
+        "ceil",
+        BGR,
+        EXACT,
+    ),
+    "c3d.pickle": case(
+        torch_file(pickled, _use_new_zipfile_serialization=False),
+        "ceil",
+        BGR,
+        EXACT,
+    ),
+    "a training run": case(torch_file(training), "padded", BGR, ROUNDED),
+    "a training run with NumPy's scalars": case(
+        torch_file(lambda a: training(a, lr=np.float64(1e-3), n=np.int64(4))),
+        "padded",
+        BGR,
+        ROUNDED,
+    ),
+    "wrapped twice": case(
+        torch_file(lambda a: {"model": {"state_dict": tensors(a)}}), "ceil", BGR, EXACT
+    ),
+    "mmaction2, converted": case(torch_file(mmaction), "ceil", RGB, IMAGENET_BYTES),
+    "mmaction2, fine-tuned": case(
+        torch_file(
+            lambda a: {
+                "meta": {"epoch": 45, "version": "1.0"},
+                "state_dict": mmaction(a, "backbone.", HEAD),
+            }
+        ),
+        "padded",
+        RGB,
+        IMAGENET_BYTES,
+    ),
+    "caffemodel, C3D 1.0": case(
+        bytes_file(lambda a: caffemodel(a, old_blob)), "ceil", BGR, EXACT
+    ),
+    "caffemodel, C3D 1.0, Sports-1M's names": case(
+        bytes_file(lambda a: caffemodel(a, old_blob, fc6="fc6-1")), "ceil", BGR, EXACT
+    ),
+    "caffemodel, video-caffe": case(later(new_blob), "ceil", BGR, ROUNDED),
+    "caffemodel, upstream V1": case(
+        bytes_file(lambda a: caffemodel(a, new_blob)), "ceil", BGR, ROUNDED
+    ),
+    "caffemodel, doubles": case(later(double_blob), "ceil", BGR, ROUNDED),
+    "caffemodel, no BlobShape": case(later(legacy_blob), "ceil", BGR, ROUNDED),
+}
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_each_format_gives_the_same_features_and_its_preset(
+    tmp_path, arrays, features, name
+):
+    case, path = FORMATS[name], tmp_path / "weights"
+    case.write(path, arrays)
+    weights = load_weights(str(path))
+    assert weights.arch == "c3d-tiny"
+    assert list(weights.state) == list(TINY.shapes())
+    assert torch.equal(features.of(weights.state), features.expected)
+    assert (weights.pool5, weights.preprocessing.channels) == (
+        case.pool5,
+        case.channels,
+    )
+    assert weights.preprocessing.mean == case.mean
+    aside = {name.rpartition(".")[0].rpartition(".")[2] for name in weights.left_aside}
+    assert aside <= {"fc7", "fc8", "fc_cls"} and len(weights.left_aside) >= 2
+
+    out = tmp_path / "converted.safetensors"
+    back = convert(path, out)
+    assert (back.preprocessing, back.pool5) == (weights.preprocessing, weights.pool5)
+    assert all(torch.equal(back.state[n], weights.state[n]) for n in TINY.shapes())
+    assert (back.name, back.origin) == (weights.name, weights.origin)
+    assert [each.name for each in tmp_path.iterdir() if each.name[0] == "."] == []
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_mutated_file_of_each_is_refused(tmp_path, arrays, name):
+    path = tmp_path / "weights"
+    broken = dict(arrays)
+    broken["conv3a.weight"] = arrays["conv3a.weight"][:, :, :2].copy()
+    FORMATS[name].write(path, broken)
+    with pytest.raises(
+        WeightsError, match=r"conv3a.*\(64, 32, 2, 3, 3\), not \(64, 32"
+    ):
+        load_weights(path)
+    missing = {k: v for k, v in arrays.items() if not k.startswith("conv5a")}
+    if "mmaction" not in name:
+        FORMATS[name].write(path, missing)
+        with pytest.raises(
+            WeightsError, match="missing conv5a.weight, missing conv5a.b"
+        ):
+            load_weights(path)
+    FORMATS[name].write(path, arrays | {"conv2a.bias": np.full(32, np.nan, "f")})
+    with pytest.raises(WeightsError, match="not finite in conv2a.bias"):
+        load_weights(path)
+    FORMATS[name].write(path, arrays)
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    with pytest.raises(WeightsError, match=str(path)):
+        load_weights(path)
+    assert inspect(path).problem
+
+
+def test_the_layout_of_r_c3d_and_its_full_network(tmp_path):
+    ids = (0, 3, 6, 8, 11, 13, 16, 18)
+    theirs = dict(
+        zip(
+            [name for name in FULL.shapes() if name.endswith("weight")],
+            [*(f"features.{i}" for i in ids), "classifier.0"],
+            strict=True,
+        )
+    )
+    state = {"classifier.3.weight": torch.zeros(1), "classifier.6.bias": torch.zeros(1)}
+    for name, shape in FULL.shapes().items():
+        # Rows all alike, stored once: a file of kilobytes for 300 MB of numbers.
+        row = torch.arange(np.prod(shape[1:], dtype=int)).sin().view(1, *shape[1:])
+        layer = theirs[name.replace("bias", "weight")]
+        state[f"{layer}.{name.split('.')[1]}"] = row.expand(shape)
+    path = tmp_path / "c3d-pretrained.pth"
+    torch.save(state, path)
+    weights = load_weights(path)
+    assert (weights.arch, weights.pool5) == ("c3d-full", "ceil")
+    assert weights.preprocessing.mean == (90, 98, 102)
+    assert torch.equal(weights.state["fc6.weight"][9], state["classifier.0.weight"][0])
+    assert torch.equal(weights.state["conv4b.weight"], state["features.13.weight"])
+    assert sorted(weights.left_aside) == ["classifier.3.weight", "classifier.6.bias"]
+    with pytest.raises(WeightsError, match="holds c3d-full, not c3d-small"):
+        load_weights(path, "c3d-small")
+
+
+def test_random_weights_are_a_seed_and_a_network():
+    one, same, other = (
+        load_weights(f"random{s}", "c3d-tiny") for s in ("", ":0", ":1")
+    )
+    assert one.sha256 == same.sha256 != other.sha256
+    assert one.name == "random:0" and len(one.sha256) == 64
+    assert load_weights("random:5").arch == "c3d-small"
+    for spec in ("random:-1", "random:x", "random:1e3", "random:" + "9" * 30):
+        with pytest.raises(WeightsError, match="random:SEED"):
+            load_weights(spec)
+
+
+def test_the_caller_may_override_the_preset(tmp_path, arrays):
+    path = tmp_path / "w.safetensors"
+    save_file(tensors(arrays), path)
+    cube = np.random.default_rng(0).uniform(0, 255, (1, 3, 16, 128, 171)).astype("f")
+    (tmp_path / "mean.binaryproto").write_bytes(old_blob(cube))
+    weights = load_weights(path, preprocessing="imagenet", pool5="padded")
+    assert (weights.preprocessing, weights.pool5) == (PRESETS["imagenet"], "padded")
+    out = tmp_path / "out.safetensors"
+    convert(path, out, mean=tmp_path / "mean.binaryproto")
+    mean = load_weights(out).preprocessing.mean
+    np.testing.assert_allclose(
+        mean, cube[0].astype(float).mean(1)[:, 8:120, 29:141], rtol=1e-6
+    )
+    for options in ({"preprocessing": "vgg"}, {"pool5": "floor"}):
+        with pytest.raises(WeightsError, match="expected one of"):
+            load_weights(path, **options)
+
+
+def test_converting_twice_gives_the_same_bytes_and_damage_is_found(tmp_path, arrays):
+    path, a, b = (
+        tmp_path / name for name in ("w.pth", "a.safetensors", "b.safetensors")
+    )
+    torch.save(tensors(arrays), path)
+    convert(path, a)
+    convert(path, b)
+    assert a.read_bytes() == b.read_bytes()
+    whole = bytearray(a.read_bytes())
+    whole[-1000] ^= 1
+    a.write_bytes(whole)
+    with pytest.raises(WeightsError, match="damaged"):
+        load_weights(a)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', "\0", "[" * 9999])
+def test_a_stamp_that_is_not_ours_is_refused(tmp_path, arrays, text):
+    path = tmp_path / "w.safetensors"
+    save_file(tensors(arrays), path, metadata={"aqa": text})
+    with pytest.raises(WeightsError, match="stamp"):
+        load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("crop", 10**9), ("std", [0, 1, 1]), ("mean", ["x"] * 3), ("mean", None),
+     ("height", "128"), ("scale", float("nan")), ("surplus", 1)],
+)  # fmt: skip
+def test_a_stamp_with_a_hostile_preset_is_refused(tmp_path, arrays, key, value):
+    path, out = tmp_path / "w.safetensors", tmp_path / "out.safetensors"
+    save_file(tensors(arrays), path)
+    convert(path, out)
+    size = int.from_bytes(out.read_bytes()[:8], "little")
+    stamp = json.loads(
+        json.loads(out.read_bytes()[8 : 8 + size])["__metadata__"]["aqa"]
+    )
+    stamp["preprocessing"][key] = value
+    save_file(tensors(arrays), path, metadata={"aqa": json.dumps(stamp)})
+    with pytest.raises(WeightsError, match="stamp"):
+        load_weights(path)
+
+
+# What is refused, with its reason.
+
+
+class Canary:
+    """Unpickled, it would create a file."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_is_named_and_does_not_run(tmp_path, arrays, zipped):
+    path, canary = tmp_path / "evil.pth", tmp_path / "canary"
+    torch.save(
+        {"state_dict": tensors(arrays), "meta": Canary(canary)},
+        path,
+        _use_new_zipfile_serialization=zipped,
+    )
+    with pytest.raises(
+        WeightsError, match="asks to run posix.mkdir when opened"
+    ) as error:
+        load_weights(path)
+    assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
+    assert not canary.exists()
+    assert "posix.mkdir" in inspect(path).problem
+
+
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_is_refused_unopened(tmp_path, protocol):
+    path, canary = tmp_path / "c3d_model.pkl", tmp_path / "canary"
+    path.write_bytes(pickle.dumps({"conv1a": Canary(canary)}, protocol))
+    with pytest.raises(
+        WeightsError, match="a bare Python pickle, which may run any code"
+    ):
+        load_weights(path)
+    assert not canary.exists()
+
+
+FOREIGN = {
+    "sports1M_weights_tf.h5": (b"\x89HDF\r\n\x1a\n" + bytes(90), "HDF5.*Transpose"),
+    "model.ckpt.index": (
+        bytes(40) + struct.pack("<Q", 0xDB4775248B80FB57),
+        "TensorFlow.*FC-6 rows",
+    ),
+    "c3d.t7": (struct.pack("<iii", 4, 1, 3) + b"V 1" + bytes(90), "Torch7"),
+    "old.pth.tar": (bytes(257) + b"ustar\x0000" + bytes(300), "tar archive.*0.1.9"),
+    "split.7z": (b"7z\xbc\xaf\x27\x1c" + bytes(90), "an archive: unpack"),
+    "download.pth": (b"<!DOCTYPE html><html>", "a web page"),
+    "lfs.pth": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS pointer"),
+    "nothing.pth": (b"", "empty file"),
+    "noise.pth": (b"\x07" * 400, "of no format known here"),
+    "text.prototxt": (b'name: "C3D"\n', "of no format known here"),
+    "names.npy": (b"\x93NUMPY\x01\x00" + bytes(90), "a NumPy array"),
+    "random.zip": (b"PK\x03\x04" + bytes(90), "not a sound PyTorch file"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_foreign_files_are_refused_with_what_they_are(tmp_path, name):
+    data, reason = FOREIGN[name]
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(WeightsError, match=reason) as error:
+        load_weights(tmp_path / name)
+    assert "\n" not in str(error.value)
+    assert inspect(tmp_path / name).problem
+
+
+def test_other_networks_are_refused_with_what_they_are(tmp_path, arrays):
+    path = tmp_path / "w.pth"
+    mtl = {"conv1.weight": torch.zeros(32, 3, 3, 3, 3), "bn1.weight": torch.zeros(32)}
+    torch.save(mtl | {"bn1.num_batches_tracked": torch.tensor(1)}, path)
+    with pytest.raises(
+        WeightsError, match="batch normalisation.*MTL-AQA.*cache import"
+    ):
+        load_weights(path)
+    torch.save({"Conv3d_1a_7x7.weight": torch.zeros(2)}, path)
+    with pytest.raises(WeightsError, match="not a C3D: found Conv3d_1a_7x7.weight"):
+        load_weights(path)
+    torch.save({k: v for k, v in tensors(arrays).items() if "fc6" not in k}, path)
+    with pytest.raises(WeightsError, match="no fc6.weight"):
+        load_weights(path)
+    torch.save(tensors(arrays) | {"fc6.weight": torch.zeros(7, 9)}, path)
+    with pytest.raises(
+        WeightsError, match=r"\(7, 9\); expected one of: c3d-tiny \(256"
+    ):
+        load_weights(path)
+    torch.save(tensors(arrays) | {"lstm1.weight": torch.zeros(7)}, path)
+    with pytest.raises(
+        WeightsError, match="not a whole c3d-tiny: surplus lstm1.weight"
+    ):
+        load_weights(path)
+    torch.save(tensors(arrays) | {"conv3b.weight": torch.zeros(7)}, path)
+    with pytest.raises(WeightsError, match="surplus conv3b.weight"):
+        load_weights(path)
+    torch.save(
+        tensors(arrays) | {"conv1a.bias": torch.zeros(16, dtype=torch.int)}, path
+    )
+    with pytest.raises(WeightsError, match="conv1a.bias is torch.int32"):
+        load_weights(path)
+    torch.save([1, 2], path)
+    with pytest.raises(WeightsError, match="expected a state dict, found list"):
+        load_weights(path)
+    torch.save({"conv1a.weight": "text"}, path)
+    with pytest.raises(WeightsError, match="found 'conv1a.weight': str"):
+        load_weights(path)
+    with pytest.raises(WeightsError, match="pass a weights file, `tiny`, or `random`"):
+        load_weights(tmp_path / "absent.pth")
+    with pytest.raises(WeightsError, match="expected a weights file, found no such"):
+        load_weights(tmp_path)
+
+
+def test_a_tensor_that_claims_terabytes_is_refused_by_its_shape(tmp_path, arrays):
+    path = tmp_path / "w.pth"
+    state = tensors(arrays)
+    state["conv1a.weight"] = torch.zeros(1).expand(10**6, 10**6)
+    torch.save(state, path)
+    with pytest.raises(WeightsError, match=r"conv1a.weight is \(1000000, 1000000\)"):
+        load_weights(path)
+
+
+def test_two_generations_or_two_layers_of_one_name_are_refused(tmp_path, arrays):
+    path = tmp_path / "w.caffemodel"
+    path.write_bytes(caffemodel(arrays, old_blob) + caffemodel(arrays, old_blob))
+    with pytest.raises(WeightsError, match="two layers are named 'conv1a'"):
+        load_weights(path)
+    other = {"norm.weight": np.zeros(2, "f"), "norm.bias": np.zeros(2, "f")}
+    path.write_bytes(caffemodel(arrays, old_blob) + caffemodel(other, new_blob))
+    with pytest.raises(WeightsError, match="both generations"):
+        load_weights(path)
+
+
+def test_an_inspection_says_what_a_file_is(tmp_path, arrays):
+    path = tmp_path / "c3d_ucf101_iter_38000.caffemodel"
+    path.write_bytes(caffemodel(arrays, new_blob, layer=100))
+    found = inspect(path)
+    assert found.kind == "Caffe, new generation" and found.problem is None
+    assert found.shapes["fc7.weight"] == (5, 256)
+    record = json.loads(json.dumps(found.record()))
+    assert record["arch"] == "c3d-tiny" and record["pool5"] == "ceil"
+    assert record["preprocessing"]["mean"] == [90, 98, 102]
+    assert record["left_aside"] == ["fc7.weight", "fc7.bias"]
+    assert record["sha256"] == load_weights(path).sha256
+    with pytest.raises(AqaError, match="cannot be read"):
+        inspect(tmp_path / "absent")
