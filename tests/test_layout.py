@@ -35,7 +35,8 @@ def test_root_holds_no_stray_modules():
 def test_setup_cfg_names_every_package():
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
-    found = {f"aqa.{path.parent.name}" for path in ROOT.glob("*/__init__.py")}
+    folders = [p.parent for name in PACKAGES for p in (ROOT / name).rglob("__init__.py")]
+    found = {".".join(("aqa", *folder.relative_to(ROOT).parts)) for folder in folders}
     assert set(config["options"]["packages"].split()) == {"aqa"} | found
 
 

@@ -1,0 +1,102 @@
+"""Drawing on images with NumPy: capsules, boxes and drops, edges smoothed.
+
+Conventions: images are uint8 (height, width, 3) RGB and changed in place; positions
+are pixels, x right, y down, the middle of the first pixel is (0, 0); what lies
+outside the image is cut off.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Image = NDArray[np.uint8]
+Colour = tuple[float, float, float]
+
+_COLUMN = np.arange(4096, dtype=np.float32)
+
+
+def capsule(
+    image: Image,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    radius: tuple[float, float],
+    colour: Colour,
+    opacity: float = 1.0,
+) -> None:
+    """Draw a limb from start to end, its radius going from the one to the other."""
+    (ax, ay), (bx, by), (ra, rb) = start, end, radius
+    height, width = image.shape[:2]
+    reach = max(ra, rb) + 1.0
+    left, right = (
+        max(int(min(ax, bx) - reach), 0),
+        min(int(max(ax, bx) + reach) + 2, width),
+    )
+    top, bottom = (
+        max(int(min(ay, by) - reach), 0),
+        min(int(max(ay, by) + reach) + 2, height),
+    )
+    if left >= right or top >= bottom:
+        return
+    dx, dy = bx - ax, by - ay
+    x = _COLUMN[left:right] - np.float32(ax)
+    y = (_COLUMN[top:bottom] - np.float32(ay))[:, None]
+    scale = 1.0 / max(dx * dx + dy * dy, 1e-6)
+    along = x * np.float32(dx * scale) + y * np.float32(dy * scale)
+    np.maximum(along, 0, out=along)
+    np.minimum(along, 1, out=along)
+    x = x - along * np.float32(dx)
+    y = y - along * np.float32(dy)
+    x *= x
+    y *= y
+    x += y
+    np.sqrt(x, out=x)
+    along *= np.float32(rb - ra)
+    along -= x
+    along += np.float32(ra + 0.5)
+    np.maximum(along, 0, out=along)
+    np.minimum(along, 1, out=along)
+    blend(image[top:bottom, left:right], along * np.float32(opacity), colour)
+
+
+def blend(patch: Image, cover: NDArray[np.float32], colour: Colour) -> None:
+    """Paint `colour` where `cover` (height, width) is 1, mix it in where it is less."""
+    mixed = np.array(colour, np.float32) - patch
+    mixed *= cover[:, :, None]
+    mixed += patch
+    patch[...] = mixed
+
+
+def box(
+    image: Image, left: float, top: float, right: float, bottom: float, colour: Colour
+) -> None:
+    """Fill the pixels whose middles lie in a rectangle."""
+    height, width = image.shape[:2]
+    rows = slice(min(max(round(top), 0), height), min(max(round(bottom), 0), height))
+    columns = slice(min(max(round(left), 0), width), min(max(round(right), 0), width))
+    image[rows, columns] = np.array(colour, np.uint8)
+
+
+def gradient(height: int, width: int, above: Colour, below: Colour) -> Image:
+    """Make an image that fades from one colour to another."""
+    share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    rows = (
+        np.array(above, np.float32) * (1 - share) + np.array(below, np.float32) * share
+    )
+    return np.repeat(rows.astype(np.uint8), width, axis=1)
+
+
+def drops(
+    image: Image,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    size: int,
+    colour: Colour,
+) -> None:
+    """Draw many small discs of one size at once."""
+    reach = np.arange(-size, size + 1)
+    dx, dy = np.meshgrid(reach, reach)
+    inside = dx**2 + dy**2 <= size * size + 1
+    columns = (np.round(x).astype(int)[:, None] + dx[inside]).ravel()
+    rows = (np.round(y).astype(int)[:, None] + dy[inside]).ravel()
+    height, width = image.shape[:2]
+    seen = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    image[rows[seen], columns[seen]] = np.array(colour, np.uint8)
