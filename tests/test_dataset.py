@@ -1,0 +1,420 @@
+"""Data sets of every form, and everything that can be wrong with one."""
+
+import json
+import math
+import os
+import re
+import time
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from scipy.io import loadmat, savemat
+
+from aqa.cache.actions import ACTIONS
+from aqa.extract.dataset import DatasetError, read_dataset
+from aqa.extract.split_list import read_split_list
+
+MIDDLE = {a.name: round(sum(a.score_range) / 2, 2) for a in ACTIONS}
+IDS = {action.name: index + 1 for index, action in enumerate(ACTIONS)}
+
+
+def row(action, number, score=None):
+    return IDS[action], number, MIDDLE[action] if score is None else score
+
+
+def write_lists(root, train, test, folder="Split_4", name="split_4_{}_list"):
+    (root / folder).mkdir(parents=True, exist_ok=True)
+    for split, rows in (("train", train), ("test", test)):
+        variable = f"consolidated_{split}_list"
+        path = root / folder / f"{name.format(split)}.mat"
+        savemat(path, {variable: np.array(rows, float).reshape(-1, 3)})
+
+
+def touch(root, *names):
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+@pytest.fixture
+def release(tmp_path):
+    """Two dives and two vaults, plain scores."""
+    root = tmp_path / "AQA-7"
+    write_lists(
+        root,
+        [row("diving", 1), row("gym_vault", 7)],
+        [row("diving", 2), row("gym_vault", 3)],
+    )
+    for key in ("diving/001", "diving/002", "gym_vault/007", "gym_vault/003"):
+        touch(root, f"Actions/{key}.avi")
+    return root
+
+
+def manifest(folder, *rows, header="video,action,score,split"):
+    path = folder / "labels.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+# The released layout
+
+
+def test_real_lists_have_the_counts_of_the_paper(shared_data, tmp_path):
+    tables = json.loads((shared_data / "paper_tables.json").read_text())
+    folder = tmp_path / "AQA-7" / "Split_4"
+    folder.mkdir(parents=True)
+    for split in ("train", "test"):
+        name = f"consolidated_{split}_list"
+        source = shared_data / "aqa7" / f"{name}.mat"
+        (folder / f"split_4_{split}_list.mat").write_bytes(source.read_bytes())
+        for action, number, _ in loadmat(source)[name]:
+            action = ACTIONS[int(action) - 1].name
+            touch(folder.parent, f"Actions/{action}/{int(number):03d}.avi")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kind == "aqa-7" and len(dataset.videos) == 803 + 303
+    for split in ("train", "test"):
+        for action, count in tables["split"][split].items():
+            mine = [v for v in dataset.videos if (v.action, v.split) == (action, split)]
+            assert len(mine) == count
+            low, high = tables["table1"][action]["score_range"]
+            assert all(low <= video.score <= high for video in mine)
+    assert any("times 100" in note for note in dataset.notes)
+    assert "803 train, 303 test, as released" in dataset.notes
+    lines = (shared_data / "aqa7" / "aqa7_split4_readable.csv").read_text().split()
+    readable = {
+        f"{action}/{int(number):03d}": (split, float(score))
+        for split, _, action, number, score in (x.split(",") for x in lines[1:])
+    }
+    assert {v.key: (v.split, v.score) for v in dataset.videos} == readable
+
+
+@pytest.mark.parametrize("below", [True, False])
+def test_release_is_found_at_the_folder_and_below_it(release, below):
+    dataset = read_dataset(release.parent if below else release)
+    assert dataset.root == release
+    assert [video.key for video in dataset.videos] == [
+        "diving/001",
+        "diving/002",
+        "gym_vault/003",
+        "gym_vault/007",
+    ]
+    first = dataset.videos[0]
+    assert (first.action, first.split) == ("diving", "train")
+    assert first.score == MIDDLE["diving"]
+    assert first.path == release / "Actions/diving/001.avi"
+    assert "not as released: diving 1 train, 1 test" in dataset.notes[1]
+
+
+@pytest.mark.parametrize("place", ["diving-out/001", "Actions/diving/frames/001"])
+def test_unpacked_frames_stand_in_for_a_video(release, place):
+    (release / "Actions/diving/001.avi").unlink()
+    touch(release, f"{place}/img_00001.jpg")
+    assert read_dataset(release).videos[0].path == release / place
+
+
+def test_lists_may_bear_the_names_of_their_variables(release):
+    for split in ("train", "test"):
+        old = release / f"Split_4/split_4_{split}_list.mat"
+        old.rename(release / f"Split_4/consolidated_{split}_list.mat")
+    assert len(read_dataset(release).videos) == 4
+
+
+def test_times_100_gives_the_same_scores_as_plain(release):
+    plain = [video.score for video in read_dataset(release).videos]
+    write_lists(
+        release,
+        [row("diving", 1, MIDDLE["diving"] * 100), row("gym_vault", 7, 1458.5)],
+        [row("diving", 2, MIDDLE["diving"] * 100), row("gym_vault", 3, 1458.5)],
+    )
+    dataset = read_dataset(release)
+    assert dataset.notes[0] == "scores in the lists are times 100, and were divided"
+    plain[2:] = [14.585, 14.585]
+    assert [video.score for video in dataset.videos] == plain
+
+
+def test_mixed_forms_are_refused(release):
+    write_lists(
+        release,
+        [row("diving", 1, 8415), row("gym_vault", 7)],
+        [row("diving", 2, 8415), row("gym_vault", 3)],
+    )
+    with pytest.raises(DatasetError, match="mix .* 2 plain, 2 times 100"):
+        read_dataset(release)
+
+
+def test_trampoline_comes_by_name_only(release):
+    write_lists(release, [row("diving", 1), row("trampoline", 4)], [row("diving", 2)])
+    touch(release, "Actions/trampoline/004.avi")
+    default = read_dataset(release)
+    assert {video.action for video in default.videos} == {"diving"}
+    assert "listed, but not asked for: trampoline" in default.notes
+    named = read_dataset(release, ["trampoline"])
+    assert [video.key for video in named.videos] == ["trampoline/004"]
+    write_lists(release, [row("trampoline", 4)], [row("trampoline", 5)])
+    with pytest.raises(DatasetError, match="no sample of the six actions"):
+        read_dataset(release)
+
+
+def test_unlisted_videos_are_not_taken(release):
+    touch(release, "Actions/diving/099.avi")
+    assert len(read_dataset(release).videos) == 4
+
+
+def test_every_problem_is_named_at_once(release):
+    write_lists(
+        release,
+        [row("diving", 1), row("diving", 1), row("gym_vault", 7, 99)],
+        [row("diving", 1), row("ski_big_air", 5)],
+    )
+    with pytest.raises(DatasetError) as caught:
+        read_dataset(release)
+    message = str(caught.value)
+    assert "4 problems" in message
+    assert "sample twice in the train list: diving/001" in message
+    assert "sample in both lists: diving/001" in message
+    assert "gym_vault/007 (train) has 99, expected 12.3 to 16.87" in message
+    assert "missing video: Actions/ski_big_air/005.avi" in message
+
+
+def test_long_lists_of_problems_are_counted_not_printed(release):
+    numbers = range(100, 160)
+    write_lists(release, [row("diving", n) for n in numbers], [row("diving", 1)])
+    with pytest.raises(DatasetError, match=r"missing video \(60\)") as caught:
+        read_dataset(release)
+    assert "and 52 more" in str(caught.value) and len(str(caught.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    "bad", [(0, 1, 50), (8, 1, 50), (1.5, 1, 50), (1, 0, 50), (1, 2.5, 50)]
+)
+def test_ids_must_be_whole_and_known(release, bad):
+    write_lists(release, [bad], [row("diving", 2)])
+    with pytest.raises(DatasetError, match="train row 1"):
+        read_dataset(release)
+
+
+def test_missing_lists_and_unknown_actions_are_named(release):
+    with pytest.raises(DatasetError, match="unknown action: curling"):
+        read_dataset(release, ["curling"])
+    with pytest.raises(DatasetError, match="no sample of the action: ski_big_air"):
+        read_dataset(release, ["ski_big_air"])
+    (release / "Split_4/split_4_test_list.mat").unlink()
+    with pytest.raises(DatasetError, match="missing list: .*split_4_test_list.mat"):
+        read_dataset(release)
+
+
+def test_a_video_linked_from_outside_is_refused(release):
+    outside = release.parent / "secret.avi"
+    outside.touch()
+    (release / "Actions/diving/001.avi").unlink()
+    (release / "Actions/diving/001.avi").symlink_to(outside)
+    with pytest.raises(DatasetError, match="link out of"):
+        read_dataset(release)
+
+
+# Hostile MATLAB files
+
+
+def list_error(path):
+    with pytest.raises(ValueError) as caught:
+        read_split_list(path, "consolidated_train_list")
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"x": np.zeros((3, 3))},
+        {"consolidated_train_list": np.zeros((3, 4))},
+        {"consolidated_train_list": np.zeros((0, 3))},
+        {"consolidated_train_list": np.array([[1, 2, np.nan]])},
+        {"consolidated_train_list": np.array([[1, 2, np.inf]])},
+        {"consolidated_train_list": "os.system('true')"},
+        {"consolidated_train_list": {"a": {"b": {"c": 1}}}},
+        {"consolidated_train_list": np.array([[1, "x", 2.0]], object)},
+        {"consolidated_train_list": np.ones((2, 3)) * 1j},
+        {"consolidated_train_list": np.zeros((100_001, 3))},
+    ],
+)
+def test_lists_of_other_shapes_and_types_are_refused(tmp_path, content):
+    savemat(tmp_path / "list.mat", content, do_compression=True)
+    assert "list.mat: expected" in list_error(tmp_path / "list.mat")
+
+
+def test_a_file_too_large_to_be_a_list_is_not_parsed(tmp_path):
+    path = tmp_path / "list.mat"
+    savemat(path, {"consolidated_train_list": np.zeros((90_000, 3))})
+    assert "expected a list of some kB" in list_error(path)
+
+
+def test_a_declared_shape_of_a_billion_rows_loads_nothing(tmp_path):
+    path = tmp_path / "list.mat"
+    savemat(path, {"consolidated_train_list": np.ones((2, 3))})
+    data = path.read_bytes().replace(b"\x02\0\0\0\x03\0\0\0", b"\0\0\0\x40\x03\0\0\0")
+    path.write_bytes(data)
+    assert "(1073741824, 3)" in list_error(path)
+
+
+@settings(
+    max_examples=150,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(data=st.data())
+def test_a_damaged_list_is_read_or_refused(tmp_path, data):
+    path = tmp_path / "list.mat"
+    rows = np.array([row("diving", 1), row("gym_vault", 2)])
+    compress = data.draw(st.booleans())
+    savemat(path, {"consolidated_train_list": rows}, do_compression=compress)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(
+            st.integers(0, 255)
+        )
+    path.write_bytes(content[: data.draw(st.integers(0, len(content)))])
+    try:
+        found = read_split_list(path, "consolidated_train_list")
+    except ValueError as error:
+        assert str(error).startswith("list.mat: ")
+    else:
+        assert found.dtype == np.float64 and found.shape[1] == 3
+
+
+# Manifests
+
+
+def test_manifest_reads_labels_and_keeps_paths(tmp_path):
+    touch(tmp_path, "b/two.mp4", "one.avi", "frames/three/img_00001.jpg")
+    path = manifest(
+        tmp_path,
+        "./b//two.mp4,figure,7.25,train",
+        "one.avi,diving,50,",
+        '"frames/three",figure,,test',
+        "",
+    )
+    dataset = read_dataset(path)
+    assert dataset.kind == "manifest"
+    first, second, third = dataset.videos
+    assert (first.key, second.key) == ("b/two.mp4", "frames/three")
+    assert first.path == tmp_path / "b/two.mp4" and first.score == 7.25
+    assert math.isnan(second.score) and second.split == "test"
+    assert (third.key, third.action, third.split) == ("one.avi", "diving", "")
+    assert "1 train, 1 test, 1 neither; 1 unlabelled" in dataset.notes[0]
+    assert len(read_dataset(path, ["figure"]).videos) == 2
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("one.avi,diving,50", "expected 4 fields, found 3"),
+        ("one.avi,,50,train", "name of an action"),
+        ("one.avi,diving,fifty,train", "expected a score or nothing"),
+        ("one.avi,diving,nan,train", "expected a score or nothing"),
+        ("one.avi,diving,5000,train", "expected a score of 21.6 to 102.6"),
+        ("one.avi,diving,50,validation", "expected split train, test or nothing"),
+        ("two.avi,diving,50,train", "missing video: two.avi"),
+        ("../one.avi,diving,50,train", "leads out of its folder"),
+        ("a/../../one.avi,diving,50,train", "leads out of its folder"),
+        ("/etc/passwd,diving,50,train", "found an absolute one"),
+        ("a\\one.avi,diving,50,train", "backslash"),
+        ("one.avi\x1b[2J,diving,50,train", "control characters"),
+        ("one.avi\0,diving,50,train", "control characters"),
+        (",diving,50,train", "expected the path of a video"),
+        ("one.avi,diving,50,train\none.avi,diving,60,test", "one.avi in lines 2 and 3"),
+        ("link.avi,diving,50,train", "is a link out of"),
+        ("out/secret.avi,diving,50,train", "leads out of"),
+        ('one.avi,"diving,50,train', "not a CSV"),
+        ("", "no video"),
+    ],
+)
+def test_manifest_names_what_is_wrong(tmp_path, line, message):
+    outside = tmp_path / "outside"
+    inside = tmp_path / "inside"
+    touch(outside, "secret.avi")
+    touch(inside, "one.avi")
+    (inside / "link.avi").symlink_to(outside / "secret.avi")
+    (inside / "out").symlink_to(outside)
+    with pytest.raises(DatasetError, match=re.escape(message)) as caught:
+        read_dataset(manifest(inside, line))
+    assert not re.search("[\x00-\x09\x0b-\x1f]", str(caught.value))
+
+
+def test_manifest_header_and_encoding_are_checked(tmp_path):
+    path = manifest(tmp_path, header="video;action;score;split")
+    with pytest.raises(DatasetError, match="expected video,action,score,split, found"):
+        read_dataset(path)
+    path.write_bytes(b"video,action,score,split\n\xff\xfe,diving,50,train\n")
+    with pytest.raises(DatasetError, match="not a CSV in UTF-8"):
+        read_dataset(path)
+    with pytest.raises(DatasetError, match="no sample of the action: vault, found"):
+        touch(tmp_path, "one.avi")
+        read_dataset(manifest(tmp_path, "one.avi,figure,1,"), ["vault"])
+
+
+def test_manifest_of_a_hundred_thousand_rows_is_read_in_seconds(tmp_path):
+    touch(tmp_path, *(f"f/{number}.avi" for number in range(200)))
+    rows = [f"f/{n % 200}.avi,diving,50,train" for n in range(100_000)]
+    started = time.perf_counter()
+    with pytest.raises(DatasetError, match=r"video twice \(99800\)"):
+        read_dataset(manifest(tmp_path, *rows))
+    assert time.perf_counter() - started < 10
+
+
+@settings(
+    max_examples=200,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(text=st.text(max_size=80), header=st.booleans())
+def test_any_text_is_a_manifest_or_refused(tmp_path, text, header):
+    path = tmp_path / "labels.csv"
+    start = "video,action,score,split\n" if header else ""
+    path.write_bytes((start + text).encode("utf-8", "surrogatepass"))
+    try:
+        read_dataset(path)
+    except DatasetError as error:
+        assert str(path) in str(error)
+
+
+# Bare folders
+
+
+def test_folder_takes_videos_below_it_and_nothing_else(tmp_path):
+    touch(tmp_path, "a/one.AVI", "two.mp4", "three.txt", ".hidden.mp4", ".git/x.mp4")
+    (tmp_path / "again").symlink_to(tmp_path / "a")
+    dataset = read_dataset(tmp_path)
+    assert dataset.kind == "folder"
+    assert [video.key for video in dataset.videos] == ["a/one.AVI", "two.mp4"]
+    video = dataset.videos[0]
+    assert (video.action, video.split) == ("", "") and math.isnan(video.score)
+
+
+def test_folder_refuses_links_that_lead_out(tmp_path):
+    touch(tmp_path, "outside/secret.mp4", "inside/one.mp4")
+    (tmp_path / "inside/link.mp4").symlink_to(tmp_path / "outside/secret.mp4")
+    (tmp_path / "inside/folder").symlink_to(tmp_path / "outside")
+    (tmp_path / "inside/gone.mp4").symlink_to(tmp_path / "inside/nowhere.mp4")
+    with pytest.raises(DatasetError, match="3 problems") as caught:
+        read_dataset(tmp_path / "inside")
+    assert "neither file nor folder: gone.mp4" in str(caught.value)
+
+
+def test_folder_refuses_names_that_are_no_text(tmp_path):
+    (tmp_path / os.fsdecode(b"\xff\x1b[2J.mp4")).touch()
+    with pytest.raises(DatasetError, match="control characters"):
+        read_dataset(tmp_path)
+
+
+@pytest.mark.parametrize("made", ["nothing", "empty", "file"])
+def test_what_is_no_data_set_is_refused(tmp_path, made):
+    path = tmp_path / "x.bin"
+    if made == "empty":
+        path.mkdir()
+    elif made == "file":
+        path.touch()
+    with pytest.raises(DatasetError, match="expected"):
+        read_dataset(path)
+    with pytest.raises(DatasetError):
+        read_dataset(path, ["diving"])
