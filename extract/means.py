@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 from aqa.extract.caffe import read_blob
-from aqa.extract.weight_kinds import WeightsError, kind_of
+from aqa.extract.weight_kinds import WeightsError, brief, kind_of
 
 
 def read_mean(path: Path) -> NDArray[np.float32]:
@@ -62,8 +62,9 @@ def _read_npy(path: Path) -> NDArray[np.floating]:
             shape, fortran, dtype = read(file)
         # The header is a Python literal, and literals fail in many ways.
         except Exception as error:
-            reason = " ".join(str(error).split())[:120]
-            raise WeightsError(f"{path}: not a sound .npy file ({reason})") from None
+            raise WeightsError(
+                f"{path}: not a sound .npy file ({brief(error)})"
+            ) from None
         if dtype.kind not in "fiu":
             raise WeightsError(f"{path}: expected numbers, found {dtype}")
         count = math.prod(shape)
@@ -80,4 +81,4 @@ def _read_binaryproto(path: Path) -> NDArray[np.floating]:
     try:
         return read_blob(memoryview(mapped)).array()
     except AqaError as error:
-        raise WeightsError(f"{path}: not a Caffe mean ({error})") from None
+        raise WeightsError(f"{path}: not a Caffe mean ({brief(error)})") from None

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.preprocessing import PRESETS, Preprocessing
-from aqa.extract.weight_kinds import WeightsError
+from aqa.extract.weight_kinds import WeightsError, brief
 
 _C3D = PRESETS["c3d"]
 #: The same mean as video-caffe and the PyTorch ports round it.
@@ -178,6 +178,6 @@ def origin_of(
 
 def _some(names: Iterable[str], most: int = 8) -> str:
     """List the first few, and how many more there are."""
-    listed = [name[:80] for name in names]
+    listed = [brief(name) for name in names]
     more = len(listed) - most
     return ", ".join(listed[:most]) + (f" and {more} more" if more > 0 else "")

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from aqa.cache.errors import AqaError
 from aqa.extract.caffe import Blob, read_model
-from aqa.extract.weight_kinds import WeightsError
+from aqa.extract.weight_kinds import WeightsError, brief
 from aqa.extract.weight_stamp import KEY
 
 _FLOATS = {
@@ -75,7 +75,7 @@ def _safetensors(path: Path) -> Iterator[Tensors]:
         file: Any = safe_open(path, framework="pt", device="cpu")
     except (SafetensorError, OSError, ValueError, OverflowError) as error:
         raise WeightsError(
-            f"{path}: not a sound safetensors file ({error}); download it again"
+            f"{path}: not a sound safetensors file ({brief(error)}); download it again"
         ) from None
     with file:
         slices = {name: file.get_slice(name) for name in file.keys()}
@@ -83,7 +83,7 @@ def _safetensors(path: Path) -> Iterator[Tensors]:
         for name, part in slices.items():
             if part.get_dtype() not in _FLOATS.values():
                 raise WeightsError(
-                    f"{path}: {name} is {part.get_dtype()}; expected one of "
+                    f"{path}: {brief(name)} is {part.get_dtype()}; expected one of "
                     f"{', '.join(_FLOATS.values())}"
                 )
 
@@ -103,7 +103,7 @@ def _caffe(path: Path) -> Iterator[Tensors]:
         model = read_model(memoryview(mapped))
     except AqaError as error:
         raise WeightsError(
-            f"{path}: of no format known here, nor a Caffe model ({error})"
+            f"{path}: of no format known here, nor a Caffe model ({brief(error)})"
         ) from None
     blobs: dict[str, Blob] = {}
     for layer, parts in model.layers.items():
@@ -177,14 +177,14 @@ def _pytorch(path: Path) -> Iterator[Tensors]:
 
 def _refuse_inflated_zip(path: Path) -> None:
     """Refuse a zip that says its parts are larger than the file: it would inflate."""
-    if not zipfile.is_zipfile(path):
-        return
     try:
+        if not zipfile.is_zipfile(path):
+            return
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
             names = archive.namelist()
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise WeightsError(f"{path}: a damaged zip ({error})") from None
+        raise WeightsError(f"{path}: a damaged zip ({brief(error)})") from None
     if not any(name.endswith("data.pkl") for name in names):
         raise WeightsError(f"{path}: a zip that torch.save did not write; unpack it")
     if size > path.stat().st_size:
@@ -215,7 +215,7 @@ def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
         )
         if not usable:
             raise WeightsError(
-                f"expected names and dense arrays, found {str(name)[:60]!r}: "
+                f"expected names and dense arrays, found {brief(name)!r}: "
                 f"{type(value).__name__}"
             )
     return state, training
@@ -227,7 +227,7 @@ def _is_mapping(found: Mapping[Any, Any], key: str) -> bool:
 
 def _load_failure(error: Exception) -> str:
     """Put torch's page of advice, which tells users to trust the file, in a line."""
-    message = " ".join(str(error).split())
+    message = brief(error, 1000)
     if match := re.search(r"GLOBAL (\S+)", message):
         return (
             f"asks to run {match[1]} when opened, and was not; ask for the plain state "
@@ -236,6 +236,6 @@ def _load_failure(error: Exception) -> str:
     if "TorchScript" in message:
         return "a TorchScript archive; save the state dict of the module instead"
     return (
-        f"not a sound PyTorch file ({type(error).__name__}: {message[:120]}); "
+        f"not a sound PyTorch file ({type(error).__name__}: {brief(message)}); "
         "download it again"
     )

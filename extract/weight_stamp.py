@@ -19,7 +19,7 @@ from torch import Tensor
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, POOL5
 from aqa.extract.preprocessing import Preprocessing
-from aqa.extract.weight_kinds import WeightsError
+from aqa.extract.weight_kinds import WeightsError, brief
 
 VERSION = 1
 KEY = "aqa"
@@ -75,14 +75,14 @@ class Stamp:
             values["std"] = tuple(map(float, values["std"]))
             stamp = cls(preprocessing=_checked(Preprocessing(**values)), **record)
             if stamp.arch not in ARCHITECTURES or stamp.pool5 not in POOL5:
-                raise WeightsError(f"unknown {stamp.arch!r} or {stamp.pool5!r}")
+                raise WeightsError(f"unknown {stamp.arch} or {stamp.pool5}")
             if not all(
                 isinstance(part, str)
                 for part in (stamp.name, stamp.origin, stamp.state_sha256)
             ) or not isinstance(stamp.notes, dict):
                 raise WeightsError("values of another type than expected")
         except AqaError as error:
-            raise WeightsError(f"its stamp cannot be used: {error}") from None
+            raise WeightsError(f"its stamp cannot be used: {brief(error)}") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise WeightsError("its stamp is not what aqa writes") from None
         return stamp
