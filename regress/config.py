@@ -37,12 +37,27 @@ class LstmConfig:
 
 @dataclass(frozen=True)
 class SvrConfig:
-    """What cross-validation inside the training list chooses from."""
+    """What cross-validation inside the training list chooses from.
+
+    With `nu` the regression is nu-SVR and finds its own epsilon. With `scaled` False
+    nothing is: neither features nor kernel nor labels.
+    """
 
     kernels: tuple[str, ...] = ("linear", "rbf")
     costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
     epsilons: tuple[float, ...] = (0.05, 0.1, 0.2)
+    nu: float | None = None
+    scaled: bool = True
     folds: int = 5
+
+
+#: SVRs with a name. "pose-dct": Pirsiavash et al. 2014, linear nu-SVR, nothing scaled.
+SVR_PRESETS = {
+    "c3d": SvrConfig(),
+    "pose-dct": SvrConfig(
+        kernels=("linear",), costs=(0.001,), epsilons=(), nu=0.5, scaled=False
+    ),
+}
 
 
 @dataclass(frozen=True)

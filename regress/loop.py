@@ -1,0 +1,158 @@
+"""The training loop: heads of one schedule side by side, each as if it were alone.
+
+Conventions: M heads on a leading axis, each with its own batches (see `batches`);
+Adam with its defaults (Kingma and Ba, arXiv 1412.6980) in torch's fused form, the
+learning rate multiplied by `gamma` every `step` iterations. Everything random about a
+head comes from its seed, and no number of one head enters another's.
+
+A column of the features that is zero in every training row never has a gradient, and
+Adam does not move what never had one: such columns are left out of the arithmetic.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aqa.cache.errors import AqaError
+from aqa.regress import lstm
+from aqa.regress.batches import Batches
+from aqa.regress.lstm import Arrays, Parameters
+from aqa.regress.tasks import HeadTask, TrainedHead
+
+#: Iterations between two looks at the loss.
+STRETCH = 100
+#: A mean loss beyond this many times the labels' mean square has left for good.
+DIVERGED = 1e4
+
+#: Hears of head-iterations as they are done.
+Advance = Callable[[int], None]
+
+
+class TrainingDiverged(AqaError):
+    """The loss of a head is no longer a number, or has grown beyond all bounds."""
+
+
+def train_side_by_side(
+    x: Tensor,
+    tasks: Sequence[HeadTask],
+    starts: Sequence[Arrays],
+    advance: Advance,
+) -> list[TrainedHead]:
+    """Train tasks of one schedule from these parameters, on the device of `x`.
+
+    x: float32 (N, copies, clips, D). The tasks have labels of their own. Raises
+    `TrainingDiverged`, naming the head.
+    """
+    schedule = tasks[0].schedule
+    batches = Batches(x, tasks)
+    heads = _Heads(starts, batches)
+    logs = [_Log(task) for task in tasks]
+
+    def watch(done: int) -> None:
+        for head, log in enumerate(logs):
+            if log.due(done):
+                log.watched[done] = heads.predict(head, x, log.task.watch)
+
+    watch(0)
+    losses = torch.zeros(len(tasks), device=x.device)
+    for done in range(1, schedule.iterations + 1):
+        rate = schedule.learning_rate * schedule.gamma ** ((done - 1) // schedule.step)
+        losses += heads.step(*batches[done - 1], rate)
+        if done % STRETCH == 0 or done == schedule.iterations:
+            stretch = done % STRETCH or STRETCH
+            for log, loss in zip(logs, losses.tolist(), strict=True):
+                log.add_loss(done, loss / stretch)
+            losses.zero_()
+            advance(stretch * len(tasks))
+        watch(done)
+    return [log.result(heads.arrays(head)) for head, log in enumerate(logs)]
+
+
+class _Heads:
+    """The parameters of M heads and their optimiser.
+
+    `_whole` has every row of `w_x`; `_live` shares all tensors with it but `w_x`,
+    where it holds the rows of live columns.
+    """
+
+    def __init__(self, starts: Sequence[Arrays], batches: Batches) -> None:
+        self._rows = batches.live
+        self._weight = batches.weight
+        self._whole = lstm.stacked(starts, batches.live.device)
+        whole = self._whole
+        w_x = whole.w_x.index_select(1, self._rows)
+        self._live = Parameters(w_x, whole.w_h, whole.b, whole.v, whole.c)
+        self._gradient = Parameters(*map(torch.empty_like, self._live.tensors()))
+        for value, gradient in zip(
+            self._live.tensors(), self._gradient.tensors(), strict=True
+        ):
+            value.grad = gradient
+        self._adam = torch.optim.Adam(self._live.tensors(), fused=True)
+
+    def step(self, x: Tensor, labels: Tensor, rate: float) -> Tensor:
+        """One iteration on a batch; the losses (M,) before it."""
+        predicted, tape = lstm.forward(self._live, x)
+        difference = predicted - labels
+        error = difference * self._weight
+        lstm.backward(self._live, x, tape, error, self._gradient)
+        self._adam.param_groups[0]["lr"] = rate
+        self._adam.step()
+        return (error * difference).sum((1, 2)) / 2
+
+    def predict(self, head: int, x: Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
+        """Predictions for rows of x (N, copies, clips, D), from copy 0."""
+        whole = self._synchronised()
+        one = Parameters(*(tensor[head : head + 1] for tensor in whole.tensors()))
+        parts = []
+        for start in range(0, len(rows), lstm.CHUNK):
+            chunk = torch.tensor(rows[start : start + lstm.CHUNK], device=x.device)
+            steps = x[chunk, 0].transpose(0, 1)[None]  # (1, T, n, D)
+            parts.append(lstm.forward(one, steps)[0][0, -1].cpu().numpy())
+        return np.concatenate(parts)
+
+    def arrays(self, head: int) -> dict[str, NDArray[np.float32]]:
+        """The parameters of one head, copied out."""
+        return lstm.arrays(self._synchronised(), head)
+
+    def _synchronised(self) -> Parameters:
+        self._whole.w_x.index_copy_(1, self._rows, self._live.w_x)
+        return self._whole
+
+
+class _Log:
+    """What is noted of one head while it trains."""
+
+    def __init__(self, task: HeadTask) -> None:
+        self.task = task
+        self.watched: dict[int, NDArray[np.float32]] = {}
+        self._losses: list[float] = []
+        squares = [label**2 for label in task.targets or ()]
+        self._limit = DIVERGED * max(1.0, sum(squares) / len(squares))
+
+    def due(self, done: int) -> bool:
+        """Whether the watched rows are to be predicted after `done` iterations."""
+        last = done == self.task.schedule.iterations
+        return bool(self.task.watch) and (last or done % self.task.watch_every == 0)
+
+    def add_loss(self, done: int, loss: float) -> None:
+        """Note the mean loss of a stretch that ended after `done` iterations."""
+        if not loss < self._limit:
+            raise TrainingDiverged(
+                f"{self.task.name}: training diverged, loss {loss:g} near iteration "
+                f"{done}; check the features for values that are not finite or far "
+                "too large, or lower the learning rate"
+            )
+        self._losses.append(loss)
+
+    def result(self, parameters: dict[str, NDArray[np.float32]]) -> TrainedHead:
+        """The finished head."""
+        shape = (len(self.watched), len(self.task.watch))
+        return TrainedHead(
+            parameters=parameters if self.task.keep_parameters else {},
+            iterations=tuple(self.watched),
+            watched=np.array(list(self.watched.values()), np.float32).reshape(shape),
+            loss=np.array(self._losses, np.float32),
+        )

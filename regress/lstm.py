@@ -1,0 +1,184 @@
+"""The LSTM head: one layer, the last hidden state to one output, gradients by hand.
+
+Conventions: M heads side by side on a leading axis, each with its own batch. Inputs
+are float32 (M, T, B, D), steps before batch; hidden and cell states start at zero.
+The gates lie in the order output, input, forget, candidate along the 4H axis: the
+three sigmoids are neighbours, and so are the three that the cell's gradient feeds.
+One bias per gate (PyTorch keeps two, whose sum acts). An output is
+`hidden @ v + c`, in units of scaled labels.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from aqa.cache.errors import AqaError
+from aqa.regress.config import LstmConfig
+
+#: One head's arrays by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c ().
+Arrays = Mapping[str, NDArray[np.float32]]
+
+#: Sequences that `course` takes through the network at once.
+CHUNK = 512
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """The weights of M heads, or gradients of the same shapes."""
+
+    w_x: Tensor  # (M, D, 4H)
+    w_h: Tensor  # (M, H, 4H)
+    b: Tensor  # (M, 4H)
+    v: Tensor  # (M, H)
+    c: Tensor  # (M,)
+
+    def tensors(self) -> list[Tensor]:
+        """The five, in the order of their declaration."""
+        return [self.w_x, self.w_h, self.b, self.v, self.c]
+
+
+@dataclass(frozen=True)
+class Tape:
+    """What the forward pass leaves for the backward pass, (M, T, B, ...) each."""
+
+    gates: Tensor  # after their sigmoid or tanh, (..., 4H)
+    cells: Tensor
+    squashed: Tensor  # tanh of the cells
+    hidden: Tensor
+
+
+def initial_parameters(
+    features: int, config: LstmConfig, generator: np.random.Generator
+) -> dict[str, NDArray[np.float32]]:
+    """Gaussian weights, zero biases: one untrained head."""
+
+    def gaussian(*shape: int) -> NDArray[np.float32]:
+        draws = generator.standard_normal(shape, dtype=np.float32)
+        return draws * np.float32(config.init_std)
+
+    hidden = config.hidden
+    return {
+        "w_x": gaussian(features, 4 * hidden),
+        "w_h": gaussian(hidden, 4 * hidden),
+        "b": np.zeros(4 * hidden, np.float32),
+        "v": gaussian(hidden),
+        "c": np.zeros((), np.float32),
+    }
+
+
+def forward(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tape]:
+    """Outputs after every step (M, T, B), and the tape.
+
+    x: (M, T, B, D). One product takes the inputs of all steps through `w_x`.
+    """
+    models, steps, batch, _ = x.shape
+    hidden = parameters.w_h.shape[1]
+    gates = torch.baddbmm(  # (M, T, B, D) -> (M, T, B, 4H)
+        parameters.b[:, None], x.flatten(1, 2), parameters.w_x
+    ).view(models, steps, batch, 4 * hidden)
+    cells, squashed, outputs = x.new_empty(3, models, steps, batch, hidden)
+    for t in range(steps):
+        gate = gates[:, t]
+        if t > 0:
+            gate.baddbmm_(outputs[:, t - 1], parameters.w_h)
+        gate[..., : 3 * hidden].sigmoid_()
+        gate[..., 3 * hidden :].tanh_()
+        o, i, f, g = gate.chunk(4, -1)
+        torch.mul(i, g, out=cells[:, t])
+        if t > 0:
+            cells[:, t].addcmul_(f, cells[:, t - 1])
+        torch.tanh(cells[:, t], out=squashed[:, t])
+        torch.mul(o, squashed[:, t], out=outputs[:, t])
+    predicted = torch.matmul(outputs, parameters.v[:, None, :, None]).squeeze(-1)
+    tape = Tape(gates, cells, squashed, outputs)
+    return predicted + parameters.c[:, None, None], tape
+
+
+def backward(
+    parameters: Parameters, x: Tensor, tape: Tape, error: Tensor, into: Parameters
+) -> None:
+    """Write the gradients of a loss into `into`.
+
+    error: (M, T, B), the loss's derivative by the output after each step.
+    """
+    hidden = parameters.w_h.shape[1]
+    models, steps, batch, _ = x.shape
+    o, i, f, g = tape.gates.chunk(4, -1)
+    before = torch.zeros_like(tape.cells)
+    before[:, 1:] = tape.cells[:, :-1]
+    # How each gate's input moves the cell (i, f, g) or the hidden state (o), and how
+    # the cell moves the hidden state: all steps at once, no error in it yet.
+    slope = torch.empty_like(tape.gates)
+    slope_o, slope_i, slope_f, slope_g = slope.chunk(4, -1)
+    torch.mul(tape.squashed, o * (1 - o), out=slope_o)
+    torch.mul(g, i * (1 - i), out=slope_i)
+    torch.mul(before, f * (1 - f), out=slope_f)
+    torch.mul(i, 1 - g * g, out=slope_g)
+    through = o * (1 - tape.squashed * tape.squashed)
+
+    d_hidden = error[..., None] * parameters.v[:, None, None]
+    d_gates = slope  # the error enters in place, last step first
+    w_h_back = parameters.w_h.transpose(1, 2)
+    d_cell = torch.zeros_like(through[:, 0])
+    for t in reversed(range(steps)):
+        if t + 1 < steps:
+            d_hidden[:, t].baddbmm_(d_gates[:, t + 1], w_h_back)
+        d_cell.addcmul_(d_hidden[:, t], through[:, t])
+        d_gates[:, t, :, :hidden] *= d_hidden[:, t]
+        of_cell = d_gates[:, t, :, hidden:].view(models, batch, 3, hidden)
+        of_cell *= d_cell[..., None, :]
+        d_cell *= f[:, t]
+
+    flat = d_gates.flatten(1, 2)  # (M, T, B, 4H) -> (M, T * B, 4H)
+    torch.bmm(x.flatten(1, 2).transpose(1, 2), flat, out=into.w_x)
+    earlier = tape.hidden[:, :-1].flatten(1, 2).transpose(1, 2)
+    torch.bmm(earlier, d_gates[:, 1:].flatten(1, 2), out=into.w_h)
+    torch.sum(flat, 1, out=into.b)
+    states = tape.hidden.flatten(1, 2).transpose(1, 2)
+    torch.bmm(states, error.flatten(1)[..., None], out=into.v[..., None])
+    torch.sum(error.flatten(1), 1, out=into.c)
+
+
+def stacked(heads: Sequence[Arrays], device: torch.device | str = "cpu") -> Parameters:
+    """Heads of one shape, each as `Arrays`, side by side on a device."""
+    return Parameters(
+        *(
+            torch.from_numpy(np.stack([head[name] for head in heads])).to(device)
+            for name in Parameters.__dataclass_fields__
+        )
+    )
+
+
+def arrays(parameters: Parameters, head: int) -> dict[str, NDArray[np.float32]]:
+    """One of the heads, copied out."""
+    names = Parameters.__dataclass_fields__
+    tensors = parameters.tensors()
+    return {
+        n: t[head].cpu().numpy().copy() for n, t in zip(names, tensors, strict=True)
+    }
+
+
+def course(parameters: Arrays, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The prediction after each clip, (n, clips, D) -> (n, clips), in scaled units."""
+    width = parameters["w_x"].shape[0]
+    if x.ndim != 3 or x.shape[-1] != width:
+        raise AqaError(
+            f"the head takes features (videos, clips, {width}); found {x.shape}"
+        )
+    head = stacked([parameters])
+    result = np.empty(x.shape[:2], np.float32)
+    for start in range(0, len(x), CHUNK):
+        part = np.ascontiguousarray(x[start : start + CHUNK].swapaxes(0, 1))
+        with torch.no_grad():
+            predicted, _ = forward(head, torch.from_numpy(part)[None])
+        result[start : start + CHUNK] = predicted[0].T.numpy()
+    return result
+
+
+def predict(parameters: Arrays, x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The prediction after the last clip, (n, clips, D) -> (n,), in scaled units."""
+    return course(parameters, x)[:, -1]

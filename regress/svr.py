@@ -1,0 +1,156 @@
+"""The SVR head: clip features averaged, standardised, one support vector machine.
+
+Conventions: a sample is one copy of a video, its features averaged over the clips and
+standardised on the training samples (mean, standard deviation with ddof 0; a column
+that never changes is left at zero). Predictions are in units of scaled labels.
+
+Kernel, cost and epsilon are chosen by cross-validation inside the training rows (see
+`svr_choice`), where a video is its copy 0, as in testing; the first of equals wins.
+The SVR chosen is then fitted to all copies, at the cost over their number: C near
+copies of a video, each at a cost of 1 / C, weigh what one does at 1.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqa.cache.errors import AqaError
+from aqa.regress.config import SvrConfig
+from aqa.regress.data import FeatureSet, Floats, Rows
+from aqa.regress.svr_choice import (
+    Choice,
+    Scaling,
+    candidates,
+    deal,
+    held_out_predictions,
+    kernel_matrix,
+    solve,
+    width_factor,
+    worth,
+)
+
+#: Fewer copies are fitted where all would be more samples: kernels are quadratic.
+MOST_SAMPLES = 10_000
+
+_DEFAULT = SvrConfig()
+
+
+@dataclass(frozen=True, eq=False)
+class SvrHead:
+    """A fitted SVR as plain arrays.
+
+    vectors: float32 (S, D) standardised support vectors, coefficients: (S,); a linear
+    head has one vector, its weights, and the coefficient 1. `held_out` is what the
+    choice was worth in cross-validation, NaN where there was none to make.
+    """
+
+    choice: Choice
+    gamma: float
+    scaling: Scaling
+    vectors: NDArray[np.float32]
+    coefficients: Floats
+    intercept: float
+    held_out: float
+
+    def predict(self, x: NDArray[np.float32]) -> Floats:
+        """Predictions (n,) for features (n, clips, D)."""
+        width = len(self.scaling.mean)
+        if x.ndim != 3 or x.shape[-1] != width:
+            raise AqaError(
+                f"the head takes features (videos, clips, {width}); found {x.shape}"
+            )
+        samples = self.scaling(averaged(x))
+        vectors = self.vectors.astype(np.float64)
+        kernel = kernel_matrix(samples, vectors, self.choice.kernel, self.gamma)
+        return np.asarray(kernel @ self.coefficients + self.intercept)
+
+
+def averaged(x: NDArray[np.float32]) -> Floats:
+    """Mean over the clips, (..., clips, D) -> float64 (..., D)."""
+    return np.asarray(x.mean(axis=-2, dtype=np.float64))
+
+
+def fit_svr(
+    features: FeatureSet,
+    targets: Floats,
+    rows: Sequence[int] | Rows,
+    config: SvrConfig = _DEFAULT,
+    seed: int = 0,
+) -> SvrHead:
+    """Choose and fit an SVR on these rows alone; `seed` deals the folds.
+
+    targets: (N,) scaled labels. Raises `AqaError` for rows without a label, an
+    unknown kernel, and rows of several actions where nothing is to be scaled.
+    """
+    chosen = np.asarray(rows, dtype=np.int64)
+    labels, unit = _labels(features, targets, chosen, config.scaled)
+    choices = candidates(config)
+    actions = features.action[chosen]
+    held_out = [np.nan]
+    if len(choices) > 1:
+        predicted = held_out_predictions(
+            averaged(features.x[chosen, 0]),
+            labels,
+            deal(actions, config.folds, seed),
+            choices,
+            config.scaled,
+        )
+        held_out = [worth(labels, guess, actions) for guess in predicted]
+    best = int(np.argmax(held_out))
+    return _fit(features, chosen, labels, unit, choices[best], held_out[best], config)
+
+
+def _fit(
+    features: FeatureSet,
+    rows: Rows,
+    labels: Floats,
+    unit: float,
+    choice: Choice,
+    held_out: float,
+    config: SvrConfig,
+) -> SvrHead:
+    """Fit the choice to all copies; `unit` is what one scaled label measures."""
+    width = features.x.shape[-1]
+    copies = min(features.x.shape[1], max(1, MOST_SAMPLES // len(rows)))
+    # (n, copies, D) -> (n * copies, D)
+    samples = averaged(features.x[rows, :copies]).reshape(-1, width)
+    scaling = Scaling.of(samples, config.scaled)
+    samples = scaling(samples)
+    gamma = width_factor(width, config.scaled)
+    kernel = kernel_matrix(samples, samples, choice.kernel, gamma)
+    machine = solve(kernel, np.repeat(labels, copies), choice, copies)
+    vectors = samples[machine.support_]
+    coefficients = machine.dual_coef_[0] / unit
+    if choice.kernel == "linear":
+        vectors, coefficients = coefficients[None] @ vectors, np.ones(1)
+    return SvrHead(
+        choice=choice,
+        gamma=gamma,
+        scaling=scaling,
+        vectors=vectors.astype(np.float32),
+        coefficients=coefficients,
+        intercept=float(machine.intercept_[0]) / unit,
+        held_out=held_out,
+    )
+
+
+def _labels(
+    features: FeatureSet, targets: Floats, rows: Rows, scaled: bool
+) -> tuple[Floats, float]:
+    """What the machine is fitted to, and how many of its units a scaled label has."""
+    labels = targets[rows]
+    if len(rows) == 0 or not np.isfinite(labels).all():
+        bad = [str(key) for key in features.key[rows[~np.isfinite(labels)]]]
+        raise AqaError(f"no label to train on: {', '.join(bad[:5]) or 'no rows'}")
+    if scaled:
+        return labels, 1.0
+    scores = features.score[rows]
+    unit = float(scores @ labels / (labels @ labels))
+    if not np.allclose(scores, unit * labels):
+        raise AqaError(
+            "an SVR with nothing scaled learns scores in judges' units: "
+            "fit it to one action at a time"
+        )
+    return scores, unit
