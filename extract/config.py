@@ -5,6 +5,7 @@ computes in. Imports nothing heavy, so that the command line can show defaults.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from aqa.cache.errors import AqaError
 
@@ -141,3 +142,17 @@ class PoseConfig:
             raise AqaError(
                 f"head: expected a joint below {self.joints}, found {self.head}"
             )
+
+
+@dataclass(frozen=True)
+class DetectorConfig:
+    """How poses are found in videos (`aqa poses`)."""
+
+    #: An RTMO model, or an RTMPose model; both .onnx files.
+    model: Path
+    #: RTMPose only: the YOLOX model that finds people first.
+    detector: Path | None = None
+    #: "auto", "cpu", "cuda" or "cuda:1".
+    device: str = "auto"
+    allow_damaged: bool = False
+    limits: Limits = Limits()

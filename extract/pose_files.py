@@ -19,12 +19,14 @@ allocated, and no link leads out of the folder.
 
 import csv
 import hashlib
+import os
 import re
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
+from aqa.extract.folder import SUFFIXES
 from aqa.extract.pose_json import (
     MAX_BYTES,
     Frames,
@@ -49,7 +51,8 @@ def find_poses(folder: Path, key: str) -> Path:
 
     Raises `PoseError` when there is none, more than one, or a link leads out.
     """
-    stems = dict.fromkeys((key, re.sub(r"\.[A-Za-z]\w{1,4}$", "", key)))
+    stem, suffix = os.path.splitext(key)
+    stems = (key, stem) if suffix.lower() in SUFFIXES else (key,)
     files = [folder / (stem + form) for stem in stems for form in FORMS]
     folders = [folder / stem for stem in stems]
     found = [path for path in files if path.is_file()]
