@@ -15,7 +15,6 @@ from aqa.extract.synthetic.look import Look
 #: From, to, radii in metres, and the field of `Look` that colours it.
 PARTS = (
     ("pelvis", "neck", 0.125, 0.15, "suit"),
-    ("neck", "head", 0.055, 0.055, "skin"),
     ("head", "head", 0.115, 0.115, "skin"),
     *(
         part
@@ -25,8 +24,7 @@ PARTS = (
             (f"knee{side}", f"ankle{side}", 0.066, 0.045, "legs"),
             (f"ankle{side}", f"toe{side}", 0.045, 0.03, "legs"),
             (f"shoulder{side}", f"elbow{side}", 0.056, 0.047, "sleeves"),
-            (f"elbow{side}", f"wrist{side}", 0.045, 0.036, "sleeves"),
-            (f"wrist{side}", f"hand{side}", 0.04, 0.03, "skin"),
+            (f"elbow{side}", f"hand{side}", 0.046, 0.03, "skin"),
         )
     ),
 )

@@ -170,8 +170,10 @@ def make_clip(task: ClipTask) -> None:
     look = vary(VENUES[action], "large", group, scale, second=spec.athletes == 2)
     performance = draw_clip(spec, action, rng)
     start, end = _window(spec, performance, rng)
-    shot = film(performance, replace(look, seed=int(rng.integers(2**31))))
-    write_video(task.folder / task.label, shot.pictures(start, end))
+    look = replace(look, seed=int(rng.integers(2**31)))
+    write_video(
+        task.folder / task.label, film(performance, look, start, end).pictures()
+    )
 
 
 def draw_clip(spec: ClassSpec, action: str, rng: np.random.Generator) -> Performance:

@@ -37,24 +37,26 @@ def capsule(
     if left >= right or top >= bottom:
         return
     dx, dy = bx - ax, by - ay
-    x = _COLUMN[left:right] - np.float32(ax)
-    y = (_COLUMN[top:bottom] - np.float32(ay))[:, None]
-    scale = 1.0 / max(dx * dx + dy * dy, 1e-6)
-    along = x * np.float32(dx * scale) + y * np.float32(dy * scale)
+    x = _COLUMN[left:right] - ax
+    y = (_COLUMN[top:bottom] - ay)[:, None]
+    square = max(dx * dx + dy * dy, 1e-6)
+    along = x * (dx / square) + y * (dy / square)  # 0 at the start, 1 at the end
     np.maximum(along, 0, out=along)
     np.minimum(along, 1, out=along)
-    x = x - along * np.float32(dx)
-    y = y - along * np.float32(dy)
+    # The distance from the axis, squared; then how far within the radius that is.
+    x, y = x - along * dx, y - along * dy
     x *= x
     y *= y
     x += y
     np.sqrt(x, out=x)
-    along *= np.float32(rb - ra)
+    along *= rb - ra
     along -= x
-    along += np.float32(ra + 0.5)
+    along += ra + 0.5
     np.maximum(along, 0, out=along)
     np.minimum(along, 1, out=along)
-    blend(image[top:bottom, left:right], along * np.float32(opacity), colour)
+    if opacity < 1:
+        along *= opacity
+    blend(image[top:bottom, left:right], along, colour)
 
 
 def blend(patch: Image, cover: NDArray[np.float32], colour: Colour) -> None:

@@ -7,7 +7,7 @@ truth in it.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
@@ -34,7 +34,7 @@ class Shot:
 
     look: Look
     canvas: Canvas
-    corner: NDArray[np.int64]  # (T, 2): column and row of the view in the canvas
+    corners: NDArray[np.int64]  # (T, 2): of the views, pixels from x = y = 0
     athletes: tuple[Array, ...]  # each (T, points, 3): pixels, depth in metres
     sprays: tuple[Spray, ...]
 
@@ -42,12 +42,6 @@ class Shot:
     def wet(self) -> bool:
         """Whether there is water below y = 0."""
         return self.look.venue in ("tower", "springboard")
-
-    @property
-    def surface(self) -> NDArray[np.int64]:
-        """Row of y = 0 in each picture: (T,)."""
-        row = round(self.canvas.pixel(0.0, 0.0)[1])
-        return row - self.corner[:, 1]
 
     def keypoints(self) -> Array:
         """COCO keypoints with scores, as seen: (T, athletes, 17, 3).
@@ -58,65 +52,54 @@ class Shot:
         x, y = joints[..., 0], joints[..., 1]
         seen = (x >= 0) & (x <= WIDTH - 1) & (y >= 0) & (y <= HEIGHT - 1)
         if self.wet:
-            seen &= y < self.surface[:, None, None]
+            seen &= y < -self.corners[:, 1, None, None]
         joints[..., 2] = seen
         if self.look.mirrored:
             joints[..., 0] = np.round(WIDTH - 1 - x, 1)
             joints = joints[:, :, MIRRORED]
         return joints
 
-    def pictures(self, start: int = 0, end: int | None = None) -> Iterator[Image]:
-        """Draw the pictures from `start` up to `end`."""
+    def pictures(self) -> Iterator[Image]:
+        """Draw the pictures, one by one."""
         bodies = [Body(points, self.look) for points in self.athletes]
-        for frame in range(len(self.corner))[start:end]:
-            column, row = self.corner[frame].tolist()
-            image = self.canvas.view(column, row)
-            water = image[self.surface[frame] :].copy() if self.wet else image[:0]
+        scale, seed = self.look.scale, self.look.seed + 2
+        for frame, (column, row) in enumerate(self.corners.tolist()):
+            image = self.canvas.view(frame)
+            water = image[max(-row, 0) :] if self.wet else image[:0]
+            clear = water.copy()
             for body in reversed(bodies):
                 body.draw(image, frame)
             if water.size:
-                below = image[self.surface[frame] :]
-                below[...] = (
-                    below.astype(np.uint16) + 3 * water.astype(np.uint16)
+                water[...] = (
+                    water.astype(np.uint16) + 3 * clear.astype(np.uint16)
                 ) // 4
             for spray in self.sprays:
-                x, y = self.canvas.pixel(spray.x, spray.y)
-                place = (x - column, y - row)
-                draw_spray(
-                    image, spray, place, self.look.scale, frame, self.look.seed + 2
-                )
+                place = spray.x * scale - column, -spray.y * scale - row
+                draw_spray(image, spray, place, scale, frame, seed)
             yield image[:, ::-1] if self.look.mirrored else image
 
 
-def film(performance: Performance, look: Look) -> Shot:
-    """Perform before a camera that follows the athletes."""
-    canvas = Canvas(look)
+def film(
+    performance: Performance, look: Look, start: int = 0, end: int | None = None
+) -> Shot:
+    """Film a performance, from `start` up to `end`, by a camera that follows it."""
     athletes = [_seen_from(p, look.yaw) for p in choreograph(performance)]
     for index, points in enumerate(athletes):
         points[..., 0] += index * ABREAST
+    thrown = [
+        replace(spray, frame=spray.frame - start)
+        for spray in sprays(performance, athletes)
+    ]
     middle = np.mean([points[:, POINT["pelvis"], :2] for points in athletes], axis=0)
-    column, row = canvas.pixels(_followed(middle, look))
-    height, width = canvas.image.shape[:2]
-    corner = np.stack(
-        [
-            np.clip(np.round(column - WIDTH / 2), 0, width - WIDTH),
-            np.clip(np.round(row - HEIGHT / 2), 0, height - HEIGHT),
-        ],
-        axis=1,
-    )
+    place = _followed(middle, look)[start:end] * (look.scale, -look.scale)
+    corners = np.round(place - (WIDTH / 2, HEIGHT / 2))  # (T, 2)
     seen: list[Array] = []
     for points in athletes:
-        x, y = canvas.pixels(points)
-        x, y = x - corner[:, :1], y - corner[:, 1:]
-        pixels: Array = np.stack([x, y, points[..., 2]], axis=-1)
+        pixels = points[start:end] * (look.scale, -look.scale, 1.0)
+        pixels[..., :2] -= corners[:, None]
         seen.append(pixels.round(1))
-    return Shot(
-        look,
-        canvas,
-        corner.astype(np.int64),
-        tuple(seen),
-        tuple(sprays(performance, athletes)),
-    )
+    canvas = Canvas(look, corners)
+    return Shot(look, canvas, corners.astype(np.int64), tuple(seen), tuple(thrown))
 
 
 def _seen_from(points: Array, yaw: float) -> Array:
@@ -125,7 +108,8 @@ def _seen_from(points: Array, yaw: float) -> Array:
     x, y, z = np.moveaxis(points - pivot, -1, 0)
     across = x * np.cos(yaw) + z * np.sin(yaw)
     depth = z * np.cos(yaw) - x * np.sin(yaw)
-    return np.stack([across, y, depth], axis=-1) + pivot
+    turned: Array = np.stack([across, y, depth], axis=-1) + pivot
+    return turned
 
 
 def _followed(target: Array, look: Look) -> Array:

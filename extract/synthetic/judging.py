@@ -10,18 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aqa.extract.synthetic.motion import RATE
 from aqa.extract.synthetic.performance import Element, Performance
 
 #: Points of ten lost to a fault of amount 1.
 DEDUCTIONS = {
-    "bent_knees": 2.2,
-    "loose": 1.3,
+    "bent_knees": 2.6,
+    "loose": 1.2,
     "tilt": 1.5,
-    "splash": 3.2,
+    "splash": 3.0,
     "landing": 3.4,
 }
 #: A judge's own error, and the one that a panel shares, in points of ten.
-JUDGE_ERROR, PANEL_ERROR = 0.3, 0.2
+JUDGE_ERROR, PANEL_ERROR = 0.5, 0.4
 
 _POSITION = {"tuck": 0.0, "pike": 0.2, "layout": 0.4, "grab": 0.0}
 
@@ -50,8 +51,8 @@ def _element(action: str, element: Element) -> float:
     if action in ("ski_big_air", "snowboard_big_air"):
         return 1.0 + 1.5 * turns + 1.2 * twists
     if action == "trampoline":
-        return 0.2 + 0.45 * turns + 0.25 * twists + 0.5 * position
-    return 1.2 + 0.5 * turns + 0.3 * twists + position + 0.1 * element.backward
+        return 0.1 + 0.45 * turns + 0.25 * twists + 0.5 * position
+    return 1.3 + 0.55 * turns + 0.35 * twists + position + 0.1 * element.backward
 
 
 def execution(performance: Performance, athlete: int = 0) -> float:
@@ -66,42 +67,50 @@ def execution(performance: Performance, athlete: int = 0) -> float:
 
 def synchrony(performance: Performance) -> float:
     """Ten less what two athletes differ by in time."""
-    return max(0.0, 10.0 - 1.1 * performance.lag)
+    return max(0.0, 10.0 - 1.0 * performance.lag)
+
+
+class Panel:
+    """Judges who look at one performance, each with his own error."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        """Seat the judges, and draw what they all misjudge together."""
+        self._rng = rng
+        self._bias = float(rng.normal(0, PANEL_ERROR))
+        self.marks: list[float] = []
+
+    def judge(
+        self, truth: float, judges: int, grid: float, low: float = 0.0
+    ) -> list[float]:
+        """Mark a truth on the scale of ten: sorted marks from `low` to ten."""
+        seen = truth + self._bias + self._rng.normal(0, JUDGE_ERROR, judges)
+        marks = low + (10.0 - low) / 10.0 * np.clip(seen, 0.0, 10.0)
+        given = sorted((np.round(marks / grid) * grid).round(1).tolist())
+        self.marks += given
+        return given
 
 
 def judge(performance: Performance, rng: np.random.Generator) -> Verdict:
     """Score a performance by its sport's rule."""
     hard = difficulty(performance)
     done = tuple(execution(performance, a) for a in range(performance.athletes))
-    panel = rng.normal(0, PANEL_ERROR)
-
-    def marks(truth: float, judges: int, grid: float) -> list[float]:
-        seen = truth + panel + rng.normal(0, JUDGE_ERROR, judges)
-        return [float(m) for m in np.clip(np.round(seen / grid) * grid, 0, 10)]
-
+    panel = Panel(rng)
     if performance.action == "diving":
-        given = marks(done[0], 7, 0.5)
-        score = hard * sum(sorted(given)[2:5])
+        score = hard * sum(panel.judge(done[0], 7, 0.5)[2:5])
     elif performance.athletes == 2:
-        first, second = marks(done[0], 2, 0.5), marks(done[1], 2, 0.5)
-        together = marks(synchrony(performance), 3, 0.5)
-        given = first + second + together
-        middle = [sum(first) / 2, sum(second) / 2, *together]
-        score = 0.6 * hard * sum(middle)
+        each = sum(sum(panel.judge(truth, 2, 0.5)) / 2 for truth in done)
+        score = 0.6 * hard * (each + sum(panel.judge(synchrony(performance), 3, 0.5)))
     elif performance.action == "gym_vault":
-        given = marks(6.5 + 0.35 * done[0], 5, 0.1)
-        score = hard + float(np.mean(sorted(given)[1:4]))
+        score = hard + sum(panel.judge(done[0], 5, 0.1, low=6.5)[1:4]) / 3
     elif performance.action == "trampoline":
-        given = marks(done[0], 5, 0.1)
         jumps = len(performance.elements)
-        flight = jumps * performance.phases.flight / 28
-        score = hard + 0.3 * jumps * float(np.mean(sorted(given)[1:4])) * 0.8 + flight
+        shown = 0.1 * jumps * sum(panel.judge(done[0], 5, 0.1, low=4.0)[1:4])
+        aloft = jumps * performance.phases.flight / RATE
+        score = hard + 0.8 * shown + 0.85 * aloft
     else:
-        given = marks(impression(performance, hard), 5, 0.2)
-        score = round(5 * float(np.mean(given)))
-    return Verdict(
-        round(float(score), 2), hard, done, tuple(round(mark, 1) for mark in given)
-    )
+        marks = panel.judge(impression(performance, hard), 5, 0.2)
+        score = round(5 * sum(marks) / len(marks))
+    return Verdict(round(score, 2), hard, done, tuple(panel.marks))
 
 
 def impression(performance: Performance, hard: float) -> float:

@@ -104,11 +104,11 @@ def vary(
     palettes = _VENUE[venue]
     wall, ground = palettes[int(rng.integers(len(palettes)))]
     tint = rng.normal(0, 4 + 14 * spread, 3)
-    suit, accent = _choose(_SUIT, rng), _choose(_ACCENT, rng)
+    dressed = venue in _GEAR
+    suit, accent = _choose(_SUIT, rng), _choose(_ACCENT[dressed:], rng)
     if large:
         suit = _tinted(suit, rng.normal(0, 30, 3))
     skin = _choose(_SKIN, rng)
-    dressed = venue in _GEAR
     legs = _tinted(_choose(_SUIT, rng), rng.normal(-20, 20, 3)) if dressed else skin
     return Look(
         venue=venue,

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import av
+import numpy as np
 from av.codec.context import Flags
 
 from aqa.extract.synthetic.athlete import COCO, Array
@@ -31,7 +32,8 @@ def write_video(path: Path, pictures: Iterable[Image]) -> None:
         context.flags |= Flags.bitexact
         context.qmin = context.qmax = QUANTISER
         for picture in pictures:
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            pixels = np.ascontiguousarray(picture)
+            frame = av.VideoFrame.from_numpy_buffer(pixels, format="rgb24")
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
 

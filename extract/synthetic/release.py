@@ -113,7 +113,8 @@ def make_video(task: Task) -> dict[str, Any]:
     identity = ACTIONS.index(BY_NAME[task.action]) + 1
     rng = np.random.default_rng([task.seed, identity, task.number])
     performance, verdict = draw_judged(task.action, rng)
-    return record(task, performance, verdict, rng)
+    video, poses = task.path("Actions", ".avi"), task.path("poses", ".json")
+    return record(video, poses, performance, verdict, rng)
 
 
 def draw_judged(action: str, rng: np.random.Generator) -> tuple[Performance, Verdict]:
@@ -127,13 +128,17 @@ def draw_judged(action: str, rng: np.random.Generator) -> tuple[Performance, Ver
 
 
 def record(
-    task: Task, performance: Performance, verdict: Verdict, rng: np.random.Generator
+    video: Path,
+    poses: Path,
+    performance: Performance,
+    verdict: Verdict,
+    rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Film a performance into the task's files and describe it."""
-    look = draw_look(task.action, rng)
+    """Film a performance into two files and describe it."""
+    look = draw_look(performance.action, rng)
     shot = film(performance, look)
-    write_video(task.path("Actions", ".avi"), shot.pictures())
-    write_poses(task.path("poses", ".json"), shot.keypoints())
+    write_video(video, shot.pictures())
+    write_poses(poses, shot.keypoints())
     return {
         **asdict(verdict),
         "frames": performance.frames,

@@ -43,8 +43,8 @@ class Repertoire:
     amplitude: bool = False
 
 
-_DIVE = {"bent_knees": 0.30, "loose": 0.35, "tilt": 0.33, "splash": 0.38}
-_JUMP = {"loose": 0.38, "landing": 0.40}
+_DIVE = {"bent_knees": 0.26, "loose": 0.30, "tilt": 0.27, "splash": 0.30}
+_JUMP = {"loose": 0.33, "landing": 0.36}
 
 # fmt: off
 REPERTOIRES = {
@@ -55,7 +55,7 @@ REPERTOIRES = {
     "gym_vault": Repertoire(
         {0.5: 4, 1.5: 4}, {0: 2, 0.5: 1, 1: 3, 1.5: 1, 2: 2},
         {"tuck": 3, "pike": 2, "layout": 4},
-        {"bent_knees": 0.32, "loose": 0.35, "tilt": 0.3, "landing": 0.36},
+        {"bent_knees": 0.28, "loose": 0.3, "tilt": 0.27, "landing": 0.32},
         (38, 5), (28, 2), (21, 2)),
     "ski_big_air": Repertoire(
         {0: 2, 1: 3, 2: 3, 3: 1}, {1: 2, 1.5: 2, 2: 3, 2.5: 2, 3: 2, 3.5: 1},
@@ -75,7 +75,7 @@ REPERTOIRES = {
         {1: 3, 2: 6, 3: 1}, {0: 2, 0.5: 4, 1: 2, 1.5: 3},
         {"tuck": 4, "pike": 4, "layout": 2},
         {"bent_knees": 0.3, "loose": 0.35, "tilt": 0.3, "landing": 0.3},
-        (34, 6), (50, 4), (46, 5), contact=6, elements=10, interrupted=0.12),
+        (34, 6), (53, 4), (46, 5), contact=6, elements=10, interrupted=0.12),
 }
 # fmt: on
 
@@ -103,7 +103,7 @@ def draw_performance(action: str, rng: np.random.Generator) -> Performance:
         for index in range(count):
             faults += _draw_faults(bare, repertoire.faults, own, athlete, index, rng)
     level = float(np.clip(0.5 + 0.2 * skill + 0.2 * rng.normal(), 0.0, 1.0))
-    lag = 6.0 * _amount(0.33, skill, rng) if repertoire.athletes == 2 else 0.0
+    lag = 6.0 * _amount(0.28, skill, rng) if repertoire.athletes == 2 else 0.0
     if repertoire.amplitude:
         phases = Phases(
             phases.approach, phases.flight + round(8 * (level - 0.5)), phases.after

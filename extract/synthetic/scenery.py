@@ -21,39 +21,35 @@ from aqa.extract.synthetic.choreography import (
 from aqa.extract.synthetic.drawing import Colour, Image, box, drops, gradient
 from aqa.extract.synthetic.look import HEIGHT, WIDTH, Look
 
-#: What each venue's canvas covers: left, right, bottom, top, in metres.
-EXTENT = {
-    "tower": (-3.6, 5.2, -1.5, 14.0),
-    "springboard": (-7.0, 6.0, -1.5, 9.0),
-    "gym": (-14.0, 8.0, -2.5, 6.5),
-    "mountain": (-17.0, 24.0, -11.0, 9.5),
-    "stadium": (-17.0, 24.0, -11.0, 9.5),
-    "hall": (-4.0, 4.5, -2.5, 8.5),
-}
-
 
 class Canvas:
-    """A painted background that knows where it lies in the world."""
+    """The painted background of all that a camera sees at a venue."""
 
-    def __init__(self, look: Look) -> None:
-        """Paint the look's venue."""
-        left, right, bottom, top = EXTENT[look.venue]
-        self.scale, self.left, self.top = look.scale, left, top
-        width = max(int((right - left) * look.scale), WIDTH)
-        height = max(int((top - bottom) * look.scale), HEIGHT)
+    def __init__(self, look: Look, corners: Array) -> None:
+        """Paint it for a camera whose views' top left corners are `corners`.
+
+        `corners` (T, 2) are whole pixels right of and above x = y = 0.
+        """
+        right, below = corners.max(axis=0) + (WIDTH, HEIGHT)
+        origin = corners.min(axis=0)
+        self._corners = (corners - origin).astype(int)
+        self._zero_column, self._zero_row = (-origin).tolist()
+        self.scale = look.scale
+        width, height = int(right - origin[0]), int(below - origin[1])
+        self.left, self.right = origin[0] / self.scale, right / self.scale
+        self.bottom, self.top = -below / self.scale, -origin[1] / self.scale
         above = _shade(look.wall, 1.12)
         self.image: Image = gradient(height, width, above, _shade(look.wall, 0.85))
         _PAINTERS[look.venue](self, look, np.random.default_rng(look.seed))
 
+    def view(self, frame: int) -> Image:
+        """A copy of the 320x240 pixels that the camera sees in a frame."""
+        column, row = self._corners[frame].tolist()
+        return self.image[row : row + HEIGHT, column : column + WIDTH].copy()
+
     def pixel(self, x: float, y: float) -> tuple[float, float]:
         """Column and row of a place in the world."""
-        return (x - self.left) * self.scale, (self.top - y) * self.scale
-
-    def pixels(self, places: Array) -> tuple[Array, Array]:
-        """Columns and rows of places (..., 2 or more) in the world."""
-        columns: Array = (places[..., 0] - self.left) * self.scale
-        rows: Array = (self.top - places[..., 1]) * self.scale
-        return columns, rows
+        return x * self.scale + self._zero_column, self._zero_row - y * self.scale
 
     def box(
         self, left: float, bottom: float, right: float, top: float, c: Colour
@@ -61,6 +57,11 @@ class Canvas:
         """Fill a rectangle given in metres."""
         (x0, y0), (x1, y1) = self.pixel(left, top), self.pixel(right, bottom)
         box(self.image, x0, y0, x1, y1, c)
+
+    def every(self, step: float) -> Array:
+        """Places along x, `step` apart, wherever the camera looks."""
+        first = np.floor(self.left / step)
+        return step * np.arange(first, self.right / step)
 
     def crowd(
         self, bottom: float, top: float, rng: np.random.Generator, dim: float
@@ -74,10 +75,6 @@ class Canvas:
             colour = tuple(dim * rng.uniform(60, 200, 3))
             drops(self.image, place[0], place[1], 2, colour)
 
-    def view(self, column: int, row: int) -> Image:
-        """A copy of the 320x240 pixels whose top left corner is given."""
-        return self.image[row : row + HEIGHT, column : column + WIDTH].copy()
-
 
 def _shade(colour: Colour, factor: float) -> Colour:
     red, green, blue = (min(255.0, part * factor) for part in colour)
@@ -85,8 +82,8 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 
 def _pool(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
-    left, right, bottom, top = EXTENT[look.venue]
-    for x in np.arange(left, right, 1.6):
+    left, right, bottom, top = canvas.left, canvas.right, canvas.bottom, canvas.top
+    for x in canvas.every(1.6):
         canvas.box(x, 2.2, x + 0.12, top, _shade(look.wall, 0.94))
     canvas.box(left, 2.0, right, 2.2, _shade(look.wall, 0.7))
     canvas.crowd(0.9, 2.0, rng, 0.8)
@@ -115,10 +112,10 @@ def _springboard(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
 
 
 def _gym(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
-    left, right, bottom, top = EXTENT[look.venue]
+    left, right, bottom = canvas.left, canvas.right, canvas.bottom
     canvas.crowd(1.4, 3.6, rng, 0.7)
     canvas.box(left, 0.7, right, 1.3, _shade(look.wall, 0.65))
-    for x in np.arange(left, right, 3.1):
+    for x in canvas.every(3.1):
         canvas.box(x, 0.75, x + 1.6, 1.25, _shade(look.suit, 0.8))
     canvas.box(left, bottom, right, 0.35, _shade(look.ground, 0.9))
     canvas.box(left, -0.35, -1.2, 0.03, _shade(look.ground, 1.25))
@@ -130,10 +127,11 @@ def _gym(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
 
 def _slope(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     height, width = canvas.image.shape[:2]
-    column = np.arange(width, dtype=np.int32)
-    x = canvas.left + column / canvas.scale
-    rows = np.arange(height, dtype=np.int32)[:, None]
-    layer = np.zeros((height, width), np.uint8)
+    # At half the resolution: nothing here has finer detail, and it is large.
+    column = np.arange(0, width, 2, dtype=np.int32)
+    rows = np.arange(0, height, 2, dtype=np.int32)[:, None]
+    x = canvas.left + column / canvas.scale  # (columns,)
+    layer = np.zeros((len(rows), len(column)), np.uint8)
     for base, steep in ((1.0, 2.4), (-1.5, 1.7)):
         phase = rng.uniform(0, 6, 2)
         ridge = base + steep * np.abs(np.sin(0.21 * x + phase[0]))
@@ -141,16 +139,18 @@ def _slope(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
         layer += rows > ((canvas.top - ridge) * canvas.scale).astype(np.int32)
     depth = rows - ((canvas.top - snow(x)) * canvas.scale).astype(np.int32)
     layer[depth >= 0] = 3
-    layer[(depth >= 3) & (depth < 8)] = 4
-    layer[(depth >= 8) & ((rows + column // 3) % 23 >= 2)] = 4
+    layer[(depth >= 3) & ((depth < 8) | ((rows + column // 3) % 23 >= 2))] = 4
     rock = 0.55 * np.array(look.wall) + 0.45 * np.array(look.ground)
     snowy = np.array(look.ground)
     colours = np.stack([rock, rock * 0.82, rock * 0.9, snowy * 0.9, snowy])
     painted = np.clip(colours, 0, 255).astype(np.uint8)[layer]
     sky = layer == 0
-    painted[sky] = canvas.image[sky]
+    painted[sky] = canvas.image[::2, ::2][sky]
+    painted = painted.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
     canvas.image = painted
-    for flag in np.arange(LANDING_X - 3.0, 24.0, 2.5):
+    for flag in canvas.every(2.5):
+        if flag < LANDING_X - 4:
+            continue
         y = float(snow(np.array(flag)))
         canvas.box(flag, y, flag + 0.06, y + 0.9, (60, 60, 70))
         canvas.box(flag, y + 0.55, flag + 0.5, y + 0.9, _shade(look.accent, 0.9))
@@ -161,7 +161,7 @@ def _stadium(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     stars = rng.uniform((0, 0), (width, 0.5 * height), (60, 2)).T
     drops(canvas.image, stars[0], stars[1], 1, (190, 190, 200))
     _slope(canvas, look, rng)
-    for x in np.arange(-15.0, 24.0, 4.0):
+    for x in canvas.every(4.0):
         column, row = canvas.pixel(x, float(snow(np.array(x))) + 4.4)
         box(
             canvas.image,
@@ -175,11 +175,11 @@ def _stadium(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
 
 
 def _hall(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
-    left, right, bottom, top = EXTENT[look.venue]
+    left, right, bottom, top = canvas.left, canvas.right, canvas.bottom, canvas.top
     for y in np.arange(2.5, top, 1.5):
         canvas.box(left, y, right, y + 0.1, _shade(look.wall, 0.93))
-    for x in np.arange(left + 0.8, right, 2.2):
-        canvas.box(x, top - 0.9, x + 1.2, top - 0.7, (250, 248, 230))
+    for x in canvas.every(2.2):
+        canvas.box(x, 7.4, x + 1.2, 7.6, (250, 248, 230))
     canvas.crowd(0.4, 1.6, rng, 0.75)
     canvas.box(left, bottom, right, -0.9, look.ground)
     canvas.box(-2.4, -0.12, 2.4, 0.02, (40, 60, 140))
