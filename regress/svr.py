@@ -11,7 +11,7 @@ copies of a video, each at a cost of 1 / C, weigh what one does at 1.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from aqa.cache.errors import AqaError
 from aqa.regress.config import SvrConfig
 from aqa.regress.data import FeatureSet, Floats, Rows
+from aqa.regress.folds import deal
 from aqa.regress.svr_choice import (
     Choice,
     Scaling,
     candidates,
-    deal,
     held_out_predictions,
     kernel_matrix,
     solve,
@@ -42,8 +42,9 @@ class SvrHead:
     """A fitted SVR as plain arrays.
 
     vectors: float32 (S, D) standardised support vectors, coefficients: (S,); a linear
-    head has one vector, its weights, and the coefficient 1. `held_out` is what the
-    choice was worth in cross-validation, NaN where there was none to make.
+    head has one vector, its weights, and the coefficient 1. `worth` is the mean
+    correlation that won the choice; `held_out` (n,) are the predictions it comes
+    from, of copy 0 of each training row (empty in a head that was read from a file).
     """
 
     choice: Choice
@@ -52,7 +53,8 @@ class SvrHead:
     vectors: NDArray[np.float32]
     coefficients: Floats
     intercept: float
-    held_out: float
+    worth: float
+    held_out: Floats
 
     def predict(self, x: NDArray[np.float32]) -> Floats:
         """Predictions (n,) for features (n, clips, D)."""
@@ -88,51 +90,48 @@ def fit_svr(
     labels, unit = _labels(features, targets, chosen, config.scaled)
     choices = candidates(config)
     actions = features.action[chosen]
-    held_out = [np.nan]
-    if len(choices) > 1:
-        predicted = held_out_predictions(
-            averaged(features.x[chosen, 0]),
-            labels,
-            deal(actions, config.folds, seed),
-            choices,
-            config.scaled,
-        )
-        held_out = [worth(labels, guess, actions) for guess in predicted]
-    best = int(np.argmax(held_out))
-    return _fit(features, chosen, labels, unit, choices[best], held_out[best], config)
+    folds = deal(actions, config.folds, seed)
+    single = averaged(features.x[chosen, 0])  # (n, D)
+    guesses = held_out_predictions(single, labels, folds, choices, config.scaled)
+    worths = [worth(labels, guess, actions) for guess in guesses]
+    best = int(np.argmax(worths))
+    head = _fit(features, chosen, labels, choices[best], config.scaled)
+    return replace(
+        head,
+        coefficients=head.coefficients / unit,
+        intercept=head.intercept / unit,
+        worth=worths[best],
+        held_out=guesses[best] / unit,
+    )
 
 
 def _fit(
-    features: FeatureSet,
-    rows: Rows,
-    labels: Floats,
-    unit: float,
-    choice: Choice,
-    held_out: float,
-    config: SvrConfig,
+    features: FeatureSet, rows: Rows, labels: Floats, choice: Choice, scaled: bool
 ) -> SvrHead:
-    """Fit the choice to all copies; `unit` is what one scaled label measures."""
+    """Fit the choice to all copies of the rows, in the unit of the labels."""
     width = features.x.shape[-1]
     copies = min(features.x.shape[1], max(1, MOST_SAMPLES // len(rows)))
     # (n, copies, D) -> (n * copies, D)
     samples = averaged(features.x[rows, :copies]).reshape(-1, width)
-    scaling = Scaling.of(samples, config.scaled)
+    scaling = Scaling.of(samples, scaled)
     samples = scaling(samples)
-    gamma = width_factor(width, config.scaled)
+    gamma = width_factor(width, scaled)
     kernel = kernel_matrix(samples, samples, choice.kernel, gamma)
     machine = solve(kernel, np.repeat(labels, copies), choice, copies)
-    vectors = samples[machine.support_]
-    coefficients = machine.dual_coef_[0] / unit
+    vectors, coefficients = samples[machine.support_], machine.dual_coef_[0]
+    intercept = float(machine.intercept_[0])
     if choice.kernel == "linear":
-        vectors, coefficients = coefficients[None] @ vectors, np.ones(1)
+        weights = coefficients[None] @ vectors
+        vectors, coefficients = weights, np.ones(1)
     return SvrHead(
         choice=choice,
         gamma=gamma,
         scaling=scaling,
         vectors=vectors.astype(np.float32),
         coefficients=coefficients,
-        intercept=float(machine.intercept_[0]) / unit,
-        held_out=held_out,
+        intercept=intercept,
+        worth=np.nan,
+        held_out=np.empty(0),
     )
 
 

@@ -100,15 +100,6 @@ def solve(kernel: Floats, labels: Floats, choice: Choice, copies: int = 1) -> An
         return machine.fit(kernel, labels)
 
 
-def deal(actions: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """A fold number for each video, as even as can be within each action and in all."""
-    order = np.random.default_rng([seed, 2]).permutation(len(actions))
-    order = order[np.argsort(actions[order], kind="stable")]
-    numbers = np.empty(len(actions), np.int64)
-    numbers[order] = np.arange(len(actions)) % min(folds, len(actions))
-    return numbers
-
-
 def held_out_predictions(
     samples: Floats,
     labels: Floats,
