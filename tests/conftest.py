@@ -2,9 +2,20 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+
+from aqa.regress.config import (
+    CompareConfig,
+    FineTuneConfig,
+    FineTuneSetting,
+    LstmConfig,
+    Schedule,
+    SvrConfig,
+)
 
 ROOT = Path(__file__).parents[1]
 
@@ -22,3 +33,78 @@ def shared_data():
 def seeds_fixed():
     """Make a test's own draws the same in every run and order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def plant():
+    """Write a small cache whose truth is known: what quality looks like, and where.
+
+    `truth` is "shared" (one direction of the features for all actions), "private"
+    (a direction for each action) or "noise" (none), other directions varying as much,
+    so that chance finds little of it; or "constant" (features that never change).
+    `counts` maps an action to its numbers of training and test samples.
+    """
+    # Here, and not above: a stage that is broken must not break the others' tests.
+    from aqa.cache.provenance import Provenance
+    from aqa.cache.samples import Sample
+    from aqa.cache.store import write_cache
+
+    def write(path, truth, counts, *, width=16, kind="c3d", seed=0):
+        generator = np.random.default_rng(seed)
+        samples, features = [], []
+        for place, (action, (train, test)) in enumerate(counts.items()):
+            directions = {
+                "shared": np.eye(width)[0],
+                "private": np.eye(width)[1 + place % (width - 1)],
+            }
+            direction = directions.get(truth, np.zeros(width))
+            for number in range(train + test):
+                quality = generator.normal()
+                split = "train" if number < train else "test"
+                score = 5 * quality + generator.normal()
+                key = f"{action}/{number + 1:03d}"
+                samples.append(Sample(key, action, split, score, 100, ""))
+                look = quality * direction + generator.normal(size=width)
+                clips = look + generator.normal(scale=0.1, size=(2, 3, width))
+                if truth == "constant":
+                    clips = np.ones_like(clips)
+                features.append(clips.astype(np.float32))  # (offsets, clips, width)
+        provenance = Provenance({"features": kind, "arch": "planted"})
+        return write_cache(path, samples, features, provenance)
+
+    return write
+
+
+#: A name that would break a page, a table, a formula or a picture that trusted it.
+HOSTILE = "<img src=x onerror=alert(1)> & $x_1$ | `a` 'b' \"c\""
+
+
+@pytest.fixture(scope="session")
+def compared(plant, tmp_path_factory):
+    """All three experiments on a planted cache, short, one action with a vile name."""
+    from aqa.regress.experiments import compare
+
+    folder = tmp_path_factory.mktemp("compared")
+    counts = {"diving": (14, 8), "sync_diving_10m": (10, 6), HOSTILE: (9, 7)}
+    cache = plant(folder / "features.h5", "shared", counts)
+    poses = plant(folder / "poses.h5", "shared", counts, kind="pose-dct")
+    config = CompareConfig(
+        seeds=2,
+        iterations=24,
+        average_offsets=True,
+        schedule=Schedule(iterations=48, step=20, learning_rate=0.02),
+        fine_tune=FineTuneConfig(
+            settings=(FineTuneSetting(4, 20, 8), FineTuneSetting(8, 40, 16)),
+            few=(FineTuneSetting(3, 12, 6), FineTuneSetting(5, 20, 8)),
+            test=8,
+            every=10,
+        ),
+        lstm=LstmConfig(hidden=4),
+        svr=SvrConfig(kernels=("linear",), costs=(0.1, 1.0), epsilons=(0.1,), folds=3),
+        bootstrap=200,
+    )
+    out = folder / "out"
+    reports = compare(cache, ["all"], config, out, also=[poses])
+    return SimpleNamespace(
+        cache=cache, poses=poses, config=config, out=out, reports=reports
+    )

@@ -1,0 +1,229 @@
+"""Fine-tuning on few samples of a new action (Table 4 and Figure 3 of the paper).
+
+Conventions: for every action, training size and initialisation (`multi-action`: the
+head trained on all other actions; `random`: Gaussian weights) all weights of the head
+are trained, rho on the test samples taken before the first iteration, every so often
+(`curve`) and after the last. `best` is the highest rho of a curve, so it is chosen on
+the test samples, as in the paper; `last` is the honest number, and every interval and
+claim is about it. Labels are scaled by the deviation of the n training samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from aqa.cache.errors import AqaError
+from aqa.regress.claims import describe_claim, in_words
+from aqa.regress.draws import (
+    Setting,
+    draw,
+    label_deviation,
+    scaled_labels,
+    settings_of,
+)
+from aqa.regress.evaluation import AVERAGES, Cell, describe, describe_average, judge
+from aqa.regress.metrics import Floats, defined_mean, spearman
+from aqa.regress.paper import SOURCE, TABLE_4
+from aqa.regress.result import Result, drawn_seeds, opening
+from aqa.regress.roster import Heads, all_but, as_rows, unique
+from aqa.regress.study import Study
+from aqa.regress.tasks import HeadTask
+
+NAME = "fine-tune"
+STARTS = ("multi-action", "random")
+
+
+def tasks(study: Study) -> list[HeadTask]:
+    """Every head that the table needs, the pre-trained ones included."""
+    if len(study.actions) < 2:
+        raise AqaError(
+            f"{NAME}: a new action needs another to pre-train on; this cache can "
+            f"judge {study.actions[0]} only"
+        )
+    settings, notes = settings_of(study)
+    if not settings:
+        raise AqaError(f"{NAME}: too few samples ({'; '.join(notes)})")
+    return unique(
+        _head(study, setting, start, seed)
+        for setting in settings
+        for start in STARTS
+        for seed in range(study.config.seeds)
+    )
+
+
+def evaluate(study: Study, heads: Heads) -> Result:
+    """Follow every head's rho over its iterations and judge it at the last."""
+    settings, notes = settings_of(study)
+    drawn = drawn_seeds(study)
+    rows: list[dict[str, Any]] = []
+    cells: dict[str, dict[str, Cell]] = {start: {} for start in STARTS}
+    for setting in settings:
+        for start in STARTS:
+            cell, curve = _judged(study, heads, setting, start)
+            cells[start][setting.column] = cell
+            rows.append(_row(study, setting, start, cell, curve))
+    claim = describe_claim(
+        "fine-tuned from multi-action",
+        "trained from scratch",
+        {
+            column: (cells["multi-action"][column], cells["random"][column])
+            for column in cells["random"]
+        },
+        drawn,
+    )
+    averages = {
+        start: {
+            **_averages([row for row in rows if row["init"] == start]),
+            "last_over_samples": describe_average(list(cells[start].values()), drawn),
+        }
+        for start in STARTS
+    }
+    opened = opening(study, NAME)
+    report = {
+        **opened,
+        "notes": [*opened["notes"], *notes],
+        "rows": rows,
+        "averages": averages,
+        "claims": [claim],
+        "findings": [claim["words"], *_findings(rows, averages)],
+        "paper": _printed(study, settings),
+    }
+    return Result(report, cells, study.features.key)
+
+
+def _head(study: Study, setting: Setting, start: str, seed: int) -> HeadTask:
+    config = study.config
+    asked = setting.asked
+    schedule = replace(config.schedule, iterations=asked.iterations, step=asked.step)
+    drawn = draw(study, setting.sizes, seed)
+    pretrained = all_but(study, setting.action, seed)
+    return HeadTask(
+        name=f"{setting.column} from {start}, seed {seed}",
+        rows=as_rows(drawn.train_rows(setting.n_train)),
+        targets=tuple(scaled_labels(study, drawn, setting.n_train).tolist()),
+        seed=seed,
+        schedule=schedule.scaled(config.scale),
+        init=pretrained if start == "multi-action" else None,
+        watch=as_rows(drawn.test_rows),
+        watch_every=max(1, round(config.fine_tune.every * config.scale)),
+        keep_parameters=False,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """rho (seeds, evaluations) beside the iterations it was taken at."""
+
+    iterations: tuple[int, ...]
+    rho: Floats
+
+
+def _judged(
+    study: Study, heads: Heads, setting: Setting, start: str
+) -> tuple[Cell, Curve]:
+    tests, last, curves = [], [], []
+    for seed in range(study.config.seeds):
+        drawn = draw(study, setting.sizes, seed)
+        head = heads[_head(study, setting, start, seed).name]
+        test = study.held_out(setting.action, drawn.test_rows, draw=seed + 1)
+        deviation = label_deviation(study, drawn, setting.n_train)
+        watched = np.asarray(head.watched, np.float64) * deviation
+        tests.append(test)
+        last.append(watched[-1])
+        curves.append([spearman(test.truth, guess) for guess in watched])
+    return judge(tests, last), Curve(head.iterations, np.array(curves))
+
+
+def _row(
+    study: Study, setting: Setting, start: str, cell: Cell, curve: Curve
+) -> dict[str, Any]:
+    best = [_best(rhos) for rhos in curve.rho]
+    at = [curve.iterations[place] if place >= 0 else None for place, _ in best]
+    described = describe(cell)
+    del described["matched"]
+    return {
+        "action": setting.action,
+        "n_train": setting.n_train,
+        "asked_n_train": setting.asked.n_train,
+        "init": start,
+        "iterations": curve.iterations[-1],
+        "curve": [
+            [iteration, rho]
+            for iteration, rho in zip(
+                curve.iterations, defined_mean(curve.rho).tolist(), strict=True
+            )
+        ],
+        "curve_per_seed": curve.rho.tolist(),
+        "best": float(defined_mean([rho for _, rho in best])),
+        "best_per_seed": [rho for _, rho in best],
+        "best_iteration": at,
+        "last": described.pop("mean"),
+        "last_per_seed": described.pop("spearman"),
+        **described,
+    }
+
+
+def _best(rhos: Floats) -> tuple[int, float]:
+    """Place and value of the highest defined rho; (-1, nan) where none is."""
+    if np.isnan(rhos).all():
+        return -1, float("nan")
+    place = int(np.nanargmax(rhos))
+    return place, float(rhos[place])
+
+
+def _averages(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Averages over all columns, before the first iteration, at the last, at best."""
+    rho = {
+        "start": [[curve[0] for curve in row["curve_per_seed"]] for row in rows],
+        "last": [row["last_per_seed"] for row in rows],
+        "best": [row["best_per_seed"] for row in rows],
+    }  # each (columns, seeds)
+    return {
+        moment: {
+            name: float(defined_mean(average(np.array(values))))
+            for name, average in AVERAGES.items()
+        }
+        for moment, values in rho.items()
+    }
+
+
+def _findings(
+    rows: Sequence[Mapping[str, Any]], averages: Mapping[str, Any]
+) -> list[str]:
+    """Where the two starts begin, and how often the pre-trained one ends higher."""
+    tuned, scratch = ([row for row in rows if row["init"] == start] for start in STARTS)
+    won = {
+        moment: sum(a[moment] > b[moment] for a, b in zip(tuned, scratch, strict=True))
+        for moment in ("last", "best")
+    }
+    begin = [in_words(averages[start]["start"]["fisher_z"]) for start in STARTS]
+    return [
+        f"Before the first iteration rho is {begin[0]} on average for the multi-action "
+        f"head and {begin[1]} for random weights (Fisher z).",
+        f"Fine-tuning ends above training from scratch in {won['last']} of "
+        f"{len(tuned)} settings at the last iteration, and in {won['best']} when each "
+        "takes its best iteration, chosen on the test samples as in the paper.",
+    ]
+
+
+def _printed(study: Study, settings: Sequence[Setting]) -> dict[str, Any] | None:
+    if not study.released:
+        return None
+    return {
+        "source": SOURCE.format(4),
+        "selection": "best over all evaluated iterations, chosen on the test samples",
+        "rows": [
+            {
+                "action": setting.action,
+                "n_train": setting.n_train,
+                "init": start,
+                "best": TABLE_4[start][setting.action][
+                    setting.sizes.settings.index(setting.asked)
+                ],
+            }
+            for setting in settings
+            for start in STARTS
+        ],
+    }

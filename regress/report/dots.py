@@ -1,0 +1,130 @@
+"""Table 2 as a picture: a group of dots for every action and for the average.
+
+Conventions: rho to the right, one row of the table a dot with its interval; undefined
+values are not drawn.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from aqa.regress.report.drawing import (
+    BLUE,
+    FAINT,
+    INK,
+    ORANGE,
+    SKY,
+    VERMILION,
+    Pen,
+    Picture,
+    averages_in_words,
+    dot,
+    draw,
+    face,
+    zero_line,
+)
+from aqa.regress.report.table import defined
+from aqa.regress.report.tables import Report
+from aqa.regress.study import title_of
+
+#: Vertical room of one dot and of a legend's line, in inches.
+ROOM, LEGEND_ROOM = 0.15, 0.22
+#: Room between groups, in dots.
+GAP = 1.4
+
+MARKERS = {"svr": "s", "lstm": "o", "nu-svr": "v"}
+FURTHER = ("^", "D", "P", "X")
+
+PAPER: dict[str, Any] = {
+    "color": INK,
+    "marker": "|",
+    "markersize": 9,
+    "markeredgewidth": 1.6,
+}
+
+
+def dots(report: Report) -> Picture:
+    """Every row of the table in every column, the paper's marks beside ours."""
+    rows = report["rows"]
+    printed = report["paper"]["rows"] if report["paper"] else {}
+    groups = [*report["samples"], "average"]
+    pens = _pens(rows)
+    step = len(rows) + GAP
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        zero_line(axes, upright=True)
+        for place, group in enumerate(groups):
+            axes.axhline(place * step - 0.5 - GAP / 2, color=FAINT, zorder=0)
+            for nth, (row, pen) in enumerate(zip(rows, pens, strict=True)):
+                y = place * step + nth
+                _dot(axes, y, *_value(row, group), pen)
+                if row["name"] in printed:
+                    _paper_mark(axes, y, printed[row["name"]], group)
+        middles = [place * step + (len(rows) - 1) / 2 for place in range(len(groups))]
+        axes.set_yticks(middles, [title_of(group) for group in groups], fontsize=9)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(groups) * step - 0.5 - GAP / 2, -0.5 - GAP / 2)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("Spearman's rho on the test samples")
+        handles = [dot(row["name"], pen) for row, pen in zip(rows, pens, strict=True)]
+        if printed:
+            handles.append(Line2D([], [], linestyle="", label="the paper", **PAPER))
+        figure.legend(handles=handles, loc="outside upper left", ncols=2)
+
+    legend = LEGEND_ROOM * ((len(rows) + bool(printed) + 1) // 2)
+    return Picture(
+        "single-vs-all",
+        draw("single-vs-all", (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
+        "Spearman's rho by action, mean over seeds, with the bootstrap 95 % interval "
+        "over test samples. The average is Fisher's z, its interval over seeds and "
+        "samples together." + (" Black bars: the paper." if printed else ""),
+        f"Dots with intervals; averages: {averages_in_words(rows)}.",
+        width=480,
+    )
+
+
+def _pens(rows: Sequence[Mapping[str, Any]]) -> list[Pen]:
+    """Colour tells what a head was trained on, the marker what it is.
+
+    Each further cache has a colour pair of its own kind and one marker a cache.
+    """
+    labels = list(dict.fromkeys(row["features"] for row in rows))
+    found = []
+    for row in rows:
+        further = labels.index(row["features"]) if row["features"] else 0
+        single, every = (ORANGE, SKY) if further else (VERMILION, BLUE)
+        pen = single if row["mode"] == "single-action" else every
+        marker = FURTHER[further % len(FURTHER)] if further else MARKERS[row["head"]]
+        hollow = row["copies"] > 1 or (further > 0 and row["head"] == "nu-svr")
+        found.append(replace(pen, marker=marker, hollow=hollow))
+    return found
+
+
+def _value(row: Mapping[str, Any], group: str) -> tuple[float | None, Sequence[Any]]:
+    """Value and interval of a row in one group."""
+    if group == "average":
+        return row["average"]["fisher_z"], row["average"]["ci95"]["fisher_z"]
+    cell = row["per_action"][group]
+    return cell["mean"], cell["ci95"]
+
+
+def _dot(
+    axes: Axes, y: float, value: float | None, ends: Sequence[Any], pen: Pen
+) -> None:
+    if all(map(defined, ends)):
+        axes.plot(ends, [y, y], color=pen.colour, linewidth=2, alpha=0.45)
+    if defined(value):
+        axes.plot(value, y, pen.marker, markersize=5.5, **face(pen))
+
+
+def _paper_mark(axes: Axes, y: float, printed: Mapping[str, Any], group: str) -> None:
+    average = group == "average"
+    value = printed["average"] if average else printed["per_action"][group]
+    if defined(value):
+        axes.plot(value, y, **PAPER)

@@ -1,0 +1,126 @@
+"""One experiment as a reader meets it: what was asked, what came out, how sure it is.
+
+Conventions: the first table is the paper's; `details` are further tables, for those
+who look. Text is plain; each medium escapes it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aqa.regress.evaluation import Cell
+from aqa.regress.report.curves import curves
+from aqa.regress.report.dots import dots
+from aqa.regress.report.drawing import Picture
+from aqa.regress.report.matrix import matrix
+from aqa.regress.report.scatter import scatter
+from aqa.regress.report.table import Table
+from aqa.regress.report.tables import (
+    Report,
+    by_action,
+    claim,
+    fine_tuning,
+    other_metric,
+    pooled,
+)
+
+
+@dataclass(frozen=True)
+class Section:
+    """One experiment's words and tables."""
+
+    name: str
+    title: str
+    question: str
+    findings: tuple[str, ...]
+    notes: tuple[str, ...]
+    tables: tuple[Table, ...]
+    details: tuple[Table, ...]
+
+
+TITLES = {
+    "single-vs-all": "Single action or all actions",
+    "zero-shot": "Zero-shot: an action never seen",
+    "fine-tune": "Fine-tuning on a few samples",
+}
+QUESTIONS = {
+    "single-vs-all": (
+        "Does one head trained on all actions rank the test samples of each better "
+        "than a head trained on that action alone? (Table 2 of the paper)"
+    ),
+    "zero-shot": (
+        "Does a head rank samples of an action that it never saw? (Table 3 of the "
+        "paper)"
+    ),
+    "fine-tune": (
+        "With few samples of a new action, is a head trained on the other actions a "
+        "better start than random weights? (Table 4 and Figure 3 of the paper)"
+    ),
+}
+
+
+def shared_notes(reports: Sequence[Report]) -> tuple[str, ...]:
+    """Notes that every one of several reports has: they are said once, for all."""
+    first, *others = reports
+    return tuple(
+        note
+        for note in first["notes"]
+        if others and all(note in other["notes"] for other in others)
+    )
+
+
+def section_of(report: Report, shared: Sequence[str] = ()) -> Section:
+    """An experiment's report.json object as words and tables.
+
+    Notes that are `shared` by all experiments are left out.
+    """
+    name = report["experiment"]
+    claims = tuple(
+        claim(found, f"{name}-claim-{nth}")
+        for nth, found in enumerate(report["claims"], 1)
+    )
+    return Section(
+        name,
+        TITLES[name],
+        QUESTIONS[name],
+        tuple(report["findings"]),
+        tuple(note for note in report["notes"] if note not in shared),
+        (_main_table(report), *claims),
+        _details(report),
+    )
+
+
+def pictures_of(
+    report: Report, cells: Mapping[str, Mapping[str, Cell]]
+) -> tuple[Picture, ...]:
+    """An experiment's pictures; `cells` are those behind the report's rows."""
+    if report["experiment"] == "single-vs-all":
+        return dots(report), scatter(cells, report)
+    if report["experiment"] == "zero-shot":
+        return (matrix(report),)
+    return (curves(report),)
+
+
+def _main_table(report: Report) -> Table:
+    if report["experiment"] == "single-vs-all":
+        return by_action(report, "table-2", "Spearman's rho by action")
+    if report["experiment"] == "zero-shot":
+        return by_action(report, "table-3", "Spearman's rho on each action")
+    return fine_tuning(report)
+
+
+def _details(report: Report) -> tuple[Table, ...]:
+    name = report["experiment"]
+    if name == "fine-tune":
+        return ()
+    others = (
+        other_metric(
+            report, "kendall_mean", f"{name}-kendall", "Kendall's tau-b by action"
+        ),
+        other_metric(
+            report,
+            "rl2_x100_mean",
+            f"{name}-rl2",
+            "Relative L2 distance by action, times 100",
+        ),
+    )
+    return (pooled(report), *others) if name == "single-vs-all" else others

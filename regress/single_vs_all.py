@@ -1,0 +1,198 @@
+"""One head for all actions against one for each (Table 2 of the paper).
+
+Conventions: rows are SVR and LSTM heads, trained on one action (`single-action`) or on
+all of them (`all-action`); columns are actions, judged on their test lists. Testing
+uses the copy at offset 0; averaging over all copies gives rows of its own, when asked
+for. Rows from further caches carry the name of their features; an SVR that is named
+for them joins in.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from aqa.regress import metrics
+from aqa.regress.claims import covers_zero, describe_claim
+from aqa.regress.evaluation import Cell, describe_row, judge
+from aqa.regress.metrics import Floats
+from aqa.regress.paper import TABLE_2
+from aqa.regress.result import Result, drawn_seeds, opening, printed
+from aqa.regress.roster import Heads, predict_scores, trained_on, unique
+from aqa.regress.study import Study
+from aqa.regress.svr_rows import SvrTask, preset_of
+from aqa.regress.tasks import HeadTask
+
+NAME = "single-vs-all"
+MODES = ("single-action", "all-action")
+
+#: Predictions in scaled units (copies, n) of SVRs by the name of their task.
+SvrPredictions = Mapping[str, Floats]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """A row of the table before it is judged: which head, on which features."""
+
+    mode: str
+    head: str
+    features: str
+    study: Study
+    copies: int
+
+    @property
+    def name(self) -> str:
+        """The row's name in the table."""
+        head = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}[self.head]
+        name = f"{self.mode} {head}"
+        name += f", {self.features}" if self.features else ""
+        return name + (f", mean of {self.copies} copies" if self.copies > 1 else "")
+
+    def actions(self, action: str) -> tuple[str, ...]:
+        """The actions that the head judged on `action` was trained on."""
+        return (action,) if self.mode == "single-action" else self.study.actions
+
+
+def tasks(study: Study) -> list[HeadTask]:
+    """Every LSTM head that the table needs."""
+    return unique(
+        trained_on(study, actions, seed)
+        for actions in (*((action,) for action in study.actions), study.actions)
+        for seed in range(study.config.seeds)
+    )
+
+
+def svr_tasks(study: Study, also: Mapping[str, Study]) -> list[SvrTask]:
+    """Every SVR that the table needs."""
+    found = {}
+    for row in _rows(study, also):
+        if row.head == "lstm":
+            continue
+        for action in study.actions:
+            for seed in range(study.config.seeds):
+                task = _svr(row, action, seed)
+                found[task.name] = task
+    return list(found.values())
+
+
+def evaluate(
+    study: Study, heads: Heads, svrs: SvrPredictions, also: Mapping[str, Study]
+) -> Result:
+    """Judge every row on every action."""
+    table: dict[str, dict[str, Cell]] = {}
+    rows: list[dict[str, Any]] = []
+    drawn = drawn_seeds(study)
+    for row in _rows(study, also):
+        cells = {
+            action: judge(
+                [study.tests[action]] * study.config.seeds,
+                [
+                    _predicted(row, action, seed, heads, svrs)
+                    for seed in range(study.config.seeds)
+                ],
+            )
+            for action in study.actions
+        }
+        table[row.name] = cells
+        rows.append(
+            describe_row(
+                row.name,
+                row.mode,
+                row.head,
+                cells,
+                drawn,
+                features=row.features,
+                copies=row.copies,
+                pooled=_pooled(list(cells.values())),
+            )
+        )
+    claim = describe_claim(
+        "all-action LSTM",
+        "single-action LSTM",
+        {
+            action: (
+                table["all-action LSTM"][action],
+                table["single-action LSTM"][action],
+            )
+            for action in study.actions
+        },
+        drawn,
+    )
+    report = {
+        **opening(study, NAME),
+        "also": {
+            label: dict(other.features.provenance.record)
+            for label, other in also.items()
+        },
+        "rows": rows,
+        "claims": [claim],
+        "findings": [claim["words"], *_findings(rows)],
+        "paper": printed(study, 2, TABLE_2),
+    }
+    return Result(report, table, study.features.key)
+
+
+def _rows(study: Study, also: Mapping[str, Study]) -> list[Row]:
+    """All rows, in the order of the table."""
+    copies = study.features.x.shape[1]
+    found = []
+    for count in (1, copies) if study.config.average_offsets and copies > 1 else (1,):
+        kinds = [("single-action", "svr"), ("single-action", "lstm")]
+        kinds += [("all-action", "lstm"), ("all-action", "svr")]
+        found += [Row(mode, head, "", study, count) for mode, head in kinds]
+    for label, other in {"": study, **also}.items():
+        if label:
+            found += [Row(mode, "svr", label, other, 1) for mode in MODES]
+        if preset_of(other):
+            found.append(Row("single-action", "nu-svr", label, other, 1))
+    return found
+
+
+def _svr(row: Row, action: str, seed: int) -> SvrTask:
+    return SvrTask(row.features, row.study, row.head, row.actions(action), seed)
+
+
+def _predicted(
+    row: Row, action: str, seed: int, heads: Heads, svrs: SvrPredictions
+) -> Floats:
+    """A row's predictions for an action's test list, in judges' units (n,)."""
+    study = row.study
+    rows = study.tests[action].rows
+    if row.head == "lstm":
+        head = heads[trained_on(study, row.actions(action), seed).name]
+        copies = [
+            predict_scores(study, head, rows, action, copy)
+            for copy in range(row.copies)
+        ]
+        return np.asarray(np.mean(copies, axis=0))
+    task = _svr(row, action, seed)
+    places = np.searchsorted(task.tests, rows)
+    scaled = svrs[task.name][: row.copies, places].mean(0)
+    return np.asarray(scaled * study.scale[action])
+
+
+def _pooled(cells: Sequence[Cell]) -> dict[str, Any]:
+    """rho over the test samples of all actions together, for each seed."""
+    rho = [
+        metrics.spearman(np.concatenate(truth), np.concatenate(predicted))
+        for truth, predicted in zip(
+            zip(*(cell.truth for cell in cells), strict=True),
+            zip(*(cell.predicted for cell in cells), strict=True),
+            strict=True,
+        )
+    ]
+    return {"spearman": rho, "mean": metrics.arithmetic_mean(rho)}
+
+
+def _findings(rows: Iterable[dict[str, Any]]) -> list[str]:
+    """The rows that cannot be told from a ranking at random."""
+    unsure = [
+        row["name"] for row in rows if covers_zero(row["average"]["ci95"]["fisher_z"])
+    ]
+    if not unsure:
+        return []
+    return [
+        f"The average's interval covers zero for {', '.join(unsure)}: nothing here "
+        "tells that from a ranking at random."
+    ]

@@ -1,0 +1,157 @@
+"""What the experiments work on: one cache, the actions in it that can be judged.
+
+Conventions: an action is a column of every table. It needs `LEAST_TEST` labelled test
+samples and training scores that differ; actions that fall short are left out and
+named in `notes`, never in silence. `scale` holds each action's label deviation, from
+its training list alone; `targets` (N,) are scores over that deviation. Bootstrap
+seeds come from an action's name, so that a column's interval does not depend on which
+other columns stand beside it.
+"""
+
+import zlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
+from aqa.cache.errors import AqaError
+from aqa.regress.config import CompareConfig
+from aqa.regress.data import FeatureSet, Rows, deviations, load, scaled_labels
+from aqa.regress.metrics import Floats, action_mean_floor
+from aqa.regress.paper import is_released
+from aqa.regress.statistics import Resamples
+
+#: With two samples rho can only be 1 or -1.
+LEAST_TEST = 3
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOut:
+    """Test samples of one action and the resamples that every model on them shares.
+
+    `rows` (n,) index the features, `truth` (n,) is in judges' units.
+    """
+
+    action: str
+    rows: Rows
+    truth: Floats
+    resamples: Resamples
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """One cache as the experiments see it."""
+
+    features: FeatureSet
+    config: CompareConfig
+    actions: tuple[str, ...]
+    scale: dict[str, float]
+    notes: tuple[str, ...]
+
+    @cached_property
+    def targets(self) -> Floats:
+        """Scaled labels (N,); nan where there is none."""
+        return scaled_labels(self.features, self.scale)
+
+    @cached_property
+    def tests(self) -> dict[str, HeldOut]:
+        """Each action's test list."""
+        return {
+            action: self.held_out(action, self.features.rows(action, "test"))
+            for action in self.actions
+        }
+
+    @property
+    def kind(self) -> str:
+        """The name of the features in their provenance, as "c3d"."""
+        return str(self.features.provenance.record.get("features", "unnamed"))
+
+    @cached_property
+    def released(self) -> bool:
+        """Whether these are samples of AQA-7 in the paper's split, whole actions."""
+        return all(is_released(action, self.samples(action)) for action in self.actions)
+
+    @cached_property
+    def floor(self) -> float:
+        """Pooled rho of a predictor that knows only which sport it watches."""
+        train = self.train_rows(self.actions)
+        test = self.features.rows(self.actions, "test")
+        action, score = self.features.action, self.features.score
+        return action_mean_floor(action[train], score[train], action[test], score[test])
+
+    def train_rows(self, actions: Sequence[str]) -> Rows:
+        """Labelled training rows of these actions, in the cache's order."""
+        return self.features.rows(actions, "train")
+
+    def listed_rows(self, action: str) -> Rows:
+        """Rows of an action in its training and test lists together."""
+        lists = [self.features.rows(action, split) for split in ("train", "test")]
+        return np.sort(np.concatenate(lists))
+
+    def samples(self, action: str) -> Iterable[tuple[str, str, float]]:
+        """Key, split and score of each listed sample of an action."""
+        features = self.features
+        for row in self.listed_rows(action):
+            yield str(features.key[row]), str(features.split[row]), features.score[row]
+
+    def held_out(self, action: str, rows: Rows, *, draw: int = 0) -> HeldOut:
+        """Resample these rows of an action; `draw` tells apart sets drawn by seed."""
+        truth = self.features.score[rows]
+        seed = (self.config.bootstrap_seed, zlib.crc32(action.encode()), draw)
+        resamples = Resamples(truth, self.config.bootstrap, seed)
+        return HeldOut(action, rows, truth, resamples)
+
+
+def title_of(action: str) -> str:
+    """An action's name in words and tables."""
+    return BY_NAME[action].title if action in BY_NAME else action
+
+
+def open_study(cache: Path, config: CompareConfig) -> Study:
+    """Load a cache and find out which of its actions can be judged.
+
+    Raises `AqaError` when none can, saying why of each.
+    """
+    features = load(cache, config.actions)
+    scale: dict[str, float] = {}
+    notes: list[str] = []
+    for action in _in_order(features, config.actions):
+        try:
+            scale[action] = _deviation(features, action)
+        except AqaError as shortage:
+            notes.append(f"left out: {shortage}")
+    if not scale:
+        reasons = "; ".join(notes) or "no action is labelled"
+        raise AqaError(f"{cache}: no action can be judged ({reasons})")
+    absent = [name for name in EXPERIMENT_ACTIONS if name not in features.action]
+    if config.actions is None and 0 < len(absent) < len(EXPERIMENT_ACTIONS):
+        notes.append(f"not in this cache: {', '.join(absent)}")
+    unlabelled = int(np.isnan(features.score).sum())
+    if unlabelled:
+        notes.append(f"{unlabelled} samples without a score are not used")
+    return Study(features, config, tuple(scale), scale, tuple(notes))
+
+
+def _deviation(features: FeatureSet, action: str) -> float:
+    """Label deviation of an action, or why it cannot be judged."""
+    found = len(features.rows(action, "test"))
+    if found < LEAST_TEST:
+        raise AqaError(
+            f"{action}: {found} labelled test samples; at least {LEAST_TEST} are needed"
+        )
+    train = features.rows(action, "train")
+    if len(train) == 0:
+        raise AqaError(f"{action}: no labelled training sample")
+    return deviations(features, train)[action]
+
+
+def _in_order(features: FeatureSet, asked: Sequence[str] | None) -> list[str]:
+    """The data set's own order, then by name; trampoline only when asked for."""
+    order = [action.name for action in ACTIONS]
+    present = {str(action) for action in features.action[features.rows()]}
+    wanted = present - {"trampoline"} if asked is None else present & set(asked)
+    known = [name for name in order if name in wanted]
+    return known + sorted(wanted - set(order))

@@ -1,0 +1,296 @@
+"""The experiments run together: what they share, report, refuse and never look at."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aqa.cache.errors import AqaError
+from aqa.cache.labels import read_labels, relabel
+from aqa.regress import experiments, fine_tune, single_vs_all, zero_shot
+from aqa.regress.data import load
+from aqa.regress.experiments import compare
+from aqa.regress.roster import unique
+from aqa.regress.study import open_study
+
+
+def test_the_report_is_strict_json_and_what_compare_returns(compared):
+    text = (compared.out / "report.json").read_text()
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
+    assert found["experiment"] == "all"
+    assert found["reports"] == compared.reports
+    assert [report["experiment"] for report in found["reports"]] == [
+        "single-vs-all",
+        "zero-shot",
+        "fine-tune",
+    ]
+
+
+def test_every_report_has_what_the_design_asks_for(compared):
+    for report in compared.reports:
+        assert {
+            "experiment",
+            "created_with",
+            "provenance",
+            "samples",
+            "seeds",
+            "settings",
+            "rows",
+            "floor",
+            "paper",
+        } <= set(report)
+        assert report["provenance"] == {"features": "c3d", "arch": "planted"}
+        assert report["seeds"] == [0, 1]
+        assert report["samples"]["diving"] == {"train": 14, "test": 8}
+        assert report["paper"] is None
+        assert report["floor"]["pooled_action_mean"] is not None
+
+
+def test_a_run_that_is_not_the_papers_length_says_so(compared):
+    for report in compared.reports:
+        assert report["settings"]["paper_length"] is False
+        assert report["settings"]["schedule"]["iterations"] == 24
+        assert report["settings"]["schedule"]["step"] == 10
+        assert any("not the paper's length" in note for note in report["notes"])
+
+
+def test_single_vs_all_rows(compared):
+    report = compared.reports[0]
+    assert [row["name"] for row in report["rows"]] == [
+        "single-action SVR",
+        "single-action LSTM",
+        "all-action LSTM",
+        "all-action SVR",
+        "single-action SVR, mean of 2 copies",
+        "single-action LSTM, mean of 2 copies",
+        "all-action LSTM, mean of 2 copies",
+        "all-action SVR, mean of 2 copies",
+        "single-action SVR, pose-dct",
+        "all-action SVR, pose-dct",
+        "single-action nu-SVR, pose-dct",
+    ]
+    for row in report["rows"]:
+        assert list(row["per_action"]) == list(report["samples"])
+        cell = row["per_action"]["diving"]
+        assert len(cell["spearman"]) == 2
+        assert cell["mean"] == pytest.approx(np.mean(cell["spearman"]))
+        assert cell["n_test"] == 8
+        assert set(row["average"]) >= {"fisher_z", "arithmetic"}
+
+
+def test_zero_shot_rows_leave_the_matched_case_out_of_their_average(compared):
+    report = compared.reports[1]
+    actions = list(report["samples"])
+    assert [row["name"] for row in report["rows"]] == [
+        "random",
+        *actions,
+        "multi-action",
+    ]
+    for row in report["rows"]:
+        matched = [name for name in actions if row["per_action"][name]["matched"]]
+        assert matched == [name for name in actions if name == row["name"]]
+        unseen = [row["per_action"][a]["mean"] for a in actions if a not in matched]
+        assert row["average"]["arithmetic"] == pytest.approx(np.mean(unseen))
+        assert row["average"]["actions"] == len(unseen)
+
+
+def test_single_action_heads_are_the_same_in_both_tables(compared):
+    table_2 = {row["name"]: row for row in compared.reports[0]["rows"]}
+    table_3 = {row["name"]: row for row in compared.reports[1]["rows"]}
+    for action in compared.reports[0]["samples"]:
+        ours = table_2["single-action LSTM"]["per_action"][action]["spearman"]
+        assert table_3[action]["per_action"][action]["spearman"] == ours
+
+
+def test_fine_tune_rows(compared):
+    rows = compared.reports[2]["rows"]
+    assert {row["init"] for row in rows} == {"multi-action", "random"}
+    for row in rows:
+        iterations = [iteration for iteration, _ in row["curve"]]
+        assert iterations[0] == 0
+        assert iterations == sorted(iterations)
+        assert iterations[-1] == row["iterations"]
+        per_seed = np.array(row["curve_per_seed"], dtype=float)
+        assert per_seed.shape == (2, len(iterations))
+        assert row["best_per_seed"] == pytest.approx(np.nanmax(per_seed, axis=1))
+        assert row["last_per_seed"] == pytest.approx(per_seed[:, -1], nan_ok=True)
+        assert row["last"] == pytest.approx(row["curve"][-1][1])
+
+
+def test_fine_tuning_starts_from_the_zero_shot_head(compared):
+    # Before the first iteration the head is the multi-action one, on other samples.
+    config = replace(compared.config, average_offsets=False)
+    study = open_study(compared.cache, config)
+    tuned = [task for task in fine_tune.tasks(study) if task.init is not None]
+    heads = {task.name for task in zero_shot.tasks(study)}
+    assert {task.init.name for task in tuned} <= heads
+
+
+def test_a_head_that_two_experiments_need_is_one_task(compared):
+    study = open_study(compared.cache, compared.config)
+    needed = [module.tasks(study) for module in (single_vs_all, zero_shot, fine_tune)]
+    together = unique(task for tasks in needed for task in tasks)
+    actions, seeds, settings = 3, 2, len(compared.reports[2]["rows"]) // 2
+    # Single-action, all-action, all but one, untrained; then both starts.
+    heads = actions + 1 + actions + 1 + 2 * settings
+    assert len(together) == seeds * heads
+    assert len({task.name for task in together}) == len(together)
+
+
+def test_a_second_run_trains_nothing_and_writes_the_same(compared, monkeypatch):
+    def refuse(*_, **__):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr("aqa.regress.jobs.train_side_by_side", refuse)
+    monkeypatch.setattr("aqa.regress.svr_rows.fit_svr", refuse)
+    names = ("report.json", "report.md", "report.html", "numbers.csv")
+    before = [(compared.out / name).read_bytes() for name in names]
+    again = compare(
+        compared.cache, ["all"], compared.config, compared.out, also=[compared.poses]
+    )
+    assert again == compared.reports
+    assert [(compared.out / name).read_bytes() for name in names] == before
+
+
+def test_progress_rises_to_its_total(compared):
+    seen = []
+    compare(
+        compared.cache,
+        ["single-vs-all"],
+        replace(compared.config, average_offsets=False),
+        compared.out.parent / "progress",
+        lambda *step: seen.append(step),
+    )
+    done = [step[0] for step in seen]
+    assert done == sorted(done)
+    assert len({step[1] for step in seen}) == 1
+    assert seen[-1][0] == pytest.approx(seen[-1][1])
+
+
+def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path):
+    """Leakage: scale every test label anew; all that is fitted must stay the same."""
+    config = replace(compared.config, average_offsets=False, seeds=1)
+    spoilt = tmp_path / "spoilt.h5"
+    spoilt.write_bytes(compared.cache.read_bytes())
+    features = load(spoilt)
+    labels = tmp_path / "labels.csv"
+    with labels.open("w") as file:
+        file.write("key,action,score,split\n")
+        for row in np.flatnonzero(features.split == "test"):
+            key, action = (
+                '"{}"'.format(str(text).replace('"', '""'))
+                for text in (features.key[row], features.action[row])
+            )
+            file.write(f"{key},{action},{row * 7 % 13},test\n")
+    relabel(spoilt, read_labels(labels))
+    predicted = {}
+    for name, cache in (("kept", compared.cache), ("spoilt", spoilt)):
+        study = open_study(cache, config)
+        tasks = unique([*single_vs_all.tasks(study), *zero_shot.tasks(study)])
+        svrs = single_vs_all.svr_tasks(study, {})
+        trained = experiments.train_heads(
+            study.features,
+            study.targets,
+            tasks,
+            lstm=config.lstm,
+            store=tmp_path / name,
+        )
+        predicted[name] = [
+            *(head.parameters["w_x"] for head in trained),
+            *experiments.fit_svrs(svrs, tmp_path / name).values(),
+        ]
+    for kept, changed in zip(predicted["kept"], predicted["spoilt"], strict=True):
+        np.testing.assert_array_equal(kept, changed)
+
+
+def test_fine_tuning_never_sees_the_labels_that_it_is_tested_on(compared):
+    study = open_study(compared.cache, replace(compared.config, seeds=1))
+    features = study.features
+    watched = {row for task in fine_tune.tasks(study) for row in task.watch}
+    action = features.action[next(iter(watched))]
+    chosen = [
+        task
+        for task in fine_tune.tasks(study)
+        if task.watch and features.action[task.watch[0]] == action
+    ]
+    score = features.score.copy()
+    for task in chosen:
+        score[list(task.watch)] += 1000
+    other = replace(study, features=replace(features, score=score))
+    changed = {task.name: task for task in fine_tune.tasks(other)}
+    for task in chosen:
+        assert not set(task.rows) & set(task.watch)
+        assert changed[task.name].targets == task.targets
+        assert changed[task.name].rows == task.rows
+
+
+def test_intervals_hold_the_value_and_probabilities_are_shares(compared):
+    for report in compared.reports:
+        for claim in report["claims"]:
+            for found in (*claim["per_column"].values(), *claim["average"].values()):
+                low, high = found["ci95"]
+                assert low <= high
+                assert 0 <= found["probability"] <= 1
+    for row in compared.reports[0]["rows"]:
+        low, high = row["average"]["ci95"]["fisher_z"]
+        assert low <= row["average"]["fisher_z"] <= high
+
+
+def test_further_caches_must_hold_the_same_samples(compared, plant, tmp_path):
+    config = replace(compared.config, actions=("diving",))
+    other = plant(tmp_path / "other.h5", "noise", {"diving": (13, 9)}, kind="x")
+    with pytest.raises(AqaError, match=r"other\.h5.*first diving/014") as refusal:
+        compare(compared.cache, ["single-vs-all"], config, tmp_path, also=[other])
+    assert "\n" not in str(refusal.value)
+    with pytest.raises(AqaError, match="single-vs-all alone"):
+        compare(compared.cache, ["zero-shot"], config, tmp_path, also=[other])
+
+
+def test_the_same_further_cache_twice_is_refused(compared, tmp_path):
+    twice = [compared.poses] * 4
+    with pytest.raises(AqaError, match="given twice"):
+        compare(
+            compared.cache, ["single-vs-all"], compared.config, tmp_path, also=twice
+        )
+
+
+def test_unknown_experiments_are_refused(compared, tmp_path):
+    for asked in (["table-5"], []):
+        with pytest.raises(AqaError, match="expected single-vs-all, zero-shot"):
+            compare(compared.cache, asked, compared.config, tmp_path)
+
+
+def test_transfer_needs_a_second_action(plant, compared, tmp_path):
+    cache = plant(tmp_path / "one.h5", "shared", {"diving": (8, 4)})
+    for name in ("zero-shot", "fine-tune"):
+        with pytest.raises(AqaError, match=f"{name}: .* diving only"):
+            compare(cache, [name], compared.config, tmp_path / "out")
+    config = replace(compared.config, average_offsets=False, seeds=1)
+    (report,) = compare(cache, ["single-vs-all"], config, tmp_path / "out")
+    saved = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert saved == report
+    single, every = (
+        next(row for row in report["rows"] if row["name"] == f"{mode} LSTM")
+        for mode in ("single-action", "all-action")
+    )
+    assert single["per_action"] == every["per_action"]
+
+
+def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
+    """Features that never change leave every head with one prediction for all."""
+    counts = {"diving": (12, 6), "gym_vault": (12, 6)}
+    constant = plant(tmp_path / "constant.h5", "constant", counts)
+    config = replace(compared.config, seeds=1, average_offsets=False)
+    reports = compare(constant, ["all"], config, tmp_path / "out")
+    for row in (*reports[0]["rows"], *reports[1]["rows"]):
+        assert row["average"]["fisher_z"] is None
+        assert row["average"]["undefined"] == row["average"]["actions"]
+        assert all(cell["mean"] is None for cell in row["per_action"].values())
+    assert "undefined" in reports[0]["claims"][0]["words"]
+    assert all(
+        row["last"] is None and row["best"] is None for row in reports[2]["rows"]
+    )
+    text = (tmp_path / "out" / "report.md").read_text()
+    assert "rho is undefined where all predictions are equal" in text
+    assert "nan" not in text.lower()
