@@ -1,8 +1,8 @@
 """What a weights file is, said without using it.
 
 Conventions: an inspection never fails for a file that can be opened: what cannot be
-used is described by the reason. Mean files are told as such, with their channel
-means in the order of the file (Caffe's: blue, green, red).
+used is described by the reason. Names are made safe to print. Mean files are told as
+such, with their channel means in the order of the file (Caffe's: blue, green, red).
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from aqa.extract.means import read_mean
-from aqa.extract.weight_kinds import WeightsError, kind_of
+from aqa.extract.weight_kinds import WeightsError, brief, kind_of
 from aqa.extract.weight_readers import open_tensors
 from aqa.extract.weights import Weights, load_weights
 
@@ -82,7 +82,8 @@ def inspect(path: Path) -> Inspection:
             means = tuple(volume.mean((1, 2, 3), dtype=float).round(4).tolist())
         else:
             with open_tensors(path, kind) as tensors:
-                kind, shapes = tensors.container, dict(tensors.shapes)
+                kind = tensors.container
+                shapes = {brief(name): tensors.shapes[name] for name in tensors.shapes}
             weights = load_weights(path)
     except WeightsError as error:
         problem = str(error).removeprefix(f"{path}: ")

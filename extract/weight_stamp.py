@@ -73,14 +73,14 @@ class Stamp:
             else:
                 values["mean"] = tuple(map(float, values["mean"]))
             values["std"] = tuple(map(float, values["std"]))
+            for key in ("name", "arch", "pool5", "origin", "state_sha256"):
+                if not isinstance(record[key], str) or not record[key].isprintable():
+                    raise WeightsError(f"its {key} is no line of text")
             stamp = cls(preprocessing=_checked(Preprocessing(**values)), **record)
             if stamp.arch not in ARCHITECTURES or stamp.pool5 not in POOL5:
                 raise WeightsError(f"unknown {stamp.arch} or {stamp.pool5}")
-            if not all(
-                isinstance(part, str)
-                for part in (stamp.name, stamp.origin, stamp.state_sha256)
-            ) or not isinstance(stamp.notes, dict):
-                raise WeightsError("values of another type than expected")
+            if not isinstance(stamp.notes, dict):
+                raise WeightsError("its notes are no object")
         except AqaError as error:
             raise WeightsError(f"its stamp cannot be used: {brief(error)}") from None
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):

@@ -351,6 +351,13 @@ def test_converting_twice_gives_the_same_bytes_and_damage_is_found(tmp_path, arr
         load_weights(a)
 
 
+def stamp_of(path):
+    """Read a stamp without any of ours: a length, JSON, and JSON in it."""
+    whole = path.read_bytes()
+    header = json.loads(whole[8 : 8 + int.from_bytes(whole[:8], "little")])
+    return json.loads(header["__metadata__"]["aqa"])
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"version": 2}', "\0", "[" * 9999])
 def test_a_stamp_that_is_not_ours_is_refused(tmp_path, arrays, text):
     path = tmp_path / "w.safetensors"
@@ -376,6 +383,21 @@ def test_a_stamp_with_a_hostile_preset_is_refused(tmp_path, arrays, key, value):
     save_file(tensors(arrays), path, metadata={"aqa": json.dumps(stamp)})
     with pytest.raises(WeightsError, match="stamp"):
         load_weights(path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("name", "\x1b[31m"), ("origin", ["x"]), ("arch", "vgg"), ("notes", [])],
+)
+def test_a_stamp_with_hostile_words_is_refused(tmp_path, arrays, key, value):
+    path, out = tmp_path / "w.safetensors", tmp_path / "out.safetensors"
+    save_file(tensors(arrays), path)
+    convert(path, out)
+    stamp = stamp_of(out) | {key: value}
+    save_file(tensors(arrays), path, metadata={"aqa": json.dumps(stamp)})
+    with pytest.raises(WeightsError, match="stamp") as error:
+        load_weights(path)
+    assert str(error.value).isprintable()
 
 
 # What is refused, with its reason.
