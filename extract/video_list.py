@@ -70,11 +70,11 @@ class Problems:
             return
         lines = []
         for kind, items in self._found.items():
-            shown = "; ".join(_printable(item) for item in items[:8])
+            shown = "; ".join(printable(item) for item in items[:8])
             count = f" ({len(items)})" if len(items) > 1 else ""
             more = f"; and {len(items) - 8} more" if len(items) > 8 else ""
             lines.append(f"{kind}{count}: {shown}{more}")
-        where = _printable(str(self._where))
+        where = printable(str(self._where))
         if len(lines) == 1:
             raise DatasetError(f"{where}: {lines[0]}")
         total = sum(map(len, self._found.values()))
@@ -155,6 +155,6 @@ def chosen(
     return lambda action: action in actions
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Text that is safe to show on a terminal."""
     return UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)
