@@ -30,7 +30,8 @@ class FeatureSet:
     """The features of N videos, their labels, and what the features were made with.
 
     `shared` is the memory behind `x` where training processes can map it themselves;
-    without it they get a copy. `feature_sha256` (N,) spares hashing rows again.
+    without it they get a copy. `feature_sha256` (N,) spares hashing rows again;
+    `frames` (N,) are the videos' lengths before padding, where they are known.
     """
 
     x: NDArray[np.float32]
@@ -41,6 +42,7 @@ class FeatureSet:
     provenance: Provenance
     shared: SharedArray | None = None
     feature_sha256: NDArray[Any] | None = None
+    frames: NDArray[np.int32] | None = None
 
     def __post_init__(self) -> None:
         """Check shapes and types."""
@@ -101,6 +103,7 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
             provenance=store.provenance,
             shared=shared,
             feature_sha256=np.array(table.feature_sha256, dtype=str)[rows],
+            frames=table.frames[rows],
         )
 
 

@@ -182,3 +182,14 @@ def course(parameters: Arrays, x: NDArray[np.float32]) -> NDArray[np.float32]:
 def predict(parameters: Arrays, x: NDArray[np.float32]) -> NDArray[np.float32]:
     """The prediction after the last clip, (n, clips, D) -> (n,), in scaled units."""
     return course(parameters, x)[:, -1]
+
+
+@dataclass(frozen=True, eq=False)
+class LstmHead:
+    """One trained head, with the face that an SVR has too."""
+
+    parameters: Arrays
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Predictions (n,) for features (n, clips, D)."""
+        return predict(self.parameters, x)

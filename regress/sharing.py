@@ -20,8 +20,7 @@ from aqa.cache.errors import AqaError
 class SharedArray:
     """A writable array of zeros of the given shape and type, on a mapped file.
 
-    It can be handed to a process that is being started, which then sees the same
-    memory; at any other time pickling it raises `RuntimeError`.
+    Handed to a process by multiprocessing, it is the same memory there.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:

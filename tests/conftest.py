@@ -36,6 +36,39 @@ def seeds_fixed():
 
 
 @pytest.fixture(scope="session")
+def make_features():
+    """Make features in memory: `counts` maps an action to its training samples.
+
+    A tenth as many test samples follow, two at least. The first three columns carry
+    the score, column 3 is zero throughout, and a copy is its video with some noise.
+    """
+    from aqa.cache.provenance import Provenance
+    from aqa.regress.data import FeatureSet
+
+    def make(counts=None, *, copies=3, clips=4, width=10, seed=0):
+        generator = np.random.default_rng(seed)
+        action, split = [], []
+        for name, train in (counts or {"diving": 12}).items():
+            test = max(2, train // 10)
+            action += [name] * (train + test)
+            split += ["train"] * train + ["test"] * test
+        base = generator.standard_normal((len(action), 1, clips, width))
+        noise = generator.standard_normal((len(action), copies, clips, width))
+        x = np.maximum(base + 0.2 * noise, 0).astype(np.float32)
+        x[..., 3] = 0
+        return FeatureSet(
+            x=x,
+            key=np.array([f"{a}/{i:03}" for i, a in enumerate(action)]),
+            action=np.array(action),
+            split=np.array(split),
+            score=30 + 8 * x[:, 0, :, :3].sum((1, 2)).astype(np.float64),
+            provenance=Provenance({"features": "made"}),
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def plant():
     """Write a small cache whose truth is known: what quality looks like, and where.
 

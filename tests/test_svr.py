@@ -5,7 +5,6 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR, NuSVR
 
-from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import SVR_PRESETS, SvrConfig
 from aqa.regress.data import FeatureSet

@@ -7,46 +7,45 @@ import pytest
 import torch
 
 from aqa.cache.errors import AqaError
-from aqa.cache.provenance import Provenance
+from aqa.regress import parallel, training
+from aqa.regress.batches import Batches, batch_order
 from aqa.regress.config import LstmConfig, Schedule
-from aqa.regress.data import FeatureSet
-from aqa.regress.loop import TrainingDiverged
+from aqa.regress.loop import TrainingDiverged, train_side_by_side
+from aqa.regress.lstm import initial_parameters
+from aqa.regress.tasks import labelled
 from aqa.regress.training import HeadTask, predict, train_heads
 
-LSTM = LstmConfig(hidden=8)
+LSTM = LstmConfig(hidden=6)
 SCHEDULE = Schedule(iterations=25, step=10, batch=4)
 
 
-def feature_set(n=12, copies=3, clips=4, width=10, seed=0):
-    generator = np.random.default_rng(seed)
-    x = generator.standard_normal((n, copies, clips, width), dtype=np.float32)
-    x = np.maximum(x, 0)
-    x[..., 3] = 0
-    return FeatureSet(
-        x=x,
-        key=np.array([f"diving/{i:03}" for i in range(n)]),
-        action=np.array(["diving"] * n),
-        split=np.array(["train"] * n),
-        score=x[:, 0].sum((1, 2)).astype(float),
-        provenance=Provenance({"features": "test"}),
-    )
-
-
 @pytest.fixture
-def features():
-    return feature_set()
+def features(make_features):
+    return make_features()
 
 
 @pytest.fixture
 def targets(features):
-    return features.score / features.score.std(ddof=1)
+    return features.score / 8
+
+
+@pytest.fixture
+def train(features, targets):
+    """Train tasks on the features, here and with one thread unless told otherwise."""
+
+    def run(*tasks, labels=targets, **options):
+        options = {"lstm": LSTM, "device": "cpu", "workers": 1} | options
+        return train_heads(features, labels, tasks, **options)
+
+    return run
 
 
 def task(name="head", seed=0, rows=tuple(range(8)), schedule=SCHEDULE, **more):
     return HeadTask(name=name, rows=rows, seed=seed, schedule=schedule, **more)
 
 
-def same(a, b):
+def assert_same(a, b):
+    """Bit for bit."""
     assert a.parameters.keys() == b.parameters.keys()
     for name in a.parameters:
         assert np.array_equal(a.parameters[name], b.parameters[name]), name
@@ -55,23 +54,337 @@ def same(a, b):
     assert a.iterations == b.iterations
 
 
-def test_runs(features, targets):
+class Literal(torch.nn.Module):
+    """The head of torch's parts, which knows nothing of ours but the start."""
+
+    def __init__(self, start):
+        super().__init__()
+        width, hidden = start["w_x"].shape[0], len(start["v"])
+        self.layer = torch.nn.LSTM(width, hidden)
+        self.output = torch.nn.Linear(hidden, 1)
+        # torch keeps a second bias; ours is the first.
+        self.layer.bias_hh_l0.requires_grad_(False).zero_()
+        with torch.no_grad():
+            self.layer.weight_ih_l0.copy_(self.gates(start["w_x"]).T)
+            self.layer.weight_hh_l0.copy_(self.gates(start["w_h"]).T)
+            self.layer.bias_ih_l0.zero_()
+            self.output.weight.copy_(torch.from_numpy(start["v"]))
+            self.output.bias.zero_()
+
+    @staticmethod
+    def gates(array):
+        o, i, f, g = torch.from_numpy(array).chunk(4, -1)
+        return torch.cat([i, f, g, o], -1)
+
+    def forward(self, clips):  # (n, clips, D) -> (n, clips)
+        return self.output(self.layer(clips.transpose(0, 1))[0])[..., 0].T
+
+
+@pytest.mark.parametrize("labels", ["final", "incremental"])
+def test_training_is_what_the_protocol_says(features, targets, train, labels):
+    asked = task(labels=labels, watch=(8, 9))
+    (head,) = train(asked)
+
+    start = initial_parameters(10, LSTM, np.random.default_rng([0, 0]))
+    model = Literal(start)
+    trained = [p for p in model.parameters() if p.requires_grad]
+    adam = torch.optim.Adam(trained, lr=0.001)
+    part = torch.arange(1, 5) / 4
+    for iteration, batch in enumerate(batch_order(asked, copies=3)):
+        adam.param_groups[0]["lr"] = 0.001 * 0.5 ** (iteration // 10)
+        rows, copies = batch // 3, batch % 3
+        outputs = model(torch.from_numpy(features.x[rows, copies]))
+        scores = torch.from_numpy(targets[rows].astype(np.float32))
+        if labels == "final":
+            loss = ((outputs[:, -1] - scores) ** 2).sum() / (2 * 4)
+        else:
+            loss = ((outputs - scores[:, None] * part) ** 2).sum() / (2 * 4 * 4)
+        adam.zero_grad()
+        loss.backward()
+        adam.step()
+    with torch.no_grad():
+        expected = model(torch.from_numpy(features.x[[8, 9], 0]))[:, -1]
+    np.testing.assert_allclose(head.watched[-1], expected, rtol=1e-4)
+    np.testing.assert_allclose(
+        Literal.gates(head.parameters["w_x"]).T,
+        model.layer.weight_ih_l0.detach(),
+        atol=1e-5,
+    )
+
+
+def test_every_sequence_once_an_epoch():
+    asked = task(rows=(3, 5, 9), schedule=replace(SCHEDULE, iterations=9, batch=4))
+    order = batch_order(asked, copies=2).ravel()  # 36 places, epochs of 6
+    for epoch in order.reshape(6, 6):
+        assert sorted(epoch) == list(range(6))
+    assert len({tuple(epoch) for epoch in order.reshape(6, 6)}) > 1
+    assert not np.array_equal(order, batch_order(replace(asked, seed=1), 2).ravel())
+
+
+def test_batches_hold_copies_of_their_rows(features, targets):
+    asked = labelled(task(rows=(5, 2)), features, targets)
+    batches = Batches(torch.from_numpy(features.x), [asked])
+    assert batches.live.tolist() == [0, 1, 2, 4, 5, 6, 7, 8, 9]
+    inputs, labels = batches[3]  # (1, T, B, L)
+    for place, sequence in enumerate(batch_order(asked, copies=3)[3]):
+        row, copy = (5, 2)[sequence // 3], sequence % 3
+        clips = features.x[row, copy][:, batches.live.numpy()]
+        assert np.array_equal(inputs[0, :, place], clips)
+        expected = [0, 0, 0, np.float32(targets[row])]
+        assert labels[0, :, place].tolist() == expected
+
+
+def test_watched_rows_are_predicted_on_the_way(features, train):
     base = task()
-    heads = train_heads(
-        features,
-        targets,
-        [base, task("w", watch=(8, 9), watch_every=10, init=base)],
-        lstm=LSTM,
+    first, second = train(base, task("more", init=base, watch=(8, 9), watch_every=10))
+    assert second.iterations == (0, 10, 20, 25)
+    x = features.x[[8, 9], 0]
+    np.testing.assert_allclose(second.watched[0], predict(first.parameters, x), 1e-5)
+    np.testing.assert_allclose(second.watched[-1], predict(second.parameters, x), 1e-5)
+    assert first.watched.shape == (0, 0) and len(first.loss) == 1
+
+
+def test_columns_that_wake_up_later_are_seen(features, train):
+    """A column dead in training keeps its weights, and counts in a prediction."""
+    features.x[8:, ..., 3] = 5
+    (head,) = train(task(watch=(8,)))
+    start = initial_parameters(10, LSTM, np.random.default_rng([0, 0]))
+    assert np.array_equal(head.parameters["w_x"][3], start["w_x"][3])
+    expected = predict(head.parameters, features.x[8:9, 0])
+    np.testing.assert_allclose(head.watched[-1], expected, 1e-5)
+
+
+def test_no_iterations_give_the_head_as_drawn(features, train):
+    none = replace(SCHEDULE, iterations=0)
+    (head,) = train(task(seed=4, schedule=none, watch=(8,)))
+    start = initial_parameters(10, LSTM, np.random.default_rng([4, 0]))
+    for name, array in start.items():
+        assert np.array_equal(head.parameters[name], array)
+    assert head.iterations == (0,) and len(head.loss) == 0
+
+
+def family():
+    """Heads of several lengths, some of which start from others."""
+    base = task("base", seed=3)
+    short = replace(SCHEDULE, iterations=11)
+    return [
+        task("child", seed=1, rows=(8, 9), schedule=short, init=base, watch=(10, 11)),
+        base,
+        task("other", seed=2, rows=(1, 4, 6), watch=(0,), watch_every=5),
+        task("grandchild", init=task("middle", init=base), labels="incremental"),
+    ]
+
+
+def test_processes_give_the_bits_of_one_after_the_other(train, monkeypatch):
+    here = train(*family())
+    monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
+    seen = []
+    there = train(*family(), workers=2, progress=lambda *what: seen.append(what))
+    for a, b in zip(here, there, strict=True):
+        assert_same(a, b)
+    total = 11 + 4 * 25
+    assert seen[0] == (0, total, "0 of 5 heads trained")
+    assert seen[-1] == (total, total, "5 of 5 heads trained")
+    assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
+
+
+def test_side_by_side_is_as_if_alone(features, targets, train):
+    """What a GPU does, on the CPU: batched products instead of one head's."""
+    tasks = [
+        task("a", seed=1, watch=(8, 9)),
+        task("b", seed=2, rows=(1, 4, 6), labels="incremental"),
+        task("c", seed=1, rows=(0, 10, 11), watch=(3,), watch_every=7),
+    ]
+    alone = train(*tasks)
+    together = train_side_by_side(
+        torch.from_numpy(features.x),
+        [labelled(t, features, targets) for t in tasks],
+        [
+            initial_parameters(10, LSTM, np.random.default_rng([t.seed, 0]))
+            for t in tasks
+        ],
+        lambda iterations: None,
     )
-    assert heads[1].iterations == (0, 10, 20, 25)
-    assert heads[1].watched.shape == (4, 2)
-    np.testing.assert_allclose(
-        heads[1].watched[-1],
-        predict(heads[1].parameters, features.x[8:10, 0]),
-        rtol=1e-5,
-    )
-    np.testing.assert_allclose(
-        heads[1].watched[0],
-        predict(heads[0].parameters, features.x[8:10, 0]),
-        rtol=1e-5,
-    )
+    for a, b in zip(alone, together, strict=True):
+        assert a.iterations == b.iterations
+        np.testing.assert_allclose(a.watched, b.watched, rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(a.loss, b.loss, rtol=1e-4)
+        for name in a.parameters:
+            np.testing.assert_allclose(
+                a.parameters[name], b.parameters[name], atol=1e-5
+            )
+
+
+def test_gpus_way_through_the_jobs(train, monkeypatch):
+    """Groups of one schedule, in the order of who starts from whom."""
+    alone = train(*family())
+    groups = []
+
+    def side_by_side(features, jobs, trainer, workers, tally):
+        def note(together, advance, real=trainer.train):
+            groups.append([job.task.name for job in together])
+            real(together, advance)
+
+        monkeypatch.setattr(type(trainer), "train", lambda self, *args: note(*args))
+        training._side_by_side(jobs, trainer, tally)
+
+    monkeypatch.setattr(training, "_on_processors", side_by_side)
+    together = train(*family())
+    assert sorted(map(sorted, groups)) == [
+        ["base", "other"],
+        ["child"],
+        ["grandchild"],
+        ["middle"],
+    ]
+    for a, b in zip(alone, together, strict=True):
+        for name in a.parameters:
+            np.testing.assert_allclose(
+                a.parameters[name], b.parameters[name], atol=1e-5
+            )
+
+
+def test_finished_heads_are_kept(train, tmp_path, monkeypatch):
+    first = train(*family(), store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 5
+
+    def never(*_):
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(training, "_on_processors", never)
+    seen = []
+    again = train(*family(), store=tmp_path, progress=lambda *what: seen.append(what))
+    for a, b in zip(first, again, strict=True):
+        assert_same(a, b)
+    # The head in the middle was not asked for, and is not looked for.
+    assert seen == [(11 + 3 * 25, 11 + 3 * 25, "0 of 0 heads trained")]
+    (renamed,) = train(replace(family()[1], name="another name"), store=tmp_path)
+    assert_same(renamed, first[1])
+
+
+def test_run_that_was_stopped_goes_on(train, tmp_path):
+    def stop(done, total, label):
+        if label.startswith("2 of"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(*family(), store=tmp_path, progress=stop)
+    kept = sorted(path.name for path in tmp_path.iterdir())
+    assert len(kept) == 2 and all(name.endswith(".safetensors") for name in kept)
+    for a, b in zip(train(*family(), store=tmp_path), train(*family()), strict=True):
+        assert_same(a, b)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 9},
+        {"rows": (0, 1)},
+        {"labels": "incremental"},
+        {"schedule": replace(SCHEDULE, gamma=0.4)},
+        {"watch": (9,)},
+        {"targets": tuple(range(8))},
+        {"init": task()},
+        {"keep_parameters": False},
+    ],
+)
+def test_another_task_is_another_head(train, tmp_path, change):
+    train(task(), store=tmp_path)
+    train(replace(task(), **change), store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_other_labels_and_features_are_other_heads(features, targets, train, tmp_path):
+    train(task(), store=tmp_path)
+    untouched = targets.copy()
+    untouched[8:] = np.nan  # no training row
+    train(task(), labels=untouched, store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 1
+    train(task(), labels=targets * 2, store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2
+    train(task(), lstm=replace(LSTM, init_std=0.2), store=tmp_path)
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_labels_of_its_own(targets, train):
+    own = tuple((3 * targets[:8]).tolist())
+    a, b = train(task(targets=own)), train(task(), labels=3 * targets)
+    assert_same(a[0], b[0])
+
+
+def test_damaged_head_is_named(train, tmp_path):
+    train(task(), store=tmp_path)
+    (path,) = tmp_path.iterdir()
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(AqaError, match=f"{path.name}: not a finished head"):
+        train(task(), store=tmp_path)
+
+
+def test_only_predictions_are_kept_where_asked(train, tmp_path):
+    (head,) = train(task(watch=(8,), keep_parameters=False), store=tmp_path)
+    assert head.parameters == {} and head.watched.shape == (2, 1)
+    with pytest.raises(AqaError, match="which is not kept"):
+        task("child", init=task(keep_parameters=False))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_divergence_stops_with_the_heads_name(features, train, workers, monkeypatch):
+    monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
+    features.x[2, 1, 1, 0] = np.nan
+    with pytest.raises(TrainingDiverged, match="bad: training diverged, loss nan"):
+        train(task("good", rows=(4, 5)), task("bad"), workers=workers)
+
+
+def test_loss_beyond_all_bounds_is_divergence(train):
+    wild = replace(SCHEDULE, learning_rate=1e5, iterations=200)
+    with pytest.raises(TrainingDiverged, match="lower the learning rate"):
+        train(task(schedule=wild))
+
+
+def _die(job, number):
+    import os
+
+    os._exit(9)
+
+
+def test_process_that_dies_is_an_error(train, monkeypatch):
+    monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(parallel, "_train", _die)
+    with pytest.raises(AqaError, match=r"ended at once \(exit code 9\)"):
+        train(task("a"), task("b", seed=1), workers=2)
+
+
+def test_arithmetic_leaves_torch_as_it_was():
+    before, tiny = torch.get_num_threads(), torch.tensor([1e-39])
+    with parallel.arithmetic(1):
+        assert torch.get_num_threads() == 1 and (tiny * 0.5).item() == 0
+    assert torch.get_num_threads() == before and (tiny * 0.5).item() != 0
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"rows": ()}, "no training rows"),
+        ({"labels": "all"}, "labels must be final or incremental, not all"),
+        ({"targets": (1.0,)}, "1 labels for 8 rows"),
+        ({"watch_every": 0}, "at least 1"),
+        ({"schedule": replace(SCHEDULE, iterations=-1)}, "negative iterations"),
+    ],
+)
+def test_impossible_tasks_are_refused(change, message):
+    with pytest.raises(AqaError, match=message):
+        replace(task(), **change)
+
+
+def test_rows_without_a_label_are_refused(targets, train):
+    targets[4] = np.nan
+    with pytest.raises(AqaError, match="head: diving/004 has no label"):
+        train(task())
+    with pytest.raises(AqaError, match="expected 14 labels"):
+        train(task(), labels=targets[1:])
+
+
+@pytest.mark.parametrize("device", ["meta", "gpu", "cuda"])
+def test_devices_that_cannot_be_had(train, device, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(AqaError, match=f"device {device}"):
+        train(task(), device=device)

@@ -1,0 +1,105 @@
+"""Features and labels: what is refused, what scales them, how processes share them."""
+
+import multiprocessing
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from aqa.cache.errors import AqaError
+from aqa.regress.data import deviations, load, scaled_labels
+from aqa.regress.sharing import SharedArray, share
+
+
+def test_cache_is_loaded_once_and_by_action(plant, tmp_path):
+    counts = {"diving": (4, 2), "gym_vault": (3, 1)}
+    path = plant(tmp_path / "features.h5", "shared", counts)
+    features = load(path)
+    assert features.x.shape == (10, 2, 3, 16)
+    assert features.shared is not None and features.x is features.shared.array
+    assert list(features.rows("gym_vault", "train")) == [6, 7, 8]
+    vault = load(path, ["gym_vault"])
+    assert np.array_equal(vault.x, features.x[6:])
+    assert vault.digests == features.digests[6:]
+    assert vault.digests == replace(vault, feature_sha256=None).digests
+    assert list(vault.frames) == [100] * 4
+
+
+def test_action_that_is_not_there_is_named(plant, tmp_path):
+    path = plant(tmp_path / "features.h5", "shared", {"diving": (2, 1)})
+    with pytest.raises(AqaError, match="no sample of luge; it holds diving"):
+        load(path, ["diving", "luge"])
+
+
+def test_rows_are_labelled_rows(make_features):
+    features = make_features({"diving": 3, "luge": 2})
+    features.score[1] = np.nan
+    assert list(features.rows()) == [0, 2, 3, 4, 5, 6, 7, 8]
+    assert list(features.rows("diving", "train")) == [0, 2]
+    assert list(features.rows(["luge", "diving"], "test")) == [3, 4, 7, 8]
+
+
+def test_deviation_is_that_of_training_rows(make_features):
+    features = make_features({"diving": 3, "luge": 2})
+    features.score[:3] = [1, 2, 6]
+    features.score[5:7] = [10, 14]
+    found = deviations(features, features.rows(split="train"))
+    # Squares of -2, -1 and 3 over 2; of -2 and 2 over 1.
+    assert found == pytest.approx({"diving": np.sqrt(7), "luge": np.sqrt(8)})
+    labels = scaled_labels(features, {"diving": 2.0})
+    assert list(labels[:3]) == [0.5, 1, 3]
+    assert np.isnan(labels[5:]).all()
+
+
+@pytest.mark.parametrize(
+    ("scores", "message"),
+    [
+        ([3.3, 3.3, 3.3], "all 3 training scores are 3.3"),
+        ([1.0, np.nan, 2.0], "diving/001: no score"),
+    ],
+)
+def test_labels_that_cannot_be_scaled(make_features, scores, message):
+    features = make_features({"diving": 3})
+    features.score[:3] = scores
+    with pytest.raises(AqaError, match=message):
+        deviations(features, [0, 1, 2])
+
+
+def test_one_sample_has_no_deviation(make_features):
+    with pytest.raises(AqaError, match="one training sample"):
+        deviations(make_features(), [4])
+
+
+def test_shapes_are_checked(make_features):
+    features = make_features()
+    with pytest.raises(AqaError, match="float32"):
+        replace(features, x=features.x.astype(float))
+    with pytest.raises(AqaError, match="key: expected 14 values"):
+        replace(features, key=features.key[1:])
+
+
+def _negate(shared):
+    shared.array *= -1
+
+
+def test_memory_is_shared_with_a_process_that_starts():
+    shared = share(np.arange(6, dtype=np.float32).reshape(2, 3))
+    process = multiprocessing.get_context("spawn").Process(
+        target=_negate, args=(shared,)
+    )
+    process.start()
+    process.join()
+    assert shared.array.tolist() == [[0, -1, -2], [-3, -4, -5]]
+
+
+def test_memory_outlives_its_owner():
+    shared = SharedArray((2, 2))
+    array = shared.array
+    del shared
+    array += 1
+    assert array.sum() == 4
+
+
+def test_no_room_is_an_error_and_no_crash():
+    with pytest.raises(AqaError, match="set TMPDIR"):
+        SharedArray((1 << 50,))
