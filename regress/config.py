@@ -61,6 +61,30 @@ SVR_PRESETS = {
 
 
 @dataclass(frozen=True)
+class FitConfig:
+    """One fit: a model of all actions together, or one of each."""
+
+    mode: str = "all-action"
+    head: str = "lstm"
+    #: None: every action with labelled training videos, trampoline left aside.
+    actions: tuple[str, ...] | None = None
+    #: Iterations of `schedule`, whose steps are scaled alike. None: as it stands.
+    iterations: int | None = None
+    seed: int = 0
+    #: What an LSTM's steps are labelled with: "final" or "incremental".
+    labels: str = "final"
+    #: Further LSTMs, trained without a part of the training list each, to learn how
+    #: far scores are off; 0: none, and scores come without an interval.
+    calibration_folds: int = 3
+    schedule: Schedule = Schedule()
+    lstm: LstmConfig = LstmConfig()
+    svr: SvrConfig = SvrConfig()
+    device: str = "auto"
+    #: Training processes on CPU; None: one per processor.
+    workers: int | None = None
+
+
+@dataclass(frozen=True)
 class FineTuneSetting:
     """Fine-tuning on `n_train` samples (paper, section 5.3)."""
 

@@ -1,0 +1,235 @@
+"""A fitted model on disk: arrays and a JSON header, nothing that could be code.
+
+Conventions: one .safetensors file; its metadata has the one entry `aqa-model`, a JSON
+object with `version`, `head` ("lstm" or "svr"), `actions`, `deviations` (judges'
+units of one scaled label), `provenance` of the features, `settings` of the training,
+`results` on the test list, `calibration` and `frames` by action, and for an SVR
+`svr`, its choice.
+An LSTM's arrays are those of `lstm.Arrays` in float32; an SVR's are `mean` and
+`deviation` (D,), `coefficients` (S,), `intercept` () in float64 and `vectors` (S, D)
+in float32. The same model gives the same bytes.
+"""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from aqa.cache.errors import AqaError
+from aqa.cache.provenance import Provenance
+from aqa.cache.replacement import replacing
+from aqa.regress.calibration import Calibration
+from aqa.regress.lstm import LstmHead
+from aqa.regress.model import Model
+from aqa.regress.svr import SvrHead
+from aqa.regress.svr_choice import KERNELS, Choice, Scaling
+
+ENTRY = "aqa-model"
+VERSION = 1
+#: Bytes of header that are read; ours have a few thousand.
+MOST_HEADER = 1 << 20
+
+Tensors = dict[str, NDArray[Any]]
+Header = dict[str, Any]
+Kind = TypeVar("Kind")
+
+
+def save_model(path: Path, model: Model) -> None:
+    """Write a model; what was at `path` is replaced whole or not at all."""
+    header: Header = {
+        "version": VERSION,
+        "head": model.kind,
+        "actions": list(model.actions),
+        "deviations": dict(model.deviations),
+        "provenance": dict(model.provenance.record),
+        "settings": dict(model.settings),
+        "results": dict(model.results),
+        "calibration": {name: asdict(c) for name, c in model.calibration.items()},
+        "frames": {name: list(ends) for name, ends in model.frames.items()},
+    }
+    if isinstance(model.head, LstmHead):
+        tensors: Tensors = dict(model.head.parameters)
+    else:
+        header["svr"], tensors = _svr_parts(model.head)
+    text = json.dumps(header, sort_keys=True, allow_nan=False)
+    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write(save(tensors, {ENTRY: text}))
+
+
+def load_model(path: Path) -> Model:
+    """Read a model; `AqaError` says what is wrong with a file that is none."""
+    try:
+        header, tensors = _read(path)
+        calibration = _get(header, "calibration", dict)
+        return Model(
+            head=_head(header, tensors),
+            actions=tuple(_get(header, "actions", list)),
+            deviations=_get(header, "deviations", dict),
+            provenance=Provenance(_get(header, "provenance", dict)),
+            settings=_get(header, "settings", dict),
+            results=_get(header, "results", dict),
+            calibration={
+                name: Calibration(**{**fields, "typical": tuple(fields["typical"])})
+                for name, fields in calibration.items()
+            },
+            frames={
+                name: (int(shortest), int(longest))
+                for name, (shortest, longest) in _get(header, "frames", dict).items()
+            },
+        )
+    except OSError as error:
+        raise AqaError(f"{path}: {error.strerror or error}") from error
+    except (
+        SafetensorError,
+        LookupError,
+        TypeError,
+        ValueError,
+        OverflowError,
+    ) as error:
+        raise AqaError(f"{path}: not a model of this aqa: {error}") from error
+
+
+def _read(path: Path) -> tuple[Header, Tensors]:
+    """The header and the arrays, neither looked into yet."""
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    if length > MOST_HEADER:
+        raise AqaError(f"a header of {length} bytes; at most {MOST_HEADER} are read")
+    with safe_open(path, "np") as arrays:
+        text = (arrays.metadata() or {}).get(ENTRY)
+        if text is None:
+            raise AqaError(f"no {ENTRY} in its metadata; `aqa fit` writes models")
+        try:
+            header = json.loads(text, parse_constant=_refuse)
+        except (ValueError, RecursionError) as error:
+            raise AqaError(f"its header is no JSON ({error})") from error
+        if not isinstance(header, dict):
+            raise AqaError("its header is no JSON object")
+        if header.get("version") != VERSION:
+            raise AqaError(
+                f"version {header.get('version')!r}; version {VERSION} is read"
+            )
+        return header, {name: arrays.get_tensor(name) for name in arrays.keys()}
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not a JSON number")
+
+
+def _get(record: Header, name: str, kind: type[Kind]) -> Kind:
+    value = record.get(name)
+    if not isinstance(value, kind):
+        raise AqaError(f"{name}: expected {kind.__name__}, found {str(value)[:60]!r}")
+    return value
+
+
+def _number(record: Header, name: str) -> float:
+    value = record.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AqaError(f"{name}: expected a number, found {str(value)[:60]!r}")
+    if not math.isfinite(value):
+        raise AqaError(f"{name}: expected a finite number, found {value}")
+    return float(value)
+
+
+def _head(header: Header, tensors: Tensors) -> LstmHead | SvrHead:
+    kind = _get(header, "head", str)
+    if kind == "lstm":
+        return _lstm_head(tensors)
+    if kind == "svr":
+        return _svr_head(_get(header, "svr", dict), tensors)
+    raise AqaError(f"head {kind[:60]!r}; lstm and svr are known")
+
+
+def _lstm_head(tensors: Tensors) -> LstmHead:
+    width = _axis(tensors, "w_x", 0)
+    hidden = _axis(tensors, "v", 0)
+    shapes = {
+        "w_x": (width, 4 * hidden),
+        "w_h": (hidden, 4 * hidden),
+        "b": (4 * hidden,),
+        "v": (hidden,),
+        "c": (),
+    }
+    _check(tensors, {name: (shape, "float32") for name, shape in shapes.items()})
+    return LstmHead(tensors)
+
+
+def _svr_parts(head: SvrHead) -> tuple[Header, Tensors]:
+    choice = asdict(head.choice)
+    if math.isnan(head.choice.epsilon):
+        choice["epsilon"] = None
+    record = {"choice": choice, "gamma": head.gamma, "worth": head.worth}
+    return record, {
+        "mean": head.scaling.mean,
+        "deviation": head.scaling.deviation,
+        "vectors": head.vectors,
+        "coefficients": head.coefficients,
+        "intercept": np.array(head.intercept),
+    }
+
+
+def _svr_head(record: Header, tensors: Tensors) -> SvrHead:
+    width = _axis(tensors, "vectors", 1)
+    count = _axis(tensors, "vectors", 0)
+    _check(
+        tensors,
+        {
+            "mean": ((width,), "float64"),
+            "deviation": ((width,), "float64"),
+            "vectors": ((count, width), "float32"),
+            "coefficients": ((count,), "float64"),
+            "intercept": ((), "float64"),
+        },
+    )
+    choice = _get(record, "choice", dict)
+    kernel = _get(choice, "kernel", str)
+    if kernel not in KERNELS:
+        raise AqaError(f"kernel {kernel[:60]!r}; {' and '.join(KERNELS)} are known")
+    if not (tensors["deviation"] > 0).all():
+        raise AqaError("deviation: a column's deviation is above 0")
+    nu, epsilon = choice.get("nu"), choice.get("epsilon")
+    return SvrHead(
+        choice=Choice(
+            kernel=kernel,
+            cost=_number(choice, "cost"),
+            epsilon=math.nan if epsilon is None else _number(choice, "epsilon"),
+            nu=None if nu is None else _number(choice, "nu"),
+        ),
+        gamma=_number(record, "gamma"),
+        scaling=Scaling(tensors["mean"], tensors["deviation"]),
+        vectors=tensors["vectors"],
+        coefficients=tensors["coefficients"],
+        intercept=float(tensors["intercept"]),
+        worth=_number(record, "worth"),
+        held_out=np.empty(0),
+    )
+
+
+def _axis(tensors: Tensors, name: str, axis: int) -> int:
+    """The length of an axis that other shapes follow from."""
+    if name not in tensors or tensors[name].ndim <= axis or 0 in tensors[name].shape:
+        raise AqaError(f"{name}: no such array, or an empty one")
+    return int(tensors[name].shape[axis])
+
+
+def _check(tensors: Tensors, asked: dict[str, tuple[tuple[int, ...], str]]) -> None:
+    if tensors.keys() != asked.keys():
+        raise AqaError(
+            f"expected the arrays {', '.join(sorted(asked))}; "
+            f"found {', '.join(sorted(tensors))[:200]}"
+        )
+    for name, (shape, kind) in asked.items():
+        array = tensors[name]
+        if array.shape != shape or array.dtype != kind:
+            raise AqaError(
+                f"{name}: expected {kind} {shape}, found {array.dtype} {array.shape}"
+            )
+        if not np.isfinite(array).all():
+            raise AqaError(f"{name}: holds values that are not finite")

@@ -1,0 +1,97 @@
+"""One video's score in judges' units, with an interval, and its course over the clips.
+
+Conventions: features of a video are float32 (copies, clips, D); the score is that of
+copy 0, as in testing. Courses exist for LSTM heads: the score as it stands after each
+clip (clips,), and the change that each clip brings, the first counted from nothing.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqa.cache.errors import AqaError
+from aqa.regress import lstm
+from aqa.regress.lstm import LstmHead
+from aqa.regress.model import Model
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a model says of one video.
+
+    `interval` is None in a model without calibration. `course`, `changes` and `lost`
+    are empty for heads without a course; `lost` is each clip's change less that of
+    the typical training video, so that the lowest marks where quality was lost.
+    """
+
+    action: str
+    score: float
+    interval: tuple[float, float] | None
+    course: tuple[float, ...] = ()
+    changes: tuple[float, ...] = ()
+    lost: tuple[float, ...] = ()
+
+    @property
+    def worst_clip(self) -> int | None:
+        """The clip, counted from 0, that lost most; None without a course."""
+        compared = self.lost or self.changes
+        return int(np.argmin(compared)) if compared else None
+
+
+def score(model: Model, x: NDArray[np.float32], action: str | None = None) -> Score:
+    """Score the features of one video as an action that the model knows.
+
+    `action` may be left out where the model knows one only; `AqaError` otherwise, for
+    an action it does not know, and for features of another shape.
+    """
+    name = _action(model, action)
+    if x.ndim != 3:
+        raise AqaError(
+            f"expected features (copies, clips, D) of one video; found {x.shape}"
+        )
+    unit = model.deviations[name]
+    known = model.calibration.get(name)
+    if isinstance(model.head, LstmHead):
+        course = unit * lstm.course(model.head.parameters, x[:1])[0].astype(float)
+        changes = np.diff(course, prepend=0.0)
+        final = float(course[-1])
+        lost = np.empty(0)
+        if known and len(known.typical) == len(course):
+            lost = changes - np.diff(known.typical, prepend=0.0)
+    else:
+        final = unit * float(model.head.predict(x[:1])[0])
+        course = changes = lost = np.empty(0)
+    return Score(
+        action=name,
+        score=final,
+        interval=(final + known.low, final + known.high) if known else None,
+        course=tuple(course.tolist()),
+        changes=tuple(changes.tolist()),
+        lost=tuple(lost.tolist()),
+    )
+
+
+def length_warning(model: Model, action: str, frames: int) -> str:
+    """Say so where a video is far from all lengths the model learnt; "" where not.
+
+    Far is less than half the shortest or more than twice the longest, in frames.
+    """
+    if action not in model.frames:
+        return ""
+    shortest, longest = model.frames[action]
+    if shortest / 2 <= frames <= 2 * longest:
+        return ""
+    return (
+        f"{frames} frames: the model learnt {action} from videos of {shortest} to "
+        f"{longest}; cut the video to the action, or take the score with care"
+    )
+
+
+def _action(model: Model, action: str | None) -> str:
+    known = ", ".join(model.actions)
+    if action is None and len(model.actions) > 1:
+        raise AqaError(f"which action? The model knows {known}; name one")
+    if action is not None and action not in model.actions:
+        raise AqaError(f"{action}: the model knows {known}")
+    return action or model.actions[0]
