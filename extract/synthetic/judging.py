@@ -15,11 +15,11 @@ from aqa.extract.synthetic.performance import Element, Performance
 
 #: Points of ten lost to a fault of amount 1.
 DEDUCTIONS = {
-    "bent_knees": 2.6,
-    "loose": 1.2,
-    "tilt": 1.5,
-    "splash": 3.0,
-    "landing": 3.4,
+    "bent_knees": 2.4,
+    "loose": 1.0,
+    "tilt": 1.2,
+    "splash": 2.6,
+    "landing": 3.2,
 }
 #: A judge's own error, and the one that a panel shares, in points of ten.
 JUDGE_ERROR, PANEL_ERROR = 0.5, 0.4
@@ -52,7 +52,7 @@ def _element(action: str, element: Element) -> float:
         return 1.0 + 1.5 * turns + 1.2 * twists
     if action == "trampoline":
         return 0.1 + 0.45 * turns + 0.25 * twists + 0.5 * position
-    return 1.3 + 0.55 * turns + 0.35 * twists + position + 0.1 * element.backward
+    return 1.4 + 0.55 * turns + 0.35 * twists + position + 0.1 * element.backward
 
 
 def execution(performance: Performance, athlete: int = 0) -> float:

@@ -18,7 +18,7 @@ K = TypeVar("K")
 
 #: Share of the skill in a fault's variance; the faults of one performance then
 #: correlate with this value.
-SHARED = 0.45
+SHARED = 0.6
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,12 @@ class Repertoire:
     contact: int = 0
     elements: int = 1
     athletes: int = 1
-    #: Share of performances that end early, and of easy compulsory ones.
+    #: Shares of performances that end early, of easy compulsory ones, and of
+    #: elements turned backwards.
     interrupted: float = 0.0
     compulsory: float = 0.0
+    backward: float = 0.0
+    #: Whether the height of the jump varies.
     amplitude: bool = False
 
 
@@ -51,7 +54,7 @@ REPERTOIRES = {
     "diving": Repertoire(
         {1.5: 1, 2.5: 4, 3.5: 4, 4.5: 1.5}, {0: 7, 1: 1, 2: 1},
         {"tuck": 4, "pike": 5, "layout": 0}, _DIVE,
-        (24, 6), (45, 2), (28, 2)),
+        (24, 6), (45, 2), (28, 2), backward=0.4),
     "gym_vault": Repertoire(
         {0.5: 4, 1.5: 4}, {0: 2, 0.5: 1, 1: 3, 1.5: 1, 2: 2},
         {"tuck": 3, "pike": 2, "layout": 4},
@@ -66,16 +69,17 @@ REPERTOIRES = {
     "sync_diving_3m": Repertoire(
         {1.5: 2, 2.5: 4, 3.5: 3}, {0: 8, 1: 1, 2: 1},
         {"tuck": 4, "pike": 6, "layout": 0}, _DIVE,
-        (86, 8), (40, 2), (30, 2), athletes=2, compulsory=0.3),
+        (86, 8), (40, 2), (30, 2), athletes=2, compulsory=0.3, backward=0.4),
     "sync_diving_10m": Repertoire(
         {1.5: 1, 2.5: 4, 3.5: 4, 4.5: 1}, {0: 8, 1: 1, 2: 1},
         {"tuck": 4, "pike": 6, "layout": 0}, _DIVE,
-        (31, 5), (45, 2), (29, 2), athletes=2, compulsory=0.3),
+        (31, 5), (45, 2), (29, 2), athletes=2, compulsory=0.3, backward=0.4),
     "trampoline": Repertoire(
         {1: 3, 2: 6, 3: 1}, {0: 2, 0.5: 4, 1: 2, 1.5: 3},
         {"tuck": 4, "pike": 4, "layout": 2},
         {"bent_knees": 0.3, "loose": 0.35, "tilt": 0.3, "landing": 0.3},
-        (34, 6), (53, 4), (46, 5), contact=6, elements=10, interrupted=0.12),
+        (34, 6), (53, 4), (46, 5), contact=6, elements=10, interrupted=0.12,
+        backward=0.5),
 }
 # fmt: on
 
@@ -93,7 +97,7 @@ def draw_performance(action: str, rng: np.random.Generator) -> Performance:
     if rng.random() < repertoire.interrupted:
         count = int(rng.integers(1, count))
         skill -= 1.0
-    elements = tuple(_draw_element(repertoire, rng) for _ in range(count))
+    elements = tuple(_choose_element(repertoire, skill, rng) for _ in range(count))
     if rng.random() < repertoire.compulsory:
         elements = (Element(1.5, 0.0, "pike", elements[0].backward),)
     bare = Performance(action, elements, phases, athletes=repertoire.athletes)
@@ -126,13 +130,26 @@ def _pick(weights: Mapping[K, float], rng: np.random.Generator) -> K:
     return keys[int(rng.choice(len(keys), p=share / share.sum()))]
 
 
+def _choose_element(
+    repertoire: Repertoire, skill: float, rng: np.random.Generator
+) -> Element:
+    """The more turned of two elements, for the skilled; the other for the rest."""
+    two = sorted(
+        (_draw_element(repertoire, rng) for _ in range(2)),
+        key=lambda element: element.somersaults + 0.6 * element.twists,
+    )
+    return two[rng.random() < NormalDist().cdf(0.8 * skill)]
+
+
 def _draw_element(repertoire: Repertoire, rng: np.random.Generator) -> Element:
     somersaults = _pick(repertoire.somersaults, rng)
     twists = _pick(repertoire.twists, rng)
     position = _pick(repertoire.positions, rng)
     if position == "layout" and somersaults > 2:
         position = "pike"
-    return Element(somersaults, twists, position, bool(rng.random() < 0.4))
+    return Element(
+        somersaults, twists, position, bool(rng.random() < repertoire.backward)
+    )
 
 
 def _amount(mean: float, skill: float, rng: np.random.Generator) -> float:
@@ -156,8 +173,10 @@ def _draw_faults(
     for kind, mean in means.items():
         amount = _amount(mean, skill, rng)
         if kind == "bent_knees":
+            # A tuck's knees are bent anyway: there it shows before the landing only.
             first = start + int(rng.integers(2, flight - 15))
-            span = (first, first + 16)
+            tucked = bare.elements[index].position == "tuck"
+            span = (end - 16, end) if tucked else (first, first + 16)
         elif kind == "loose":
             span = (start + flight // 6, end - flight // 4)
         elif kind == "tilt":
