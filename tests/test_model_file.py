@@ -1,0 +1,222 @@
+"""Models on disk: the same bytes, the same predictions, and nothing hostile read."""
+
+import json
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import load_file, save, save_file
+
+from aqa.cache.errors import AqaError, ProvenanceMismatch
+from aqa.cache.provenance import Provenance
+from aqa.regress.calibration import Calibration
+from aqa.regress.config import SVR_PRESETS, LstmConfig, SvrConfig
+from aqa.regress.lstm import LstmHead, initial_parameters
+from aqa.regress.model import Model
+from aqa.regress.model_file import ENTRY, load_model, save_model
+from aqa.regress.svr import fit_svr
+
+CHEAP = SvrConfig(costs=(1.0,), epsilons=(0.1,), folds=2)
+
+
+@pytest.fixture
+def model():
+    return Model(
+        head=LstmHead(
+            initial_parameters(5, LstmConfig(hidden=3), np.random.default_rng(0))
+        ),
+        actions=("diving", "luge"),
+        deviations={"diving": 13.5, "luge": 0.25},
+        provenance=Provenance({"features": "c3d", "weights": {"sha256": "12" * 32}}),
+        settings={"seed": 3},
+        results={"diving": {"spearman": None, "n_test": 7}},
+        calibration={"diving": Calibration(-2.0, 3.5, 0.9, 12, 3, (1.5, 2.0))},
+        frames={"diving": (80, 120)},
+    )
+
+
+@pytest.fixture
+def written(model, tmp_path):
+    path = tmp_path / "model.safetensors"
+    save_model(path, model)
+    return path
+
+
+def test_model_comes_back(model, written):
+    again = load_model(written)
+    x = np.random.default_rng(1).random((4, 6, 5), np.float32)
+    assert np.array_equal(again.head.predict(x), model.head.predict(x))
+    for name in ("actions", "deviations", "provenance", "settings", "results"):
+        assert getattr(again, name) == getattr(model, name)
+    assert again.calibration == model.calibration
+    assert again.frames == model.frames
+    assert again.kind == "lstm"
+
+
+def test_same_model_same_bytes(model, written, tmp_path):
+    shuffled = replace(
+        model,
+        head=LstmHead(dict(reversed(model.head.parameters.items()))),
+        deviations=dict(reversed(model.deviations.items())),
+    )
+    save_model(tmp_path / "again.safetensors", shuffled)
+    assert (tmp_path / "again.safetensors").read_bytes() == written.read_bytes()
+
+
+@pytest.mark.parametrize("kernel", ["linear", "rbf"])
+def test_svr_comes_back(make_features, tmp_path, kernel):
+    features = make_features()
+    config = replace(CHEAP, kernels=(kernel,))
+    head = fit_svr(features, features.score / 8, range(12), config)
+    path = tmp_path / "svr.safetensors"
+    made = Model(head, ("diving",), {"diving": 8.0}, features.provenance)
+    save_model(path, made)
+    again = load_model(path)
+    x = features.x[12:, 0]
+    assert np.array_equal(again.head.predict(x), head.predict(x))
+    assert again.kind == "svr" and again.head.choice == head.choice
+    assert again.head.worth == head.worth
+
+
+def test_nu_svr_comes_back(make_features, tmp_path):
+    features = make_features(copies=1, clips=1)
+    head = fit_svr(features, features.score / 8, range(12), SVR_PRESETS["pose-dct"])
+    path = tmp_path / "nu.safetensors"
+    save_model(path, Model(head, ("diving",), {"diving": 8.0}, features.provenance))
+    choice = load_model(path).head.choice
+    assert choice.nu == 0.5 and math.isnan(choice.epsilon)
+
+
+def test_other_features_are_refused_with_exit_code_4(model):
+    model.require(Provenance({"weights": {"sha256": "12" * 32}, "features": "c3d"}))
+    with pytest.raises(ProvenanceMismatch, match="weights.sha256: found 12") as raised:
+        model.require(Provenance({"features": "c3d", "weights": {"sha256": "34" * 32}}))
+    assert raised.value.exit_code == 4
+
+
+def header_of(path):
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[:8], "little")
+    return json.loads(json.loads(raw[8 : 8 + length])["__metadata__"][ENTRY])
+
+
+def test_file_is_safetensors_with_one_json_entry(model, written):
+    arrays = load_file(written)
+    assert np.array_equal(arrays["w_x"], model.head.parameters["w_x"])
+    header = header_of(written)
+    assert header["provenance"] == model.provenance.record
+    assert header["deviations"] == {"diving": 13.5, "luge": 0.25}
+
+
+def change(**fields):
+    return lambda header, arrays: header.update(fields)
+
+
+def put(**changed):
+    return lambda header, arrays: arrays.update(changed)
+
+
+@pytest.mark.parametrize(
+    ("hostile", "message"),
+    [
+        (change(version=2), "version 2; version 1 is read"),
+        (change(head="mlp"), "head 'mlp'; lstm and svr are known"),
+        (change(head=["lstm"]), "head: expected str"),
+        (change(head="svr"), "svr: expected dict"),
+        (change(actions=[]), "at least one action"),
+        (change(actions=["diving", "../x"]), "cannot be part of a file's name"),
+        (change(actions=["diving", "\x1b[2J"]), "control character"),
+        (change(actions=[1, 2]), "not a model"),
+        (change(deviations={"diving": 1.0}), "one deviation for each"),
+        (change(deviations={"diving": 0.0, "luge": 1.0}), "above 0, not 0.0"),
+        (change(deviations={"diving": 1e999, "luge": 1.0}), "not a JSON number"),
+        (change(deviations={"diving": 10**400, "luge": 1.0}), "not a model"),
+        (change(deviations={"diving": "1", "luge": 1.0}), "not a model"),
+        (change(provenance=[]), "provenance: expected dict"),
+        (change(settings=None), "settings: expected dict"),
+        (change(calibration={"ski": {}}), "not a model"),
+        (change(calibration={"diving": {"typical": [], "low": 1}}), "not a model"),
+        (change(frames={"diving": [3]}), "not a model"),
+        (change(frames={"diving": [9, 3]}), "no video has 9 to 3 frames"),
+        (put(extra=np.zeros(3, np.float32)), "expected the arrays b, c"),
+        (put(w_x=np.zeros((5, 12))), "w_x: expected float32"),
+        (put(w_x=np.zeros((0, 12), np.float32)), "w_x: no such array, or an empty"),
+        (put(w_h=np.zeros((4, 12), np.float32)), r"w_h: expected float32 \(3, 12\)"),
+        (put(c=np.array(np.nan, np.float32)), "c: holds values that are not finite"),
+    ],
+)
+def test_hostile_models_are_refused(written, hostile, message):
+    header, arrays = header_of(written), load_file(written)
+    hostile(header, arrays)
+    save_file(arrays, written, {ENTRY: json.dumps(header)})
+    with pytest.raises(AqaError, match=message) as raised:
+        load_model(written)
+    assert str(raised.value).startswith(f"{written}: not a model of this aqa")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a model"),
+        (b"\xff" * 100, "at most 1048576 are read"),
+        (save({}), "`aqa fit` writes models"),
+        (save({}, {ENTRY: "[" * 100_000}), "no JSON"),
+        (save({}, {ENTRY: "[]"}), "no JSON object"),
+        (save({}, {ENTRY: "{"}), "no JSON"),
+    ],
+)
+def test_other_files_are_refused(tmp_path, content, message):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(content)
+    with pytest.raises(AqaError, match=message):
+        load_model(path)
+
+
+def test_missing_file_is_one_line(tmp_path):
+    with pytest.raises(AqaError, match="none.safetensors: No such file"):
+        load_model(tmp_path / "none.safetensors")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_flipped_bytes_are_refused_or_harmless(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "flips"
+    path = folder / "model.safetensors"
+    if not path.exists():
+        start = initial_parameters(2, LstmConfig(hidden=1), np.random.default_rng(0))
+        made = Model(
+            LstmHead(start), ("diving",), {"diving": 2.0}, Provenance({"a": 1})
+        )
+        save_model(path, made)
+    content = bytearray(path.read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        place = data.draw(st.integers(0, len(content) - 1))
+        content[place] = data.draw(st.integers(0, 255))
+    flipped = folder / "flipped.safetensors"
+    flipped.write_bytes(content)
+    try:
+        model = load_model(flipped)
+    except AqaError:
+        return
+    width = len(next(iter(model.head.parameters["w_x"].T)))
+    assert model.head.predict(np.ones((1, 1, width), np.float32)).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"low": 2.0, "high": 1.0},
+        {"low": math.nan},
+        {"level": 1.0},
+        {"videos": 0},
+        {"folds": 1},
+        {"typical": (math.inf,)},
+    ],
+)
+def test_calibration_that_no_residuals_gave(fields):
+    sound = Calibration(-1.0, 1.0, 0.9, 5, 3)
+    with pytest.raises(AqaError, match="calibration"):
+        replace(sound, **fields)
