@@ -24,7 +24,7 @@ from aqa.extract.synthetic.judging import difficulty, execution, judge, synchron
 from aqa.extract.synthetic.look import draw_look
 from aqa.extract.synthetic.performance import FAULTS, Element, Fault
 from aqa.extract.synthetic.planting import bend_in
-from aqa.extract.synthetic.release import draw_judged
+from aqa.extract.synthetic.release import draw_judged, split_of
 from aqa.extract.synthetic.repertoire import draw_performance
 
 ALL_ACTIONS = [action.name for action in ACTIONS]
@@ -66,18 +66,20 @@ def plain(action, seed=0, **fields):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
-    return synthesise(folder, 0.01, seed=3, workers=1, actions=["gym_vault"])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("aqa.extract.synthetic.release.FEWEST", 2)
+        return synthesise(folder, 0.01, seed=3, workers=1, actions=["gym_vault"])
 
 
 def test_lists_read_back_as_the_released_ones(small):
     rows = {}
-    for split in ("train", "test"):
+    for split, size in (("train", 2), ("test", 2)):
         table = loadmat(small / "Split_4" / f"split_4_{split}_list.mat")
         rows[split] = table[f"consolidated_{split}_list"]
         assert rows[split].dtype == np.float64
-        assert rows[split].shape == (6, 3)
+        assert rows[split].shape == (size, 3)
     everything = np.concatenate(list(rows.values()))
-    assert sorted(everything[:, 1]) == list(range(1, 13))
+    assert sorted(everything[:, 1]) == [1, 2, 3, 4]
     assert set(everything[:, 0]) == {2}
     low, high = BY_NAME["gym_vault"].score_range
     assert np.all((100 * low <= everything[:, 2]) & (everything[:, 2] <= 100 * high))
@@ -87,7 +89,7 @@ def test_lists_read_back_as_the_released_ones(small):
 def test_truth_and_poses_lie_beside_the_videos(small):
     truth = json.loads((small / "truth.json").read_text())
     assert truth["seed"] == 3
-    assert len(truth["videos"]) == 12
+    assert len(truth["videos"]) == 4
     for key, planted in truth["videos"].items():
         frames = json.loads((small / "poses" / f"{key}.json").read_text())
         assert frames_of(small / "Actions" / f"{key}.avi") == planted["frames"]
@@ -98,7 +100,8 @@ def test_truth_and_poses_lie_beside_the_videos(small):
         assert set(planted["performance"]["faults"][0]) >= {"kind", "start", "amount"}
 
 
-def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path):
+def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("aqa.extract.synthetic.release.FEWEST", 2)
     steps = []
     again = synthesise(
         tmp_path,
@@ -109,7 +112,7 @@ def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path):
         progress=lambda *step: steps.append(step),
     )
     assert digests(again) == digests(small)
-    assert [done for done, _, _ in steps] == list(range(1, 13))
+    assert [done for done, _, _ in steps] == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("action", ALL_ACTIONS)
@@ -121,14 +124,28 @@ def test_another_seed_another_performance(action):
 def test_refuses_what_it_cannot_make(small, tmp_path):
     with pytest.raises(AqaError, match="no such action: curling"):
         synthesise(tmp_path, actions=["curling"])
-    with pytest.raises(AqaError, match="above 0"):
+    with pytest.raises(AqaError, match="above 0, found 0"):
         synthesise(tmp_path, scale=0)
     with pytest.raises(AqaError, match="already"):
         synthesise(small.parent)
-    with pytest.raises(AqaError, match="at least 5"):
-        synthesise_classes(tmp_path, 4)
+    with pytest.raises(AqaError, match="at least 3"):
+        synthesise_classes(tmp_path, 2)
     with pytest.raises(AqaError, match="no fault in 'ski_big_air'"):
         plant(tmp_path, "ski_big_air")
+
+
+def test_counts_are_those_of_the_released_lists_times_the_scale():
+    for action in ACTIONS[:6]:
+        whole = split_of(action, 1.0, seed=0)
+        assert (whole.count("train"), whole.count("test")) == (
+            action.train,
+            action.test,
+        )
+        half = split_of(action, 0.5, seed=0)
+        assert half.count("train") == round(0.5 * action.train)
+        least = split_of(action, 0.001, seed=0)
+        assert (least.count("train"), least.count("test")) == (6, 6)
+    assert len(split_of(BY_NAME["trampoline"], 1.0, seed=0)) == 83
 
 
 # ------------------------------------------------------------------- Table 1, the rules
@@ -366,17 +383,17 @@ def test_planted_knees_are_bent_in_the_clip_and_straight_around_it():
 def test_classes_come_in_ucf101s_layout(tmp_path, monkeypatch):
     chosen = {name: CLASSES[name] for name in ("EntryBigSplash", "PairApart")}
     monkeypatch.setattr("aqa.extract.synthetic.classes.CLASSES", chosen)
-    root = synthesise_classes(tmp_path / "classes", 5, seed=2, workers=1)
+    root = synthesise_classes(tmp_path / "classes", 3, seed=2, workers=1)
     lines = {path.name: path.read_text().splitlines() for path in root.glob("*.txt")}
     assert lines["classInd.txt"] == ["1 EntryBigSplash", "2 PairApart"]
     assert lines["testlist01.txt"] == [
-        f"{name}/v_{name}_g01_c0{clip}.avi" for name in chosen for clip in (1, 2, 3, 4)
+        f"{name}/v_{name}_g01_c0{clip}.avi" for name in chosen for clip in (1, 2)
     ]
     assert lines["trainlist01.txt"] == [
         f"{name}/v_{name}_g02_c01.avi {label}" for label, name in enumerate(chosen, 1)
     ]
     videos = sorted(root.glob("*/*.avi"))
-    assert len(videos) == 10
+    assert len(videos) == 6
     assert all(16 <= frames_of(video) <= 24 for video in videos)
-    again = synthesise_classes(tmp_path / "again", 5, seed=2, workers=1)
+    again = synthesise_classes(tmp_path / "again", 3, seed=2, workers=1)
     assert digests(again) == digests(root)

@@ -35,21 +35,23 @@ TRAMPOLINE_TRAIN = 0.75
 
 @dataclass(frozen=True)
 class Task:
-    """One video to make: where, of what, from which seed."""
+    """One video to make: where, of what, for which list, from which seed."""
 
     folder: Path
     action: str
     number: int
+    split: str
     seed: int
+
+    @property
+    def identity(self) -> int:
+        """The action's id in the lists."""
+        return ACTIONS.index(BY_NAME[self.action]) + 1
 
     @property
     def label(self) -> str:
         """The sample's key."""
         return f"{self.action}/{self.number:03d}"
-
-    def path(self, kind: str, suffix: str) -> Path:
-        """Where a file of this video goes."""
-        return self.folder / kind / self.action / f"{self.number:03d}{suffix}"
 
 
 def synthesise(
@@ -67,54 +69,50 @@ def synthesise(
     seed and scale give the same bytes, however many workers. Raises AqaError on an
     unknown action, a scale that is not positive, or a folder already in use.
     """
-    names = [action.name for action in ACTIONS]
-    wanted = names if actions is None else list(actions)
-    if unknown := sorted(set(wanted) - set(names)):
-        raise AqaError(f"no such action: {', '.join(unknown)}; there are {names}")
+    wanted = list(BY_NAME) if actions is None else list(actions)
+    unknown = sorted(set(wanted) - set(BY_NAME))
+    if unknown or not wanted:
+        raise AqaError(
+            f"no such action: {', '.join(unknown) or 'none named'}; expected some of "
+            f"{', '.join(BY_NAME)}"
+        )
     if not scale > 0:
-        raise AqaError(f"scale must be above 0, found {scale}")
+        raise AqaError(f"scale: expected a number above 0, found {scale}")
     root = Path(folder) / "AQA-7"
     if (root / "Actions").exists():
         raise AqaError(f"{root} holds a data set already: remove it or name another")
-
-    chosen = [action for action in ACTIONS if action.name in wanted]
-    splits = {action.name: _split(action, scale, seed) for action in chosen}
-    tasks = [
-        Task(root, action.name, number, seed)
-        for action in chosen
-        for number in range(1, len(splits[action.name]) + 1)
-    ]
-    for action in chosen:
+    tasks = []
+    for action in (action for action in ACTIONS if action.name in wanted):
         for kind in ("Actions", "poses"):
             (root / kind / action.name).mkdir(parents=True)
+        for number, split in enumerate(split_of(action, scale, seed), start=1):
+            tasks.append(Task(root, action.name, number, split, seed))
     truths = work_through(make_video, tasks, workers, progress)
-
-    rows = [
-        (ACTIONS.index(BY_NAME[task.action]) + 1, task.number, truth["score"])
-        for task, truth in zip(tasks, truths, strict=True)
-    ]
-    for task, truth in zip(tasks, truths, strict=True):
-        truth["split"] = splits[task.action][task.number - 1]
-    order = np.random.default_rng([seed, 77]).permutation(len(tasks))
-    for split in ("train", "test"):
-        listed = [rows[i] for i in order if truths[i]["split"] == split]
-        _write_list(root / "Split_4", split, listed)
-    write_truth(
-        root / "truth.json",
-        {t.label: truth for t, truth in zip(tasks, truths, strict=True)},
-        seed=seed,
-        scale=scale,
-    )
+    _write_lists(root / "Split_4", tasks, [truth["score"] for truth in truths])
+    named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
+    write_truth(root / "truth.json", named, seed=seed, scale=scale)
     return root
+
+
+def split_of(action: Action, scale: float, seed: int) -> list[str]:
+    """Which list each of an action's videos is in, by number."""
+    train, test = action.train, action.test
+    if not train:
+        train = round(TRAMPOLINE_TRAIN * action.samples)
+        test = action.samples - train
+    sizes = [max(FEWEST, round(scale * size)) for size in (train, test)]
+    rng = np.random.default_rng([seed, ACTIONS.index(action) + 1])
+    shuffled: list[str] = rng.permutation(np.repeat(["train", "test"], sizes)).tolist()
+    return shuffled
 
 
 def make_video(task: Task) -> dict[str, Any]:
     """Render, encode and describe one video: what `truth.json` says of it."""
-    identity = ACTIONS.index(BY_NAME[task.action]) + 1
-    rng = np.random.default_rng([task.seed, identity, task.number])
+    rng = np.random.default_rng([task.seed, task.identity, task.number])
     performance, verdict = draw_judged(task.action, rng)
-    video, poses = task.path("Actions", ".avi"), task.path("poses", ".json")
-    return record(video, poses, performance, verdict, rng)
+    video = task.folder / "Actions" / f"{task.label}.avi"
+    poses = task.folder / "poses" / f"{task.label}.json"
+    return {**record(video, poses, performance, verdict, rng), "split": task.split}
 
 
 def draw_judged(action: str, rng: np.random.Generator) -> tuple[Performance, Verdict]:
@@ -155,27 +153,17 @@ def write_truth(path: Path, videos: dict[str, dict[str, Any]], **settings: Any) 
     path.write_text(text + "\n", encoding="utf-8")
 
 
-def _split(action: Action, scale: float, seed: int) -> list[str]:
-    """Which list each of an action's videos is in, by number."""
-    train, test = action.train, action.test
-    if not train:
-        train = round(TRAMPOLINE_TRAIN * action.samples)
-        test = action.samples - train
-    sizes = [max(FEWEST, round(scale * size)) for size in (train, test)]
-    names = np.repeat(["train", "test"], sizes)
-    identity = ACTIONS.index(action) + 1
-    shuffled = np.random.default_rng([seed, identity]).permutation(names)
-    return [str(name) for name in shuffled]
-
-
-def _write_list(
-    folder: Path, split: str, rows: Sequence[tuple[int, int, float]]
-) -> None:
-    """Write one list as the release has it, without MATLAB's time stamp."""
-    folder.mkdir(exist_ok=True)
-    table = np.array(rows, float).reshape(-1, 3)
-    table[:, 2] = np.round(100 * table[:, 2])
-    path = folder / f"split_4_{split}_list.mat"
-    savemat(path, {f"consolidated_{split}_list": table})
-    header = b"MATLAB 5.0 MAT-file, synthetic AQA-7".ljust(116)
-    path.write_bytes(header + path.read_bytes()[116:])
+def _write_lists(folder: Path, tasks: Sequence[Task], scores: Sequence[float]) -> None:
+    """Write both lists as the release has them, without MATLAB's time stamp."""
+    folder.mkdir()
+    order = np.random.default_rng([tasks[0].seed, 77]).permutation(len(tasks))
+    for split in ("train", "test"):
+        rows = [
+            (tasks[i].identity, tasks[i].number, round(100 * scores[i]))
+            for i in order
+            if tasks[i].split == split
+        ]
+        path = folder / f"split_4_{split}_list.mat"
+        savemat(path, {f"consolidated_{split}_list": np.array(rows, float)})
+        header = b"MATLAB 5.0 MAT-file, synthetic AQA-7".ljust(116)
+        path.write_bytes(header + path.read_bytes()[116:])
