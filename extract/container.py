@@ -20,13 +20,11 @@ from aqa.extract.config import Limits
 from aqa.extract.damage import Signs, VideoError, one_line
 
 #: FFmpeg's names of demuxers.
-CONTAINERS = (
-    "avi mov mp4 m4a 3gp 3g2 mj2 matroska webm gif mpeg mpegts flv asf ogg".split()
-)
+CONTAINERS = "avi mov mp4 m4a 3gp 3g2 mj2 matroska webm gif mpeg mpegts flv asf".split()
 #: FFmpeg's names of decoders.
 CODECS = (
     "h264 hevc av1 libdav1d vp8 vp9 mpeg4 msmpeg4 msmpeg4v1 msmpeg4v2 mpeg1video "
-    "mpeg2video h263 flv wmv1 wmv2 wmv3 vc1 theora mjpeg png gif prores dnxhd dvvideo "
+    "mpeg2video h263 flv wmv1 wmv2 wmv3 vc1 mjpeg png gif prores dnxhd dvvideo "
     "ffv1 huffyuv ffvhuff rawvideo".split()
 )
 CONVERT = "convert it, as in: ffmpeg -i IN -c:v libx264 OUT.mp4"

@@ -13,7 +13,7 @@ from aqa.cache.errors import AqaError
 from aqa.extract.video_list import Dataset, Problems, Tree, Video, normalised
 
 SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts .ogg .ogv "
+    ".3g2 .3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "
     ".ts .webm .wmv".split()
 )
 

@@ -19,6 +19,7 @@ from av.video.stream import VideoStream
 from aqa.extract.config import Limits
 from aqa.extract.container import open_video
 from aqa.extract.damage import Signs, VideoError
+from aqa.extract.file_end import is_cut_short
 from aqa.extract.frame_count import promised_frames
 
 Span = tuple[float, float]
@@ -43,8 +44,8 @@ def open_file(
         if span is not None:
             yield None, _cut(container, stream, signs, span, path)
             return
-        if container.format.name == "mpegts":
-            _check_transport(path, signs)
+        if is_cut_short(path, container.format.name):
+            signs.notes.append("the file ends too early")
         promised = promised_frames(container, stream, path)
         yield promised, _decoded(container, stream, signs)
 
@@ -103,10 +104,3 @@ def _cut(
             yield frame
         elif seconds >= end + DISORDER_SECONDS:
             return
-
-
-def _check_transport(path: Path, signs: Signs) -> None:
-    """A transport stream has no count of frames, but packets of a fixed size."""
-    size = path.stat().st_size
-    if all(size % packet for packet in (188, 192, 204)):
-        signs.notes.append("the last transport packet is cut short")

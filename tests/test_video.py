@@ -251,9 +251,13 @@ def test_the_name_of_a_file_is_no_matter(corpus, tmp_path):
 # Damage
 
 
-@pytest.mark.parametrize("name", ["mpeg4.avi", "mpeg4.mp4", "h264.mp4", "h264.mkv"])
+@pytest.mark.parametrize(
+    "name",
+    "mpeg4.avi mpeg4.mp4 h264.mp4 h264.mkv vp9.webm mpeg2.mpg wmv2.wmv flv1.flv "
+    "rgb8.gif".split(),
+)
 def test_every_video_cut_short_is_caught(corpus, tmp_path, name):
-    path = corpus.write_clip(tmp_path / name, *corpus.CLIPS[name], frames=30)
+    path = corpus.write_clip(tmp_path / name, *corpus.CLEAN[name], frames=30)
     whole, data = corpus.look(path), path.read_bytes()
     for content in corpus.truncations(data, 25, np.random.default_rng(0)):
         path.write_bytes(content)
