@@ -21,14 +21,14 @@ from aqa.regress.paper import TABLE_2
 from aqa.regress.result import Result, drawn_seeds, opening, printed
 from aqa.regress.roster import Heads, predict_scores, trained_on, unique
 from aqa.regress.study import Study
-from aqa.regress.svr_rows import SvrTask, preset_of
+from aqa.regress.svr_rows import SvrTask, TriedSvr, preset_of
 from aqa.regress.tasks import HeadTask
 
 NAME = "single-vs-all"
 MODES = ("single-action", "all-action")
 
-#: Predictions in scaled units (copies, n) of SVRs by the name of their task.
-SvrPredictions = Mapping[str, Floats]
+#: SVRs by the name of their task.
+Svrs = Mapping[str, TriedSvr]
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,7 +77,7 @@ def svr_tasks(study: Study, also: Mapping[str, Study]) -> list[SvrTask]:
 
 
 def evaluate(
-    study: Study, heads: Heads, svrs: SvrPredictions, also: Mapping[str, Study]
+    study: Study, heads: Heads, svrs: Svrs, also: Mapping[str, Study]
 ) -> Result:
     """Judge every row on every action."""
     table: dict[str, dict[str, Cell]] = {}
@@ -102,8 +102,9 @@ def evaluate(
                 row.head,
                 cells,
                 drawn,
-                features=row.features,
+                features=row.features or study.kind,
                 copies=row.copies,
+                choices=_choices(row, svrs),
                 pooled=_pooled(list(cells.values())),
             )
         )
@@ -153,9 +154,7 @@ def _svr(row: Row, action: str, seed: int) -> SvrTask:
     return SvrTask(row.features, row.study, row.head, row.actions(action), seed)
 
 
-def _predicted(
-    row: Row, action: str, seed: int, heads: Heads, svrs: SvrPredictions
-) -> Floats:
+def _predicted(row: Row, action: str, seed: int, heads: Heads, svrs: Svrs) -> Floats:
     """A row's predictions for an action's test list, in judges' units (n,)."""
     study = row.study
     rows = study.tests[action].rows
@@ -168,8 +167,21 @@ def _predicted(
         return np.asarray(np.mean(copies, axis=0))
     task = _svr(row, action, seed)
     places = np.searchsorted(task.tests, rows)
-    scaled = svrs[task.name][: row.copies, places].mean(0)
+    scaled = svrs[task.name].predicted[: row.copies, places].mean(0)
     return np.asarray(scaled * study.scale[action])
+
+
+def _choices(row: Row, svrs: Svrs) -> dict[str, list[dict[str, Any]]]:
+    """What the row's SVRs chose, by action and seed; empty for an LSTM."""
+    if row.head == "lstm":
+        return {}
+    return {
+        action: [
+            svrs[_svr(row, action, seed).name].choice
+            for seed in range(row.study.config.seeds)
+        ]
+        for action in row.study.actions
+    }
 
 
 def _pooled(cells: Sequence[Cell]) -> dict[str, Any]:

@@ -1,9 +1,9 @@
-"""The SVRs of a comparison: what each is fitted to, and what it predicts.
+"""The SVRs of a comparison: what each is fitted to, chose, and predicts.
 
 Conventions: predictions are (copies, n) in scaled units, one a copy and test sample
-of the actions trained on, in the cache's order. They are kept beside the LSTM heads
-under the digest of everything that made them; the seed deals the folds of the
-cross-validation, all else about an SVR is determined.
+of the actions trained on, in the cache's order. They are kept beside the LSTM heads,
+with the choice in the file's header, under the digest of everything that made them;
+the seed deals the folds of the cross-validation, all else about an SVR is determined.
 """
 
 import hashlib
@@ -11,10 +11,11 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress, silent
@@ -86,6 +87,14 @@ class SvrTask:
         return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
+@dataclass(frozen=True, eq=False)
+class TriedSvr:
+    """What an SVR chose (kernel, cost, epsilon, nu) and predicts (copies, n)."""
+
+    choice: dict[str, Any]
+    predicted: Floats
+
+
 def preset_of(study: Study) -> SvrConfig | None:
     """The named nu-SVR that goes with features of this kind, if there is one."""
     preset = SVR_PRESETS.get(study.kind)
@@ -94,31 +103,39 @@ def preset_of(study: Study) -> SvrConfig | None:
 
 def fit_svrs(
     tasks: Iterable[SvrTask], store: Path, progress: Progress = silent
-) -> Mapping[str, Floats]:
-    """Each task's predictions by its name, fitted or taken from the store."""
+) -> Mapping[str, TriedSvr]:
+    """Each task's outcome by its name, fitted or taken from the store."""
     todo = list(tasks)
     found = {}
     for done, task in enumerate(todo):
         progress(done, len(todo), f"{done} of {len(todo)} SVRs fitted")
-        found[task.name] = _predictions(task, store / f"{task.digest()}.safetensors")
+        path = store / f"{task.digest()}.safetensors"
+        found[task.name] = _read(path) if path.is_file() else _try(task, path)
     progress(len(todo), len(todo), f"{len(todo)} of {len(todo)} SVRs fitted")
     return found
 
 
-def _predictions(task: SvrTask, path: Path) -> Floats:
-    if path.is_file():
-        try:
-            return load_file(path)["predicted"]
-        except (SafetensorError, KeyError) as error:
-            raise AqaError(
-                f"{path}: not what an SVR predicted ({error}); remove it, and it is "
-                "made anew"
-            ) from error
+def _try(task: SvrTask, path: Path) -> TriedSvr:
+    """Fit an SVR, let it predict, and keep what it did."""
     study = task.study
     rows = study.train_rows(task.actions)
     head = fit_svr(study.features, study.targets, rows, task.config, task.seed)
     x = study.features.x[task.tests]
     predicted = np.stack([head.predict(x[:, copy]) for copy in range(x.shape[1])])
+    tried = TriedSvr(asdict(head.choice), predicted)
+    header = {"choice": json.dumps(tried.choice)}
     with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        file.write(save({"predicted": predicted}))
-    return predicted
+        file.write(save({"predicted": predicted}, header))
+    return tried
+
+
+def _read(path: Path) -> TriedSvr:
+    try:
+        with safe_open(path, "numpy") as file:
+            choice = json.loads(file.metadata()["choice"])
+            return TriedSvr(choice, file.get_tensor("predicted"))
+    except (SafetensorError, KeyError, TypeError) as error:
+        raise AqaError(
+            f"{path}: not what an SVR predicted ({error}); remove it, and it is made "
+            "anew"
+        ) from error

@@ -79,6 +79,20 @@ def test_single_vs_all_rows(compared):
         assert set(row["average"]) >= {"fisher_z", "arithmetic"}
 
 
+def test_what_each_svr_chose_is_on_record(compared):
+    rows = {row["name"]: row for row in compared.reports[0]["rows"]}
+    for seeds in rows["single-action SVR"]["choices"].values():
+        assert len(seeds) == 2
+        for choice in seeds:
+            assert choice["kernel"] == "linear"
+            assert choice["cost"] in (0.1, 1.0)
+    named = rows["single-action nu-SVR, pose-dct"]["choices"]["diving"][0]
+    assert (named["cost"], named["nu"], named["epsilon"]) == (0.001, 0.5, None)
+    assert rows["all-action LSTM"]["choices"] == {}
+    assert rows["single-action SVR, pose-dct"]["features"] == "pose-dct"
+    assert rows["all-action SVR"]["features"] == "c3d"
+
+
 def test_zero_shot_rows_leave_the_matched_case_out_of_their_average(compared):
     report = compared.reports[1]
     actions = list(report["samples"])
@@ -198,7 +212,10 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
         )
         predicted[name] = [
             *(head.parameters["w_x"] for head in trained),
-            *experiments.fit_svrs(svrs, tmp_path / name).values(),
+            *(
+                tried.predicted
+                for tried in experiments.fit_svrs(svrs, tmp_path / name).values()
+            ),
         ]
     for kept, changed in zip(predicted["kept"], predicted["spoilt"], strict=True):
         np.testing.assert_array_equal(kept, changed)
@@ -294,3 +311,18 @@ def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "rho is undefined where all predictions are equal" in text
     assert "nan" not in text.lower()
+
+
+def test_a_damaged_svr_in_the_store_is_named(compared, plant, tmp_path):
+    config = replace(compared.config, average_offsets=False, seeds=1)
+    cache = plant(tmp_path / "f.h5", "shared", {"diving": (8, 4)})
+    study = open_study(cache, config)
+    (task,) = single_vs_all.svr_tasks(study, {})
+    first = experiments.fit_svrs([task], tmp_path)[task.name]
+    again = experiments.fit_svrs([task], tmp_path)[task.name]
+    np.testing.assert_array_equal(first.predicted, again.predicted)
+    assert again.choice == first.choice
+    (kept,) = tmp_path.glob("*.safetensors")
+    kept.write_bytes(b"not this")
+    with pytest.raises(AqaError, match="remove it, and it is made anew"):
+        experiments.fit_svrs([task], tmp_path)

@@ -97,7 +97,7 @@ def _pens(rows: Sequence[Mapping[str, Any]]) -> list[Pen]:
     labels = list(dict.fromkeys(row["features"] for row in rows))
     found = []
     for row in rows:
-        further = labels.index(row["features"]) if row["features"] else 0
+        further = labels.index(row["features"])
         single, every = (ORANGE, SKY) if further else (VERMILION, BLUE)
         pen = single if row["mode"] == "single-action" else every
         marker = FURTHER[further % len(FURTHER)] if further else MARKERS[row["head"]]

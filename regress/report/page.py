@@ -16,7 +16,7 @@ from markupsafe import Markup
 
 from aqa.regress.report.drawing import Picture
 from aqa.regress.report.sections import Section, shared_notes
-from aqa.regress.report.table import escape
+from aqa.regress.report.table import escape, number
 from aqa.regress.report.tables import Report
 
 TITLE = "Action quality: does it transfer?"
@@ -81,6 +81,10 @@ def facts(report: Report) -> dict[str, str]:
         "Samples": f"{len(lists)} actions, {train:,} to train, {test:,} to test",
         "Seeds": str(len(report["seeds"])),
         "Training": f"{schedule['iterations']:,} iterations a head, {paper}",
+        "Floor": (
+            f"{number(report['floor']['pooled_action_mean'])} pooled rho for knowing "
+            "only the action, no video"
+        ),
         "Made with": ", ".join(f"{k} {v}" for k, v in report["created_with"].items()),
     }
 

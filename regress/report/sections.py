@@ -12,16 +12,10 @@ from aqa.regress.report.curves import curves
 from aqa.regress.report.dots import dots
 from aqa.regress.report.drawing import Picture
 from aqa.regress.report.matrix import matrix
+from aqa.regress.report.measures import choices, kendall, pooled, rl2
 from aqa.regress.report.scatter import scatter
 from aqa.regress.report.table import Table
-from aqa.regress.report.tables import (
-    Report,
-    by_action,
-    claim,
-    fine_tuning,
-    other_metric,
-    pooled,
-)
+from aqa.regress.report.tables import Report, by_action, claim, fine_tuning
 
 
 @dataclass(frozen=True)
@@ -37,21 +31,23 @@ class Section:
     details: tuple[Table, ...]
 
 
+SINGLE, ZERO_SHOT, FINE_TUNE = "single-vs-all", "zero-shot", "fine-tune"
+
 TITLES = {
-    "single-vs-all": "Single action or all actions",
-    "zero-shot": "Zero-shot: an action never seen",
-    "fine-tune": "Fine-tuning on a few samples",
+    SINGLE: "Single action or all actions",
+    ZERO_SHOT: "Zero-shot: an action never seen",
+    FINE_TUNE: "Fine-tuning on a few samples",
 }
 QUESTIONS = {
-    "single-vs-all": (
+    SINGLE: (
         "Does one head trained on all actions rank the test samples of each better "
         "than a head trained on that action alone? (Table 2 of the paper)"
     ),
-    "zero-shot": (
+    ZERO_SHOT: (
         "Does a head rank samples of an action that it never saw? (Table 3 of the "
         "paper)"
     ),
-    "fine-tune": (
+    FINE_TUNE: (
         "With few samples of a new action, is a head trained on the other actions a "
         "better start than random weights? (Table 4 and Figure 3 of the paper)"
     ),
@@ -93,34 +89,24 @@ def pictures_of(
     report: Report, cells: Mapping[str, Mapping[str, Cell]]
 ) -> tuple[Picture, ...]:
     """An experiment's pictures; `cells` are those behind the report's rows."""
-    if report["experiment"] == "single-vs-all":
+    if report["experiment"] == SINGLE:
         return dots(report), scatter(cells, report)
-    if report["experiment"] == "zero-shot":
+    if report["experiment"] == ZERO_SHOT:
         return (matrix(report),)
     return (curves(report),)
 
 
 def _main_table(report: Report) -> Table:
-    if report["experiment"] == "single-vs-all":
+    if report["experiment"] == SINGLE:
         return by_action(report, "table-2", "Spearman's rho by action")
-    if report["experiment"] == "zero-shot":
+    if report["experiment"] == ZERO_SHOT:
         return by_action(report, "table-3", "Spearman's rho on each action")
     return fine_tuning(report)
 
 
 def _details(report: Report) -> tuple[Table, ...]:
     name = report["experiment"]
-    if name == "fine-tune":
+    if name == FINE_TUNE:
         return ()
-    others = (
-        other_metric(
-            report, "kendall_mean", f"{name}-kendall", "Kendall's tau-b by action"
-        ),
-        other_metric(
-            report,
-            "rl2_x100_mean",
-            f"{name}-rl2",
-            "Relative L2 distance by action, times 100",
-        ),
-    )
-    return (pooled(report), *others) if name == "single-vs-all" else others
+    others = (kendall(report, f"{name}-kendall"), rl2(report, f"{name}-rl2"))
+    return (pooled(report), *others, choices(report)) if name == SINGLE else others

@@ -63,8 +63,10 @@ def number(value: float | None, text: str = "{:.3f}") -> str:
 
 
 def bracket(ends: Sequence[float | None], text: str = "[{:.2f}, {:.2f}]") -> str:
-    """An interval as text; empty where it is undefined."""
-    return text.format(*ends) if all(map(defined, ends)) else ""
+    """An interval as text, to two decimals; empty where it is undefined."""
+    if not all(map(defined, ends)):
+        return ""
+    return text.format(*(round(end, 2) + 0.0 for end in ends if defined(end)))
 
 
 def defined(value: float | None) -> TypeGuard[float]:

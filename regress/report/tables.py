@@ -44,38 +44,6 @@ def by_action(report: Report, name: str, title: str) -> Table:
     return Table(name, title, "", columns, tuple(lines), tuple(_notes(report)))
 
 
-def other_metric(report: Report, metric: str, name: str, title: str) -> Table:
-    """One of the metrics besides rho, by action, with its arithmetic mean."""
-    actions = list(report["samples"])
-    lines = []
-    for row in report["rows"]:
-        values = [row["per_action"][action][metric] for action in actions]
-        kept = [value for value in values if defined(value)]
-        values.append(sum(kept) / len(kept) if kept else None)
-        entries = tuple(Entry(number(value)) for value in values)
-        lines.append(Line(title_of(row["name"]), entries))
-    columns = (*map(title_of, actions), AVERAGES["arithmetic"])
-    return Table(name, title, "", columns, tuple(lines))
-
-
-def pooled(report: Report) -> Table:
-    """rho pooled over all actions, which is read beside its floor or not at all."""
-    values = {"knows only the action": report["floor"]["pooled_action_mean"]}
-    values |= {row["name"]: row["pooled"]["mean"] for row in report["rows"]}
-    return Table(
-        "pooled",
-        "All actions pooled",
-        "",
-        ("pooled rho",),
-        tuple(Line(name, (Entry(number(rho)),)) for name, rho in values.items()),
-        (
-            "The first line predicts each action's training mean and sees no video: "
-            "pooled rho mostly says which sport is watched. It is no measure of "
-            "quality.",
-        ),
-    )
-
-
 def claim(found: Mapping[str, Any], name: str) -> Table:
     """A paired comparison, column by column and on average."""
     columns = {

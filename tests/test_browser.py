@@ -1,0 +1,123 @@
+"""The page in a real browser: it loads in silence and shows each table and picture."""
+
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine"),
+]
+
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-logging=stderr",
+    "--hide-scrollbars",
+)
+
+#: Measures the page from outside: the page's own policy forbids it any script.
+PROBE = """<!doctype html><meta charset="utf-8"><title>probe</title>
+<iframe id="page" src="report.html" style="border:0;width:{width}px;height:900px">
+</iframe><pre id="found"></pre>
+<script>
+const box = (element) => {{
+  const {{width, height}} = element.getBoundingClientRect();
+  return [Math.round(width), Math.round(height)];
+}};
+document.getElementById("page").onload = () => {{
+  const page = document.getElementById("page").contentDocument;
+  const all = (selector) => [...page.querySelectorAll(selector)];
+  all("details").forEach((element) => (element.open = true));
+  document.getElementById("found").textContent = JSON.stringify({{
+    tables: all("table").map((t) => [t.id, ...box(t), t.rows.length]),
+    pictures: all("figure").map((f) => [f.id, ...box(f.querySelector("svg"))]),
+    texts: all("figure svg text").length,
+    overflow: page.documentElement.scrollWidth - page.documentElement.clientWidth,
+  }});
+}};
+</script>
+"""
+
+
+def run(profile, *arguments):
+    done = subprocess.run(
+        [CHROMIUM, *FLAGS, f"--user-data-dir={profile}", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    console = [line for line in done.stderr.splitlines() if "CONSOLE" in line]
+    return done.stdout, console
+
+
+@pytest.fixture(scope="module", params=[1280, 375], ids=["desktop", "phone"])
+def seen(request, compared, tmp_path_factory):
+    """What the browser shows at a width, and what it says on its console."""
+    folder = tmp_path_factory.mktemp("browser")
+    shutil.copy(compared.out / "report.html", folder)
+    probe = folder / "probe.html"
+    probe.write_text(PROBE.format(width=request.param))
+    arguments = ("--allow-file-access-from-files", "--virtual-time-budget=5000")
+    dom, console = run(folder / "profile", *arguments, "--dump-dom", probe.as_uri())
+    text = re.search(r'<pre id="found">(.*?)</pre>', dom, re.DOTALL).group(1)
+    return json.loads(text), console
+
+
+def test_the_page_loads_without_a_word_on_the_console(seen):
+    assert seen[1] == []
+
+
+def test_an_error_on_the_console_would_be_heard(compared, tmp_path):
+    page = (compared.out / "report.html").read_text()
+    broken = tmp_path / "broken.html"
+    broken.write_text(page.replace("<main>", '<main><img src="http://[::1]:9/x.png">'))
+    _, console = run(tmp_path / "profile", "--dump-dom", broken.as_uri())
+    assert any("Content Security Policy" in line for line in console)
+
+
+def test_every_table_is_shown(seen):
+    tables = {name: rest for name, *rest in seen[0]["tables"]}
+    assert {"table-2", "table-3", "table-4", "pooled"} <= set(tables)
+    assert {"single-vs-all-claim-1", "zero-shot-kendall"} <= set(tables)
+    for width, height, rows in tables.values():
+        assert width > 150
+        assert height > 15 * rows > 30
+
+
+def test_every_picture_is_shown(seen):
+    pictures = {name: rest for name, *rest in seen[0]["pictures"]}
+    assert set(pictures) == {
+        "picture-single-vs-all",
+        "picture-predictions",
+        "picture-zero-shot",
+        "picture-fine-tune",
+    }
+    for width, height in pictures.values():
+        assert width >= 440
+        assert height > 150
+    assert seen[0]["texts"] > 100
+
+
+def test_the_page_itself_never_scrolls_sideways(seen):
+    assert seen[0]["overflow"] == 0
+
+
+def test_the_page_prints(compared, tmp_path):
+    printed = tmp_path / "report.pdf"
+    report = (compared.out / "report.html").as_uri()
+    run(tmp_path / "profile", f"--print-to-pdf={printed}", report)
+    assert printed.read_bytes().startswith(b"%PDF-")
+    assert printed.stat().st_size > 20_000

@@ -1,0 +1,251 @@
+"""The report's files: complete, self-contained, safe from names, the same each time."""
+
+import csv
+import io
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from aqa.regress.report.numbers import numbers_csv
+from aqa.regress.report.page import markdown, page
+from aqa.regress.report.sections import section_of, shared_notes
+from aqa.regress.report.table import Entry, Line, Table, escape, number
+from aqa.regress.report.terminal import print_reports
+from aqa.regress.report.writing import joined
+
+
+class Page(HTMLParser):
+    """Tags, attributes and visible text of a page; refuses tags that do not match."""
+
+    VOID = {"meta", "img", "br", "link", "hr", "input"}
+
+    def __init__(self, text):
+        super().__init__(convert_charrefs=True)
+        self.tags, self.attributes, self.ids, self.open = [], [], [], []
+        self.text = ""
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += [(tag, *pair) for pair in attrs]
+        self.ids += [value for name, value in attrs if name == "id"]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in self.VOID:
+            self.open.pop()
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def html(compared):
+    return (compared.out / "report.html").read_text()
+
+
+@pytest.fixture(scope="module")
+def hostile(compared):
+    (name,) = set(compared.reports[0]["samples"]) - {"diving", "sync_diving_10m"}
+    return name
+
+
+def test_every_file_is_there(compared):
+    found = {path.name for path in compared.out.iterdir()}
+    assert found >= {"report.json", "report.md", "report.html", "numbers.csv"}
+    assert "predictions.csv" in found
+    assert {path.name for path in (compared.out / "figures").iterdir()} == {
+        "single-vs-all.svg",
+        "predictions.svg",
+        "zero-shot.svg",
+        "fine-tune.svg",
+    }
+
+
+def test_the_page_needs_nothing_from_elsewhere(html):
+    found = Page(html)
+    assert "script" not in found.tags
+    assert "link" not in found.tags
+    assert "img" not in found.tags
+    for tag, name, value in found.attributes:
+        assert not name.startswith("on"), (tag, name)
+        if name in ("src", "href", "xlink:href"):
+            assert value.startswith("#"), (tag, value)
+    assert not re.search(r"url\((?!#)", html)
+    assert "default-src 'none'" in html
+
+
+def test_the_page_is_well_formed_and_its_ids_are_unique(html):
+    found = Page(html)
+    used = [name for name in found.ids if not re.fullmatch(r"[mpC][0-9a-f_]+", name)]
+    assert len(used) == len(set(used))
+    assert {"table-2", "table-3", "table-4", "methods"} <= set(found.ids)
+    targets = [value for _, name, value in found.attributes if name == "href"]
+    assert {target[1:] for target in targets} <= set(found.ids)
+
+
+def test_every_picture_says_what_it_shows(html):
+    found = Page(html)
+    labels = [value for tag, name, value in found.attributes if name == "aria-label"]
+    assert found.tags.count("figure") == found.tags.count("figcaption") == 4
+    assert any(label.startswith("Dots with intervals") for label in labels)
+    assert any(label.startswith("Matrix of rho") for label in labels)
+    assert any(label.startswith("Curves of rho") for label in labels)
+    assert any(label.startswith("Scatter of predicted") for label in labels)
+
+
+def test_names_are_shown_and_never_obeyed(compared, html, hostile):
+    assert hostile in Page(html).text
+    assert "<img src=x" not in html
+    text = (compared.out / "report.md").read_text()
+    assert "<img" not in re.sub(r"\\<", "", text)
+    assert escape(hostile) in text
+    for path in (compared.out / "figures").iterdir():
+        root = ElementTree.fromstring(path.read_text())
+        tags = {element.tag.split("}")[1] for element in root.iter()}
+        assert tags <= {"svg", "defs", "style", "g", "path", "use", "text", "clipPath",
+                        "rect", "tspan"}  # fmt: skip
+
+
+def test_findings_notes_and_numbers_stand_in_page_and_markdown(compared, html):
+    text = Page(html).text.replace("\N{MINUS SIGN}", "-")
+    markdown_text = (compared.out / "report.md").read_text()
+    for report in compared.reports:
+        for words in (*report["findings"], *report["notes"]):
+            assert words in text
+            assert escape(words) in markdown_text
+    average = compared.reports[0]["rows"][0]["average"]["fisher_z"]
+    assert number(average) in text
+    assert number(average) in markdown_text
+
+
+def test_what_all_experiments_share_is_said_once(compared, html):
+    (shared,) = [note for note in shared_notes(compared.reports) if "length" in note]
+    assert Page(html).text.count(shared) == 1
+    assert shared in section_of(compared.reports[0]).notes
+    assert shared_notes(compared.reports[:1]) == ()
+
+
+def test_numbers_csv_holds_every_number(compared):
+    lines = list(
+        csv.DictReader(io.StringIO((compared.out / "numbers.csv").read_text()))
+    )
+
+    def value(**wanted):
+        (line,) = [
+            line
+            for line in lines
+            if all(line[name] == text for name, text in wanted.items())
+        ]
+        return float(line["value"])
+
+    single = compared.reports[0]["rows"][1]
+    cell = single["per_action"]["diving"]
+    place = {"experiment": "single-vs-all", "row": single["name"], "column": "diving"}
+    assert value(**place, statistic="mean") == cell["mean"]
+    assert value(**place, statistic="spearman", seed="1") == cell["spearman"][1]
+    assert value(**place, statistic="ci95 low") == cell["ci95"][0]
+    assert value(**place, statistic="rl2_x100", seed="0") == cell["rl2_x100"][0]
+    place["column"] = "average"
+    average = single["average"]
+    assert value(**place, statistic="fisher_z") == average["fisher_z"]
+    assert (
+        value(**place, statistic="ci95.arithmetic high")
+        == (average["ci95"]["arithmetic"][1])
+    )
+    row = compared.reports[2]["rows"][0]
+    place = {
+        "experiment": "fine-tune",
+        "row": row["init"],
+        "column": f"{row['action']} n={row['n_train']}",
+    }
+    iteration, rho = row["curve"][1]
+    assert (
+        value(**place, statistic="mean at iteration", iteration=str(iteration)) == rho
+    )
+    claim = compared.reports[1]["claims"][0]
+    place = {"experiment": "zero-shot", "row": "multi-action minus random"}
+    found = claim["average"]["fisher_z"]["probability"]
+    place["statistic"] = "fisher_z.probability"
+    assert value(**place, column="average") == found
+    assert (
+        value(experiment="zero-shot", row="floor")
+        == (compared.reports[1]["floor"]["pooled_action_mean"])
+    )
+
+
+def test_predictions_csv_has_every_prediction(compared, hostile):
+    lines = list(
+        csv.DictReader(io.StringIO((compared.out / "predictions.csv").read_text()))
+    )
+    chosen = [
+        line
+        for line in lines
+        if (line["experiment"], line["row"], line["column"], line["seed"])
+        == ("single-vs-all", "all-action LSTM", hostile, "1")
+    ]
+    assert len(chosen) == 7
+    assert all(line["key"].startswith(hostile) for line in chosen)
+    assert len({line["key"] for line in chosen}) == 7
+
+
+def test_the_terminal_table_fits_eighty_columns(compared, hostile):
+    screen = io.StringIO()
+    print_reports(compared.reports, Console(file=screen, width=80))
+    text = screen.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "Diving" in text
+    assert "single-action SVR" in text
+    assert "Note: not the paper's length" in text
+    assert "\x1b" not in text
+
+
+def test_one_report_stands_alone_and_several_lie_in_a_list(compared):
+    assert joined(compared.reports[:1]) is compared.reports[0]
+    assert joined(compared.reports)["reports"] == compared.reports
+
+
+def test_a_report_can_be_set_again_from_its_json(compared):
+    reports = compared.reports
+    chapters = [(section_of(report), ()) for report in reports]
+    assert Page(page(reports, chapters)).tags.count("table") >= 9
+    assert markdown(reports, chapters).startswith("# ")
+    assert numbers_csv(reports).count("\n") > 1000
+
+
+def test_numbers_as_text():
+    assert number(0.12345) == "0.123"
+    assert number(-0.0004) == "0.000"
+    assert number(None) == number(float("nan")) == "undefined"
+    assert number(0.5, "{:+.3f}") == "+0.500"
+
+
+def test_a_table_as_markdown():
+    table = Table(
+        "name",
+        "title",
+        "",
+        ("a|b", "c"),
+        (
+            Line("ours", (Entry("0.5", ("[0.1, 0.9]",), strong=True), Entry("0.4"))),
+            Line("paper", (Entry("0.6"), Entry("")), "paper"),
+        ),
+        ("a *note*",),
+    )
+    assert table.markdown().splitlines() == [
+        "|  | a\\|b | c |",
+        "| --- | ---: | ---: |",
+        "| ours | **0.5** [0.1, 0.9] | 0.4 |",
+        "| *paper* | 0.6 |  |",
+        "",
+        "- a \\*note\\*",
+    ]
