@@ -4,15 +4,16 @@ Conventions: frames uint8 (t, crop, crop, 3) RGB, in the order of showing, turne
 upright as the file's metadata say; at most `config.length` of them, since of a
 longer video `fit_length` would drop the others. FFmpeg converts to RGB at the size
 it finds, without alpha; `resize_crop` does the rest. FFmpeg's own scaler is not
-used: it filters when shrinking, which C3D's training did not.
+used: it filters when shrinking, which C3D's training did not. `watch` shows all
+frames as they are, for whoever looks at more than clips.
 
 A video is whole if it shows no sign of damage (`aqa.extract.damage`); any other is
 refused, unless the caller allows it, and is then handed out with the signs.
 """
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +30,7 @@ from aqa.extract.picture_folder import folder_sha256, open_folder
 from aqa.extract.preprocessing import Preprocessing, resize_crop
 from aqa.extract.video_file import Span, open_file
 
-__all__ = ["Decoded", "VideoError", "decode"]
+__all__ = ["Decoded", "VideoError", "Watched", "decode", "watch"]
 
 LIMITS = Limits()
 #: Frames resized at once: torch's resize gains until here, memory pays for more.
@@ -38,11 +39,23 @@ BATCH_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
-class Decoded:
-    """What remains of a video.
+class Watched:
+    """What is said of a video: how many frames there were, and its digest.
 
-    `frames` are at most `config.length` of the `total` decoded; `damage` is empty
-    for a whole video; `source_sha256` is of the file, or of a folder's pictures.
+    `damage` is empty for a whole video; `source_sha256` is of the file, or of a
+    folder's pictures.
+    """
+
+    total: int
+    damage: tuple[str, ...]
+    source_sha256: str
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """What remains of a video: at most `config.length` frames of `total` decoded.
+
+    The rest is as in `Watched`.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -76,24 +89,68 @@ def decode(
         span = (start or 0.0, float("inf") if end is None else end)
         if not 0 <= span[0] < span[1]:
             raise VideoError(f"{path}: expected 0 <= start < end, found {span}")
+    with _reading(path) as signs:
+        frames, total, damage = _decode(path, pre, config, limits, span, signs)
+        digest = _sha256(path)
+    where = "" if span is None else f" between {span[0]:g} and {span[1]:g} seconds"
+    _check(path, total, damage, allow_damaged, where)
+    return Decoded(frames, total, damage, digest)
+
+
+def watch(
+    path: str | Path,
+    see: Callable[[npt.NDArray[np.uint8]], None],
+    *,
+    limits: Limits = LIMITS,
+    allow_damaged: bool = False,
+) -> Watched:
+    """Show `see` every frame in order, uint8 (H, W, 3) RGB, as large as it is.
+
+    Whether a video is damaged is known at its end: what `see` gathered of one that
+    is refused then is to be dropped.
+
+    Raises:
+        VideoError: as `decode`.
+    """
+    path = Path(path)
+    convert = VideoReformatter()
+    total = 0
+    with _reading(path) as signs:
+        with _open(path, limits, signs, None) as (promised, source):
+            for frame in source:
+                _check_count(path, total, limits)
+                check_size(path, frame.width, frame.height, limits)
+                see(_upright(frame, convert))
+                total += 1
+        damage = signs.found(promised, total)
+        digest = _sha256(path)
+    _check(path, total, damage, allow_damaged)
+    return Watched(total, damage, digest)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[Signs]:
+    """Gather signs of damage; what FFmpeg or the system refuses gets a name."""
     try:
         with ffmpeg_log() as log:
-            frames, total, damage = _decode(path, pre, config, limits, span, Signs(log))
-        digest = folder_sha256(path) if path.is_dir() else _file_sha256(path)
+            yield Signs(log)
     except MemoryError as error:
         raise VideoError(f"{path}: needs more memory than it may take") from error
     except (av.FFmpegError, OSError) as error:
         raise VideoError(f"{path}: cannot be read: {error}") from error
+
+
+def _check(
+    path: Path, total: int, damage: tuple[str, ...], allowed: bool, where: str = ""
+) -> None:
     if not total:
-        where = "" if span is None else f" between {span[0]:g} and {span[1]:g} seconds"
         signs = f" ({'; '.join(damage)})" if damage else ""
         raise VideoError(f"{path}: expected frames{where}, found none{signs}")
-    if damage and not allow_damaged:
+    if damage and not allowed:
         raise VideoError(
             f"{path}: expected a whole video, found damage: {'; '.join(damage)} "
             "(--allow-damaged takes it as it is)"
         )
-    return Decoded(frames, total, damage, digest)
 
 
 def _decode(
@@ -160,8 +217,7 @@ def _gather(
             batch.clear()
 
     for frame in source:
-        if total == limits.frames:
-            raise VideoError(f"{path}: expected at most {total} frames, found more")
+        _check_count(path, total, limits)
         if total in wanted:
             check_size(path, *pre.size(frame.height, frame.width), limits)
             check_size(path, frame.width, frame.height, limits)
@@ -175,12 +231,19 @@ def _gather(
     return kept[:filled], total
 
 
+def _check_count(path: Path, total: int, limits: Limits) -> None:
+    if total == limits.frames:
+        raise VideoError(f"{path}: expected at most {total} frames, found more")
+
+
 def _upright(frame: VideoFrame, convert: VideoReformatter) -> npt.NDArray[np.uint8]:
     """Pixels (H, W, 3), RGB, turned by the quarter turns that metadata ask for."""
     rgb = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return np.rot90(rgb, round(frame.rotation / 90))
 
 
-def _file_sha256(path: Path) -> str:
+def _sha256(path: Path) -> str:
+    if path.is_dir():
+        return folder_sha256(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
