@@ -1,0 +1,191 @@
+"""Finished videos, one file each, until they are merged into the cache.
+
+Conventions: the part of a video is `<cache>.parts/<SHA-256 of its key>.h5`, a cache
+of one sample (see store.py), there whole or not at all. A video is finished when its
+part, or its row in the cache, is sound; a damaged one counts as never done and is
+written over. Any number of processes, on one machine or several, may write parts of
+one cache at once.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+from aqa.cache.errors import AqaError
+from aqa.cache.problems import raise_any
+from aqa.cache.progress import Progress, silent
+from aqa.cache.provenance import Provenance, require_same
+from aqa.cache.replacement import locked, make_folder, remove_orphans
+from aqa.cache.samples import Sample
+from aqa.cache.store import FeatureCache, Features, write_cache
+from aqa.cache.union import Copy, Union
+
+
+class Part(NamedTuple):
+    """One finished video, read whole and proven: features (offsets, clips, D)."""
+
+    sample: Sample
+    features: Features
+    feature_sha256: str
+    provenance: Provenance
+
+
+def parts_folder(cache: Path | str) -> Path:
+    """Return the folder that holds the parts of `cache`."""
+    return Path(f"{cache}.parts")
+
+
+def part_path(cache: Path | str, key: str) -> Path:
+    """Return where the part of the video `key` lies; its name gives nothing away."""
+    return parts_folder(cache) / f"{hashlib.sha256(key.encode()).hexdigest()}.h5"
+
+
+def write_part(
+    cache: Path | str, sample: Sample, features: Features, provenance: Provenance
+) -> Path:
+    """Store one finished video, float32 (offsets, clips, D); durable on return.
+
+    Replaces an older part of the same key. Waits while the cache is being merged.
+    Raises AqaError as `write_cache` does.
+    """
+    make_folder(Path(cache).parent)
+    with locked(Path(cache), shared=True):
+        path = part_path(cache, sample.key)
+        return write_cache(path, [sample], [features], provenance)
+
+
+def list_parts(folder: Path) -> list[Path]:
+    """List the parts that lie in `folder`, sorted; none where there is no folder."""
+    return sorted(
+        path
+        for path in folder.glob("[0-9a-f]*.h5")
+        if len(path.stem) == 64 and path.is_file() and not path.is_symlink()
+    )
+
+
+def read_part(path: Path) -> Part:
+    """Read a part; AqaError unless it is sound and named after its key."""
+    with FeatureCache.open(path) as part:
+        if len(part.samples) != 1:
+            raise AqaError(f"{path}: a part of {len(part.samples)} samples, not one")
+        sample = part.samples[0]
+        if part_path("", sample.key).name != path.name:
+            raise AqaError(f"{path}: the part of {sample.key!r} under another's name")
+        digest = part.samples.feature_sha256[0]
+        return Part(sample, part.read_sound(0), digest, part.provenance)
+
+
+def finished(cache: Path | str, provenance: Provenance) -> dict[str, str]:
+    """Map the key of every finished video to the SHA-256 of its video file.
+
+    Looks at the parts and the cache, reads all their features, changes nothing. Raises
+    ProvenanceMismatch when any was made with another provenance, and AqaError when
+    the cache itself cannot be opened.
+    """
+    done: dict[str, str] = {}
+    # Parts first: what a merge moves away meanwhile is then found in the cache.
+    for path in list_parts(parts_folder(cache)):
+        try:
+            part = read_part(path)
+        except AqaError:
+            continue
+        require_same(part.provenance, provenance, str(path))
+        done[part.sample.key] = part.sample.source_sha256
+    if Path(cache).exists():
+        with FeatureCache.open(cache) as merged:
+            require_same(merged.provenance, provenance, str(cache))
+            for row, key in enumerate(merged.samples.key):
+                if key not in done:
+                    with suppress(AqaError):
+                        merged.read_sound(row)
+                        done[key] = merged.samples.source_sha256[row]
+    return done
+
+
+def merge(
+    cache: Path | str, sources: Sequence[Path | str] = (), progress: Progress = silent
+) -> Path:
+    """Merge into `cache` its own parts and `sources`: other caches, folders of parts.
+
+    One sample is held at a time. The new cache replaces the old one whole; once that
+    is durable, the cache's own parts go (sources stay). Waits for other merges and for
+    parts being written. A part that comes from another video file than the cache's
+    row, or whose row is damaged, takes its place; any other two copies of a key must
+    be the same.
+
+    Raises ProvenanceMismatch, or AqaError naming both files of every conflict, and
+    leaves the cache as it was. Damaged parts of the cache are named and removed: the
+    next extraction makes them anew, the next merge goes on without.
+    """
+    cache, folder = Path(cache), parts_folder(cache)
+    others = [
+        Path(source)
+        for source in sources
+        if Path(source).resolve() not in (cache.resolve(), folder.resolve())
+    ]
+    if cache.exists() and not folder.exists() and not others:
+        return cache
+    make_folder(cache.parent)
+    with locked(cache), ExitStack() as opened:
+        remove_orphans(cache.parent, cache.name)
+        remove_orphans(folder)
+        own = list_parts(folder)
+        union = Union()
+        if damaged := _add_parts(union, own):
+            for path in damaged:
+                path.unlink(missing_ok=True)
+            raise_any(
+                list(damaged.values()),
+                "Removed: extract again to make them anew, or merge without them",
+            )
+        if cache.exists():
+            _add_cache(union, opened.enter_context(FeatureCache.open(cache)), True)
+        for other in others:
+            if other.is_dir():
+                if not (found := list_parts(other)):
+                    raise AqaError(f"{other}: a folder without parts")
+                raise_any(list(_add_parts(union, found).values()))
+            else:
+                _add_cache(union, opened.enter_context(FeatureCache.open(other)))
+        if own or others or not cache.exists():
+            union.write(cache, progress)
+        # A part that cannot be removed is only merged once more.
+        for path in own:
+            with suppress(OSError):
+                path.unlink()
+        with suppress(OSError):
+            folder.rmdir()
+    return cache
+
+
+def _add_parts(union: Union, paths: Sequence[Path]) -> dict[Path, str]:
+    """Add the sound ones; return the others, each with what is wrong with it."""
+    damaged = {}
+    for path in paths:
+        try:
+            part = read_part(path)
+        except AqaError as error:
+            damaged[path] = str(error)
+            continue
+        union.agree(path, part.provenance, part.features.shape)
+        reread = partial(_reread, path, part.feature_sha256)
+        union.add(Copy(part.sample, part.feature_sha256, path, reread))
+    return damaged
+
+
+def _reread(path: Path, feature_sha256: str) -> Features:
+    part = read_part(path)
+    if part.feature_sha256 != feature_sha256:
+        raise AqaError(f"{path}: changed while it was merged; merge again")
+    return part.features
+
+
+def _add_cache(union: Union, cache: FeatureCache, older: bool = False) -> None:
+    union.agree(cache.path, cache.provenance, cache.shape[1:])
+    for row, digest in enumerate(cache.samples.feature_sha256):
+        read = partial(cache.read_sound, row)
+        copy = Copy(cache.samples[row], digest, cache.path, read)
+        union.add(copy, older=older)

@@ -1,0 +1,129 @@
+"""A file that appears whole or not at all, and the lock that orders who replaces it.
+
+Conventions: a file is written under a temporary name in its own folder (`.NAME.*.tmp`),
+fsynced, renamed over the old one, and the folder fsynced: after a crash at any instant
+the name holds the old bytes or the new ones. Locks are advisory (flock on `NAME.lock`
+beside the file), fall with their process, and leave nothing behind.
+"""
+
+import errno
+import fcntl
+import glob
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from aqa.cache.errors import AqaError
+
+_NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[int]:
+    """Yield the descriptor of a new file that takes the place of `path` at the end.
+
+    Missing folders are made. When the body or any step fails, `path` stays as it was
+    and the temporary file goes; an OSError comes out as AqaError. Durable on return.
+    """
+    with _named(path, "cannot be written"):
+        make_folder(path.parent)
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            try:
+                yield descriptor
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                os.unlink(temporary)
+            raise
+        _sync_folder(path.parent)
+
+
+def remove_orphans(folder: Path, name: str | None = None) -> None:
+    """Remove what killed writers of the file `name` (of any) have left in `folder`.
+
+    Call it only while no writer can be at work there.
+    """
+    pattern = "*" if name is None else glob.escape(name)
+    for orphan in folder.glob(f".{pattern}.{'[0-9a-f]' * 16}.tmp"):
+        orphan.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold the lock of `path`, waiting for it: many may share it, or one have it alone.
+
+    On a file system without locks a shared hold goes on without, since it protects
+    nothing but others' exclusive ones; an exclusive hold is refused with AqaError. The
+    folder has to be there.
+    """
+    lock = path.with_name(path.name + ".lock")
+    descriptor = None
+    with _named(lock, "cannot be locked"):
+        try:
+            descriptor = _acquire(lock, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+            if not shared:
+                raise AqaError(
+                    f"{path}: this file system has no locks; "
+                    "merge into a cache on one that has them"
+                ) from error
+    try:
+        yield
+    finally:
+        if descriptor is not None:
+            if not shared:
+                with suppress(OSError):
+                    lock.unlink()
+            # Said aloud: a forked child may have the descriptor open for longer.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+
+def make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, so that they outlast a crash; AqaError if not."""
+    with _named(folder, "cannot be made"):
+        if not folder.is_dir():
+            make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+            _sync_folder(folder.parent)
+
+
+def _acquire(lock: Path, operation: int) -> int:
+    while True:
+        descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, operation)
+            # Whoever held it alone removed the file: then this lock keeps nobody out.
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
+                    return descriptor
+        except BaseException:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def _named(path: Path, what: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise AqaError(f"{path}: {what}: {reason}") from error

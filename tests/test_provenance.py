@@ -1,0 +1,126 @@
+"""The record of how features were made: canonical, compared path by path, untrusted."""
+
+import hashlib
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aqa.cache.errors import AqaError, ProvenanceMismatch
+from aqa.cache.provenance import MAX_BYTES, Provenance, require_same
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters(exclude_categories=["Cs"])),
+    lambda inner: (
+        st.lists(inner, max_size=4)
+        | st.dictionaries(
+            st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4
+        )
+    ),
+    max_leaves=12,
+)
+RECORDS = st.dictionaries(
+    st.text(st.characters(exclude_categories=["Cs"])), JSON, max_size=5
+)
+
+
+def test_canonical_text_and_digest_are_those_written_out_by_hand():
+    text = '{"a":[1,2.5],"b":{"c":"é","d":null}}'
+    found = Provenance({"b": {"d": None, "c": "é"}, "a": (1, 2.5)})
+    assert found.json == text
+    assert found.sha256 == hashlib.sha256(text.encode("utf-8")).hexdigest()
+    assert found.record == json.loads(text)
+
+
+def test_spacing_and_order_do_not_matter():
+    text = '{ "b": 1,\n "a": 2 }'
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    assert Provenance.parse(text, digest) == Provenance({"a": 2, "b": 1})
+
+
+@given(RECORDS)
+def test_parse_gives_back_what_was_written(record):
+    once = Provenance(record)
+    again = Provenance.parse(once.json, once.sha256)
+    assert again == once and again.sha256 == once.sha256
+    assert again.record == once.record
+    assert not once.differences(again)
+
+
+@given(RECORDS, RECORDS)
+def test_there_are_differences_just_when_there_is_a_difference(one, other):
+    one, other = Provenance(one), Provenance(other)
+    if one == other:
+        assert not one.differences(other)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "{",
+        "[]",
+        '"text"',
+        '{"a": NaN}',
+        '{"a": -Infinity}',
+        '{"a": 1e999}',
+        '{"a": "\\ud800"}',
+        '{"a": ' + "9" * 5000 + "}",
+        '{"a": ' * 100 + "1" + "}" * 100,
+        '{"a": ' + "[" * 20000 + "]" * 20000 + "}",
+        '{"a": "' + "x" * MAX_BYTES + '"}',
+        "\udcff",
+    ],
+)
+def test_what_is_not_a_json_object_is_refused(text):
+    with pytest.raises(AqaError):
+        Provenance.parse(text)
+
+
+@pytest.mark.parametrize(
+    "record", [{"a": float("nan")}, {"a": object()}, {"a": "x" * MAX_BYTES}]
+)
+def test_a_record_that_json_cannot_hold_is_refused(record):
+    with pytest.raises(AqaError, match="provenance"):
+        Provenance(record)
+
+
+def test_a_wrong_digest_is_refused():
+    with pytest.raises(AqaError, match="damaged"):
+        Provenance.parse('{"a":1}', "0" * 64)
+
+
+def test_differences_are_named_by_their_path():
+    found = Provenance({"weights": {"sha256": "12ab" * 16}, "arch": "c3d-tiny"})
+    asked = Provenance({"weights": {"sha256": "34cd" * 16}, "clip": 16})
+    assert found.differences(asked) == [
+        'arch: found "c3d-tiny", asked for nothing',
+        "clip: found nothing, asked for 16",
+        "weights.sha256: found 12ab12ab12ab…, asked for 34cd34cd34cd…",
+    ]
+
+
+def test_whole_numbers_and_fractions_differ():
+    assert Provenance({"a": 1}) != Provenance({"a": 1.0})
+    assert Provenance({"a": 1}).differences(Provenance({"a": 1.0}))
+
+
+def test_a_mismatch_names_the_place_and_ends_with_exit_code_4():
+    one, other = Provenance({"a": 1}), Provenance({"a": 2})
+    require_same(one, one, "here")
+    with pytest.raises(
+        ProvenanceMismatch, match="there: .*a: found 1, asked for 2"
+    ) as e:
+        require_same(one, other, "there")
+    assert e.value.exit_code == 4
+
+
+def test_a_hostile_record_cannot_write_to_the_terminal():
+    one, other = Provenance({"\x1b[2J": "\x1b[31m\n"}), Provenance({})
+    message = "".join(one.differences(other))
+    assert message.isprintable() and "\x1b" not in message

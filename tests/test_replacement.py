@@ -1,0 +1,131 @@
+"""A file is replaced whole or not at all, and one at a time."""
+
+import errno
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from aqa.cache.errors import AqaError
+from aqa.cache.replacement import locked, make_folder, remove_orphans, replacing
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def write(path, data=b"new"):
+    with replacing(path) as descriptor:
+        os.write(descriptor, data)
+
+
+def test_a_new_file_appears_in_a_new_folder(tmp_path):
+    write(tmp_path / "a" / "b" / "file")
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"new"
+    assert names(tmp_path / "a" / "b") == ["file"]
+
+
+def test_the_old_file_is_seen_until_the_end(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with replacing(path) as descriptor:
+        os.write(descriptor, b"new")
+        assert path.read_bytes() == b"old"
+    assert path.read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failing_body_leaves_everything_as_it_was(tmp_path, error):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    with pytest.raises(error), replacing(path) as descriptor:
+        os.write(descriptor, b"new")
+        raise error
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("step", ["open", "fsync", "close", "replace"])
+def test_every_step_may_fail(tmp_path, monkeypatch, step):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+    real = getattr(os, step)
+
+    def failing(*arguments):
+        if step == "close":
+            real(*arguments)
+        raise OSError(errno.ENOSPC, "injected")
+
+    monkeypatch.setattr(os, step, failing)
+    with pytest.raises(AqaError, match=f"{path}: cannot be written: No space left"):
+        write(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
+
+
+def test_a_folder_in_the_place_of_a_file_is_an_error(tmp_path):
+    with pytest.raises(AqaError, match="cannot be made"):
+        (tmp_path / "file").touch()
+        make_folder(tmp_path / "file" / "below")
+
+
+def test_orphans_of_one_file_or_of_all_are_removed(tmp_path):
+    mine, others = f".mine.{'0' * 16}.tmp", f".mine.h5.{'1' * 16}.tmp"
+    for name in (mine, others, ".mine.tmp", "mine"):
+        (tmp_path / name).touch()
+    remove_orphans(tmp_path, "mine")
+    assert names(tmp_path) == sorted([others, ".mine.tmp", "mine"])
+    remove_orphans(tmp_path)
+    assert names(tmp_path) == sorted([".mine.tmp", "mine"])
+
+
+def test_one_has_the_lock_alone_or_many_share_it(tmp_path):
+    path, log = tmp_path / "file", []
+    started = threading.Event()
+
+    def alone():
+        started.set()
+        with locked(path):
+            log.append("alone")
+
+    with locked(path, shared=True), locked(path, shared=True):
+        thread = threading.Thread(target=alone)
+        thread.start()
+        started.wait()
+        thread.join(0.05)
+        log.append("shared")
+    thread.join()
+    assert log == ["shared", "alone"]
+    assert names(tmp_path) == []
+
+
+def test_the_lock_survives_its_file_being_removed_under_many(tmp_path):
+    path, holders, most = tmp_path / "file", [0], []
+
+    def hold():
+        for _ in range(30):
+            with locked(path):
+                holders[0] += 1
+                most.append(holders[0])
+                holders[0] -= 1
+
+    threads = [threading.Thread(target=hold) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 120 and names(tmp_path) == []
+
+
+def test_without_locks_sharing_goes_on_and_having_alone_does_not(tmp_path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, "no locks")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    with locked(tmp_path / "file", shared=True):
+        pass
+    with (
+        pytest.raises(AqaError, match="no locks; merge into"),
+        locked(tmp_path / "file"),
+    ):
+        pass
