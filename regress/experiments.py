@@ -54,6 +54,7 @@ def compare(
     rows to single-vs-all. Returns each experiment's report.json object. Raises
     `AqaError` where an experiment cannot be had, before anything is trained.
     """
+    _check(config)
     names = _names(experiments)
     single = single_vs_all.NAME in names
     if also and not single:
@@ -87,6 +88,14 @@ def compare(
     results = [judges[name](study, heads) for name in names]
     write_report(results, out)
     return [strict(result.report) for result in results]
+
+
+def _check(config: CompareConfig) -> None:
+    """Refuse numbers that no comparison can be made of."""
+    for name in ("seeds", "bootstrap", "iterations"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise AqaError(f"{name}: expected at least 1, found {value}")
 
 
 def _names(asked: Sequence[str]) -> list[str]:

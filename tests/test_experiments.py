@@ -278,6 +278,13 @@ def test_unknown_experiments_are_refused(compared, tmp_path):
             compare(compared.cache, asked, compared.config, tmp_path)
 
 
+@pytest.mark.parametrize("name", ["seeds", "bootstrap", "iterations"])
+def test_nothing_is_not_a_number_of_anything(compared, tmp_path, name):
+    config = replace(compared.config, **{name: 0})
+    with pytest.raises(AqaError, match=f"{name}: expected at least 1, found 0"):
+        compare(compared.cache, ["all"], config, tmp_path)
+
+
 def test_transfer_needs_a_second_action(plant, compared, tmp_path):
     cache = plant(tmp_path / "one.h5", "shared", {"diving": (8, 4)})
     for name in ("zero-shot", "fine-tune"):

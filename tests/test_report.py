@@ -3,6 +3,8 @@
 import csv
 import io
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
 from html.parser import HTMLParser
 
@@ -207,6 +209,12 @@ def test_the_terminal_table_fits_eighty_columns(compared, hostile):
     assert "single-action SVR" in text
     assert "Note: not the paper's length" in text
     assert "\x1b" not in text
+
+
+def test_a_terminal_table_needs_no_drawing_library():
+    code = "import sys, aqa.regress.report.terminal; print('matplotlib' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "False\n"
 
 
 def test_one_report_stands_alone_and_several_lie_in_a_list(compared):

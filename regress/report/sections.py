@@ -4,16 +4,10 @@ Conventions: the first table is the paper's; `details` are further tables, for t
 who look. Text is plain; each medium escapes it.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from aqa.regress.evaluation import Cell
-from aqa.regress.report.curves import curves
-from aqa.regress.report.dots import dots
-from aqa.regress.report.drawing import Picture
-from aqa.regress.report.matrix import matrix
 from aqa.regress.report.measures import choices, kendall, pooled, rl2
-from aqa.regress.report.scatter import scatter
 from aqa.regress.report.table import Table
 from aqa.regress.report.tables import Report, by_action, claim, fine_tuning
 
@@ -83,17 +77,6 @@ def section_of(report: Report, shared: Sequence[str] = ()) -> Section:
         (_main_table(report), *claims),
         _details(report),
     )
-
-
-def pictures_of(
-    report: Report, cells: Mapping[str, Mapping[str, Cell]]
-) -> tuple[Picture, ...]:
-    """An experiment's pictures; `cells` are those behind the report's rows."""
-    if report["experiment"] == SINGLE:
-        return dots(report), scatter(cells, report)
-    if report["experiment"] == ZERO_SHOT:
-        return (matrix(report),)
-    return (curves(report),)
 
 
 def _main_table(report: Report) -> Table:

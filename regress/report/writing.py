@@ -15,7 +15,8 @@ from typing import Any
 from aqa.cache.replacement import replacing
 from aqa.regress.report.numbers import numbers_csv, predictions_csv
 from aqa.regress.report.page import markdown, page
-from aqa.regress.report.sections import pictures_of, section_of, shared_notes
+from aqa.regress.report.pictures import pictures_of
+from aqa.regress.report.sections import section_of, shared_notes
 from aqa.regress.result import Result, strict
 
 
