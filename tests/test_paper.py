@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from aqa.cache.actions import BY_NAME, EXPERIMENT_ACTIONS
+from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
+from aqa.cache.store import write_cache
 from aqa.regress import paper
+from aqa.regress.config import CompareConfig, LstmConfig, SvrConfig
+from aqa.regress.experiments import compare
 
 #: How the record names the rows of Table 2 that are named otherwise here.
 NAMES = {
@@ -68,3 +73,69 @@ def test_other_samples_with_the_same_counts_are_not_aqa7(released):
     assert not paper.is_released("diving", [(key, split, score + 0.01), *diving[1:]])
     assert not paper.is_released("diving", diving[1:])
     assert not paper.is_released("rings", diving)
+
+
+def released_cache(released, path, kind="c3d"):
+    generator = np.random.default_rng(0)
+    samples = sorted(
+        (
+            Sample(key, action, split, score, 103, "")
+            for action in EXPERIMENT_ACTIONS
+            for key, split, score in released[action]
+        ),
+        key=lambda sample: sample.key,
+    )
+    features = (
+        (generator.normal(size=(1, 2, 4)) + sample.score / 50).astype(np.float32)
+        for sample in samples
+    )
+    return write_cache(path, samples, features, Provenance({"features": kind}))
+
+
+CONFIG = CompareConfig(
+    iterations=40,
+    lstm=LstmConfig(hidden=2),
+    svr=SvrConfig(kernels=("linear",), costs=(1.0,), epsilons=(0.1,)),
+    bootstrap=50,
+)
+
+
+@pytest.mark.slow
+def test_beside_the_released_lists_the_papers_numbers_stand(released, tmp_path):
+    cache = released_cache(released, tmp_path / "f.h5")
+    table_2, table_3, table_4 = compare(cache, ["all"], CONFIG, tmp_path / "out")
+    assert table_2["paper"]["rows"]["all-action LSTM"] == {
+        "per_action": dict(
+            zip(EXPERIMENT_ACTIONS, paper.TABLE_2["all-action LSTM"].per_action,
+                strict=True)
+        ),
+        "average": 0.6478,
+    }  # fmt: skip
+    assert table_2["paper"]["rows"]["Pose+DCT"]["average"] is None
+    assert table_3["paper"]["rows"]["multi-action"]["average"] == 0.2037
+    assert "Table 3" in table_3["paper"]["source"]
+    printed = {
+        (row["action"], row["n_train"], row["init"]): row["best"]
+        for row in table_4["paper"]["rows"]
+    }
+    assert printed["sync_diving_10m", 35, "multi-action"] == 0.8123
+    assert printed["diving", 25, "random"] == 0.5633
+    assert len(printed) == len(table_4["rows"]) == 36
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    # The average stands under the rule that formed it.
+    assert "| *paper* | 0.618 | 0.675 | 0.495 | 0.365 | 0.841 | 0.734 | 0.648 |  |" in (
+        markdown
+    )
+    assert "| 0.351 |  | 0.204 |" in markdown
+    assert "| *paper: Pose+DCT* | 0.530 |  |" in markdown
+    figure = (tmp_path / "out" / "figures" / "single-vs-all.svg").read_text()
+    assert "the paper" in figure
+
+
+def test_beside_other_features_the_papers_rows_keep_apart(released, tmp_path):
+    cache = released_cache(released, tmp_path / "f.h5", kind="i3d")
+    (report,) = compare(cache, ["single-vs-all"], CONFIG, tmp_path / "out")
+    assert {name[:4] for name in report["paper"]["rows"]} == {"C3D "}
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "| *paper: C3D all-action LSTM* |" in markdown
+    assert "| *paper* |" not in markdown
