@@ -32,3 +32,14 @@ def clip_starts(config: ClipConfig) -> npt.NDArray[np.int64]:
     """First frame of every clip, (offsets, clips)."""
     offsets = np.arange(config.offsets)
     return offsets[:, None] + config.stride * np.arange(config.clips)
+
+
+def middle_frames(
+    frames: npt.NDArray[np.uint8], config: ClipConfig
+) -> npt.NDArray[np.uint8]:
+    """Show each clip of the first copy by its middle frame: (clips, H, W, 3)."""
+    starts = clip_starts(config)[0]
+    middles: npt.NDArray[np.uint8] = fit_length(frames, config)[
+        starts + config.clip // 2
+    ]
+    return middles

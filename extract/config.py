@@ -4,8 +4,10 @@ Conventions: frame counts and offsets in frames; `precision` is what the network
 computes in. Imports nothing heavy, so that the command line can show defaults.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Any
 
 from aqa.cache.errors import AqaError
 
@@ -77,6 +79,8 @@ class ExtractConfig:
     pool5: str | None = None
     #: None: the preset of the weights file; else a name in `PRESETS`.
     preprocessing: str | None = None
+    #: A mean file in place of the preset's channel means.
+    mean: Path | None = None
     #: Use no sharing between copies: the oracle, several times slower.
     plain: bool = False
     allow_damaged: bool = False
@@ -156,3 +160,17 @@ class DetectorConfig:
     device: str = "auto"
     allow_damaged: bool = False
     limits: Limits = Limits()
+
+
+def config_like(record: Mapping[str, Any]) -> ExtractConfig:
+    """Read from a C3D provenance how its features were made, but for the weights."""
+    if record.get("features") != "c3d":
+        raise AqaError(
+            f"expected C3D features, found {record.get('features')!r}: videos can "
+            "be scored with models of C3D features only"
+        )
+    try:
+        clips = {field.name: record[field.name] for field in fields(ClipConfig)}
+        return ExtractConfig(clips=ClipConfig(**clips), precision=record["precision"])
+    except (KeyError, TypeError) as error:
+        raise AqaError(f"provenance without its clips or precision: {error}") from error

@@ -13,7 +13,7 @@ process that started them, however that ends.
 import multiprocessing
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import c_ubyte
@@ -50,7 +50,7 @@ def decode_all(
     start: float | None = None,
     end: float | None = None,
     decoder: Callable[..., Decoded] = decode,
-) -> Iterator[tuple[Video, Decoded | VideoError]]:
+) -> Generator[tuple[Video, Decoded | VideoError]]:
     """Each video with its frames, or with the reason why it has none, in order.
 
     `workers` None takes one fewer than the processors, at least one; `start` and

@@ -30,6 +30,7 @@ from aqa.regress.metrics import (
 )
 from aqa.regress.model import Model
 from aqa.regress.model_file import save_model
+from aqa.regress.report.table import Entry, Line, Table, number
 
 MODES = ("all-action", "single-action")
 HEADS = ("lstm", "svr")
@@ -47,6 +48,18 @@ class FitReport:
     models: tuple[Path, ...]
     results: Mapping[str, Mapping[str, float | None]]
     average: Mapping[str, float | None]
+
+    def table(self) -> Table:
+        """Spearman's rho by action, and both averages of it."""
+        lines = [
+            Line(action, (Entry(number(said["spearman"])), Entry(str(said["n_test"]))))
+            for action, said in self.results.items()
+        ]
+        for name, label in (("fisher_z", "Fisher z"), ("arithmetic", "arithmetic")):
+            rho = Entry(number(self.average[name]))
+            lines.append(Line(f"average ({label})", (rho, Entry(""))))
+        columns = ("rho", "test videos")
+        return Table("fit", "Spearman's rho", "action", columns, tuple(lines))
 
 
 def fit(

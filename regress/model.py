@@ -6,7 +6,7 @@ judges' units. Everything here can be written to a file and read back (`model_fi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from aqa.cache.errors import AqaError
@@ -61,3 +61,16 @@ class Model:
     def require(self, provenance: Provenance, where: str = "model") -> None:
         """Raise `ProvenanceMismatch` unless it was made with such features."""
         require_same(self.provenance, provenance, where)
+
+    def record(self) -> dict[str, Any]:
+        """Everything but the head's numbers, as JSON values."""
+        return {
+            "head": self.kind,
+            "actions": list(self.actions),
+            "deviations": dict(self.deviations),
+            "provenance": dict(self.provenance.record),
+            "settings": dict(self.settings),
+            "results": dict(self.results),
+            "calibration": {name: asdict(c) for name, c in self.calibration.items()},
+            "frames": {name: list(ends) for name, ends in self.frames.items()},
+        }

@@ -42,17 +42,7 @@ Kind = TypeVar("Kind")
 
 def save_model(path: Path, model: Model) -> None:
     """Write a model; what was at `path` is replaced whole or not at all."""
-    header: Header = {
-        "version": VERSION,
-        "head": model.kind,
-        "actions": list(model.actions),
-        "deviations": dict(model.deviations),
-        "provenance": dict(model.provenance.record),
-        "settings": dict(model.settings),
-        "results": dict(model.results),
-        "calibration": {name: asdict(c) for name, c in model.calibration.items()},
-        "frames": {name: list(ends) for name, ends in model.frames.items()},
-    }
+    header: Header = {"version": VERSION, **model.record()}
     if isinstance(model.head, LstmHead):
         tensors: Tensors = dict(model.head.parameters)
     else:

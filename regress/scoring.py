@@ -5,13 +5,15 @@ copy 0, as in testing. Courses exist for LSTM heads: the score as it stands afte
 clip (clips,), and the change that each clip brings, the first counted from nothing.
 """
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 from aqa.regress import lstm
+from aqa.regress.calibration import LEVEL
 from aqa.regress.lstm import LstmHead
 from aqa.regress.model import Model
 
@@ -37,6 +39,22 @@ class Score:
         """The clip, counted from 0, that lost most; None without a course."""
         compared = self.lost or self.changes
         return int(np.argmin(compared)) if compared else None
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON values, the worst clip counted from 1."""
+        worst = self.worst_clip
+        return {**asdict(self), "worst_clip": None if worst is None else worst + 1}
+
+    def describe(self) -> str:
+        """Say the score, its interval and its course in one line."""
+        said = f"{self.action} {self.score:.2f}"
+        if self.interval:
+            low, high = self.interval
+            said += f" ({low:.2f} to {high:.2f} for {LEVEL:.0%} of videos)"
+        if self.worst_clip is not None:
+            course = " ".join(f"{value:.1f}" for value in self.course)
+            said += f"; after each clip {course}; most lost in {self.worst_clip + 1}"
+        return said
 
 
 def score(model: Model, x: NDArray[np.float32], action: str | None = None) -> Score:
