@@ -120,17 +120,45 @@ class C3D(nn.Module):
 
     def forward(self, clips: Tensor) -> Tensor:
         """Features of clips: (B, 3, 16, crop, crop) -> (B, D)."""
-        return self.finish(clips, group=0)
+        return self.feature(self.pooled(clips))
 
-    def finish(self, x: Tensor, group: int, layer: int = 0) -> Tensor:
-        """Go on from the input of convolution `layer` of `group` to the features."""
+    def pooled(self, x: Tensor, group: int = 0, layer: int = 0) -> Tensor:
+        """From the input of convolution `layer` of `group` to the input of FC-6."""
         for g in range(group, len(self.groups)):
-            convolutions = self.groups[g][layer if g == group else 0 :]
-            for conv in convolutions[:-1]:
-                x = functional.relu_(conv(x))
+            *before, last = self.groups[g][layer if g == group else 0 :]
+            for conv in before:
+                x = functional.relu_(convolve(conv, x, pad=1))
             # ReLU commutes with the maximum, and after it has less to do.
-            x = functional.relu_(self.pool(convolutions[-1](x), g))
-        return functional.relu(self.fc6(x.flatten(1)))  # (B, C, 1, h, w) -> (B, D)
+            x = functional.relu_(self.pool(convolve(last, x, pad=1), g))
+        return x.flatten(1)  # (B, C, 1, h, w) -> (B, C h w)
+
+    def feature(self, x: Tensor) -> Tensor:
+        """FC-6 after ReLU: (B, inputs) -> (B, D)."""
+        return functional.relu(self.fc6(x))
+
+
+def convolve(
+    conv: nn.Conv3d, x: Tensor, taps: slice = slice(None), pad: int = 0
+) -> Tensor:
+    """Convolve with some taps in time: (B, C, T, H, W) -> (B, O, T', H, W).
+
+    Rows and columns are padded by one, time by `pad`; of the kernel's three taps in
+    time, `taps` take part, so that T' = T + 2 pad - taps + 1. Few channels suit no
+    3-D kernel: there, frames that are convolved together become channels of one
+    image, which are the same sums, more than twice as fast on CPU.
+    """
+    weight = conv.weight[:, :, taps]
+    if conv.in_channels >= 8:
+        return functional.conv3d(x, weight, conv.bias, padding=(pad, 1, 1))
+    x = functional.pad(x, (0, 0, 0, 0, pad, pad))
+    windows = x.unfold(2, weight.shape[2], 1)  # (B, C, T', H, W, taps)
+    batch, _, length, height, width, _ = windows.shape
+    # Channels last, as the fast kernels want them: (B, T', H, W, C, taps).
+    windows = windows.permute(0, 2, 3, 4, 1, 5)
+    images = windows.reshape(batch * length, height, width, -1).movedim(-1, 1)
+    stacked = weight.flatten(1, 2).contiguous(memory_format=torch.channels_last)
+    y = functional.conv2d(images, stacked, conv.bias, padding=1)
+    return y.view(batch, length, *y.shape[1:]).movedim(1, 2)
 
 
 def random_state(arch: Architecture, seed: int = 0) -> dict[str, Tensor]:
