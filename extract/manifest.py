@@ -14,9 +14,10 @@ from pathlib import Path
 
 from aqa.cache.actions import BY_NAME
 from aqa.cache.errors import AqaError
+from aqa.cache.samples import label_problem
 from aqa.extract.video_list import (
-    UNPRINTABLE,
     Dataset,
+    DatasetError,
     Problems,
     Tree,
     Video,
@@ -25,7 +26,6 @@ from aqa.extract.video_list import (
 )
 
 HEADER = ["video", "action", "score", "split"]
-SPLITS = ("train", "test", "")
 MOST_ROWS = 1_000_000
 
 
@@ -53,9 +53,9 @@ def read_manifest(path: Path, actions: tuple[str, ...] | None) -> Dataset:
         except AqaError as error:
             problems.add("video outside the CSV's folder", f"line {line}: {error}")
         videos.append(video)
-    if not listed:
-        problems.add("no video", "expected one a row after the header")
     problems.check()
+    if not videos:
+        raise DatasetError(f"{path}: expected a video a row after the header")
     videos.sort(key=lambda video: video.key)
     return Dataset(path, "manifest", tuple(videos), tuple(_notes(videos)))
 
@@ -89,14 +89,22 @@ def _video(row: list[str], folder: Path) -> Video:
         raise AqaError(f"expected {len(HEADER)} fields, found {len(row)}")
     key = normalised(row[0])
     action, written, split = (field.strip() for field in row[1:])
-    if not action or UNPRINTABLE.search(action):
-        raise AqaError(f"expected the name of an action, found {action!r}")
-    if split not in SPLITS:
-        raise AqaError(f"expected split train, test or nothing, found {split!r}")
-    return Video(key, folder / key, action, split, _score(written, action))
+    if not action:
+        raise AqaError("expected the name of an action, found none")
+    score = _score(written)
+    if problem := label_problem(action, split, score):
+        raise AqaError(problem)
+    if action in BY_NAME and not math.isnan(score):
+        low, high = BY_NAME[action].score_range
+        if not low <= score <= high:
+            raise AqaError(
+                f"expected a score of {low:g} to {high:g}, as AQA-7's {action} has, "
+                f"found {written}; another scale needs another name for the action"
+            )
+    return Video(key, folder / key, action, split, score)
 
 
-def _score(written: str, action: str) -> float:
+def _score(written: str) -> float:
     if not written:
         return math.nan
     try:
@@ -105,13 +113,6 @@ def _score(written: str, action: str) -> float:
         score = math.nan
     if not math.isfinite(score):
         raise AqaError(f"expected a score or nothing, found {written!r}")
-    if action in BY_NAME:
-        low, high = BY_NAME[action].score_range
-        if not low <= score <= high:
-            raise AqaError(
-                f"expected a score of {low:g} to {high:g}, as AQA-7's {action} has, "
-                f"found {written}; another scale needs another name for the action"
-            )
     return score
 
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
+from aqa.cache.samples import path_problem
 
 #: No file name that people meant to write holds one of these: control
 #: characters, line separators, and bytes that are no UTF-8.
@@ -70,7 +71,7 @@ class Problems:
             return
         lines = []
         for kind, items in self._found.items():
-            shown = "; ".join(printable(item) for item in items[:8])
+            shown = "; ".join(printable(item)[:200] for item in items[:8])
             count = f" ({len(items)})" if len(items) > 1 else ""
             more = f"; and {len(items) - 8} more" if len(items) > 8 else ""
             lines.append(f"{kind}{count}: {shown}{more}")
@@ -125,21 +126,17 @@ def normalised(text: str) -> str:
     """Key of the file that a manifest names: relative, POSIX, without "." parts.
 
     Raises:
-        AqaError: an absolute path, "..", a backslash or a character that no file
-            name should hold.
+        AqaError: an absolute path, "..", or what the cache takes for no key.
     """
-    if UNPRINTABLE.search(text):
-        raise AqaError(f"{text!r} holds control characters")
-    if "\\" in text:
-        raise AqaError(f"{text!r}: expected / between folders, found a backslash")
     if text.startswith("/"):
         raise AqaError(f"{text!r}: expected a relative path, found an absolute one")
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise AqaError(f"{text!r} leads out of its folder with ..")
-    if not parts:
-        raise AqaError(f"expected the path of a video, found {text!r}")
-    return "/".join(parts)
+    key = "/".join(parts)
+    if problem := path_problem(key):
+        raise AqaError(f"path {problem}: {text!r}")
+    return key
 
 
 def chosen(

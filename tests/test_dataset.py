@@ -313,20 +313,25 @@ def test_manifest_reads_labels_and_keeps_paths(tmp_path):
         ("one.avi,diving,fifty,train", "expected a score or nothing"),
         ("one.avi,diving,nan,train", "expected a score or nothing"),
         ("one.avi,diving,5000,train", "expected a score of 21.6 to 102.6"),
-        ("one.avi,diving,50,validation", "expected split train, test or nothing"),
+        (
+            "one.avi,diving,50,validation",
+            "split is 'validation', not train, test or empty",
+        ),
         ("two.avi,diving,50,train", "missing video: two.avi"),
         ("../one.avi,diving,50,train", "leads out of its folder"),
         ("a/../../one.avi,diving,50,train", "leads out of its folder"),
         ("/etc/passwd,diving,50,train", "found an absolute one"),
         ("a\\one.avi,diving,50,train", "backslash"),
-        ("one.avi\x1b[2J,diving,50,train", "control characters"),
-        ("one.avi\0,diving,50,train", "control characters"),
-        (",diving,50,train", "expected the path of a video"),
+        ("one.avi\x1b[2J,diving,50,train", "holds the control character"),
+        ("one.avi\0,diving,50,train", "holds the control character"),
+        (",diving,50,train", "is empty"),
+        ("a" * 2000 + ".avi,diving,50,train", "bytes long"),
+        ("one.avi,../diving,50,train", "cannot be part of a file's name"),
         ("one.avi,diving,50,train\none.avi,diving,60,test", "one.avi in lines 2 and 3"),
         ("link.avi,diving,50,train", "is a link out of"),
         ("out/secret.avi,diving,50,train", "leads out of"),
         ('one.avi,"diving,50,train', "not a CSV"),
-        ("", "no video"),
+        ("", "expected a video a row"),
     ],
 )
 def test_manifest_names_what_is_wrong(tmp_path, line, message):
@@ -403,7 +408,7 @@ def test_folder_refuses_links_that_lead_out(tmp_path):
 
 def test_folder_refuses_names_that_are_no_text(tmp_path):
     (tmp_path / os.fsdecode(b"\xff\x1b[2J.mp4")).touch()
-    with pytest.raises(DatasetError, match="control characters"):
+    with pytest.raises(DatasetError, match="control character"):
         read_dataset(tmp_path)
 
 
