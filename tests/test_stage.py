@@ -1,0 +1,209 @@
+"""The extraction stage: nothing done twice, nothing lost, every failure named."""
+
+import json
+import math
+import os
+import random
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aqa.cache.errors import AqaError, ProvenanceMismatch
+from aqa.cache.maintenance import verify
+from aqa.cache.parts import parts_folder, write_part
+from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
+from aqa.cache.store import FeatureCache
+from aqa.extract.stage import Extracted, extract, plan
+from aqa.extract.video_list import Dataset, Video
+
+KEYS = [f"diving/{number:03d}" for number in range(1, 8)]
+
+
+def dataset(keys=KEYS):
+    videos = tuple(Video(key, Path(key), "diving", "train", 50.0) for key in keys)
+    return Dataset(Path("."), "aqa-7", videos, ())
+
+
+def features_of(key):
+    generator = np.random.default_rng(list(key.encode()))
+    return generator.random((2, 3, 4), dtype=np.float32)
+
+
+class Extractor:
+    """Features by key; what is `broken` fails."""
+
+    def __init__(self, broken=(), name="made"):
+        self.provenance = Provenance({"features": name})
+        self.broken = broken
+        self.seen = []
+
+    def extract(self, videos):
+        for video in videos:
+            self.seen.append(video.key)
+            if video.key in self.broken:
+                yield video, AqaError(f"{video.path}: expected a video, found noise")
+            else:
+                yield video, Extracted(features_of(video.key), 97, "ab" * 32)
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "features.h5"
+
+
+def test_every_video_reaches_the_cache_with_its_labels(cache):
+    made = extract(dataset(), cache, Extractor())
+    assert (made.done, made.skipped, made.failures, made.merged) == (7, 0, (), True)
+    with FeatureCache.open(cache) as opened:
+        assert list(opened.samples.key) == KEYS
+        assert set(opened.samples.score) == {50.0}
+        assert set(opened.samples.frames) == {97}
+        for row, key in enumerate(KEYS):
+            np.testing.assert_array_equal(opened.read([row])[0], features_of(key))
+    assert not parts_folder(cache).exists()
+
+
+def test_what_is_finished_is_not_made_again(cache):
+    first = Extractor()
+    write_part(
+        cache,
+        Sample(KEYS[2], "diving", "train", 50.0, 97, "ab" * 32),
+        features_of(KEYS[2]),
+        first.provenance,
+    )
+    extract(dataset(), cache, first)
+    assert first.seen == KEYS[:2] + KEYS[3:]
+    second = Extractor()
+    made = extract(dataset(), cache, second)
+    assert (second.seen, made.skipped, made.merged) == ([], 7, True)
+
+
+def test_failures_are_named_and_tried_again(cache):
+    made = extract(dataset(), cache, Extractor(broken={KEYS[1], KEYS[4]}))
+    assert [failure.key for failure in made.failures] == [KEYS[1], KEYS[4]]
+    assert made.merged and made.done == 5
+    listed = json.loads((cache.parent / "failures.json").read_text())
+    assert [failure["key"] for failure in listed] == [KEYS[1], KEYS[4]]
+    assert "found noise" in listed[0]["reason"]
+    again = Extractor()
+    assert extract(dataset(), cache, again).failures == ()
+    assert again.seen == [KEYS[1], KEYS[4]]
+    assert not (cache.parent / "failures.json").exists()
+    with FeatureCache.open(cache) as opened:
+        assert list(opened.samples.key) == KEYS
+
+
+def test_where_nothing_can_be_used_there_is_no_cache(cache):
+    made = extract(dataset(), cache, Extractor(broken=set(KEYS)))
+    assert len(made.failures) == 7 and not made.merged
+    assert not cache.exists()
+
+
+def test_features_of_another_kind_are_refused_before_anything_runs(cache):
+    extract(dataset(), cache, Extractor())
+    before = cache.read_bytes()
+    other = Extractor(name="other")
+    with pytest.raises(ProvenanceMismatch, match="features: found"):
+        extract(dataset([*KEYS, "diving/099"]), cache, other)
+    assert other.seen == [] and cache.read_bytes() == before
+
+
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
+def test_shards_make_the_same_bytes_and_the_last_one_merges(tmp_path, order):
+    whole = tmp_path / "whole.h5"
+    extract(dataset(), whole, Extractor(broken={KEYS[3]}))
+    cache = tmp_path / "shards" / "features.h5"
+    merged = [
+        extract(dataset(), cache, Extractor(broken={KEYS[3]}), (i, 3)).merged
+        for i in order
+    ]
+    assert merged == [False, False, True]
+    assert cache.read_bytes() == whole.read_bytes()
+    failures = [path.with_name("failures.json") for path in (whole, cache)]
+    assert failures[0].read_bytes() == failures[1].read_bytes()
+
+
+def test_a_plan_changes_nothing(cache):
+    work = plan(dataset(), cache, Extractor().provenance, (1, 3))
+    assert [video.key for video in work.todo] == [KEYS[1], KEYS[4]]
+    assert list(cache.parent.iterdir()) == []
+
+
+def test_an_interruption_leaves_what_was_finished(cache):
+    class Interrupted(Extractor):
+        def extract(self, videos):
+            yield from super().extract(list(videos)[:3])
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        extract(dataset(), cache, Interrupted())
+    rest = Extractor()
+    assert extract(dataset(), cache, rest).skipped == 3
+    assert rest.seen == KEYS[3:]
+
+
+def test_an_unlabelled_video_has_no_score(cache):
+    videos = (Video("a.avi", Path("a.avi"), "", "", math.nan),)
+    extract(Dataset(Path("."), "folder", videos, ()), cache, Extractor())
+    with FeatureCache.open(cache) as opened:
+        assert np.isnan(opened.samples.score).all()
+
+
+def test_killed_at_any_instant_it_ends_in_the_same_bytes(tmp_path):
+    """Ten runs, each killed at random up to nine times before one may finish."""
+    script = tmp_path / "run.py"
+    tests = Path(__file__)
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import importlib.util, sys, time
+            from pathlib import Path
+            spec = importlib.util.spec_from_file_location("stage_tests", {str(tests)!r})
+            tests = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(tests)
+
+            class Slow(tests.Extractor):
+                def extract(self, videos):
+                    for result in super().extract(videos):
+                        time.sleep(0.02)
+                        yield result
+
+            print("up", flush=True)
+            made = tests.extract(tests.dataset(), Path(sys.argv[1]), Slow())
+            sys.exit(0 if made.merged else 1)
+            """
+        )
+    )
+    whole = tmp_path / "whole.h5"
+    extract(dataset(), whole, Extractor())
+    instants = random.Random(0)
+    cache = tmp_path / "killed" / "features.h5"
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    kills = 0
+    for _ in range(40):
+        run = subprocess.Popen(
+            [sys.executable, script, cache], stdout=subprocess.PIPE, env=environment
+        )
+        run.stdout.readline()
+        if kills < 10:
+            time.sleep(instants.uniform(0, 0.12))
+            run.send_signal(signal.SIGKILL)
+        ended = run.wait()
+        run.stdout.close()
+        kills += ended == -signal.SIGKILL
+        if ended == 0 and kills >= 10:
+            break
+        if ended == 0:
+            # Finished before the kill came: begin anew.
+            cache.unlink()
+    assert kills >= 10
+    assert cache.read_bytes() == whole.read_bytes()
+    assert verify(cache) == []
+    assert [path.name for path in cache.parent.iterdir() if path.suffix == ".tmp"] == []
