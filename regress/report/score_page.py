@@ -27,6 +27,10 @@ from aqa.regress.report.drawing import BLUE, QUIET, VERMILION, draw
 from aqa.regress.scoring import Score
 
 
+#: What browsers play.
+PLAYABLE = {".mp4", ".m4v", ".mov", ".webm", ".ogv"}
+
+
 @dataclass(frozen=True)
 class Scored:
     """One video on the page."""
@@ -67,6 +71,7 @@ def _entry(page: Path, number: int, scored: Scored) -> dict[str, Any]:
     return {
         "name": scored.video.name,
         "source": quote(Path(beside).as_posix()),
+        "playable": scored.video.suffix.lower() in PLAYABLE,
         "action": score.action,
         "score": score.score,
         "interval": score.interval,

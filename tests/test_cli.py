@@ -1,0 +1,167 @@
+"""The command line: what is printed where, and the exit code it ends with."""
+
+import json
+import subprocess
+import sys
+
+import av
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from aqa.cache.store import FeatureCache
+from aqa.cli import main
+
+
+@pytest.fixture
+def aqa():
+    """Run a command; asserts the exit code, returns what was printed."""
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def videos(tmp_path_factory):
+    """A manifest of three short videos, the last of them cut in half."""
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for name in ("a", "b", "broken"):
+        with av.open(folder / f"{name}.avi", "w") as container:
+            stream = container.add_stream("mpeg4", rate=25, width=64, height=48)
+            for _ in range(12):
+                picture = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    whole = (folder / "broken.avi").read_bytes()
+    (folder / "broken.avi").write_bytes(whole[: len(whole) // 2])
+    rows = ["video,action,score,split"]
+    rows += [f"{name}.avi,diving,50,train" for name in ("a", "b", "broken")]
+    (folder / "list.csv").write_text("\n".join(rows) + "\n")
+    return folder / "list.csv"
+
+
+@pytest.fixture
+def tiny():
+    return ["--weights", "random", "--arch", "c3d-tiny", "--workers", 1]
+
+
+def test_help_loads_nothing_heavy():
+    script = (
+        "import sys\n"
+        "from aqa.cache.store import FeatureCache
+from aqa.cli import main\n"
+        "heavy = {'torch', 'numpy', 'rich', 'av', 'h5py'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_extract_names_what_failed_and_goes_on(aqa, videos, tiny, tmp_path):
+    cache = tmp_path / "f.h5"
+    ran = aqa("extract", "--videos", videos, "--cache", cache, "--json", *tiny, code=3)
+    said = json.loads(ran.stdout)
+    assert (said["done"], said["merged"]) == (2, True)
+    assert [failure["key"] for failure in said["failures"]] == ["broken.avi"]
+    assert "failed: broken.avi" in ran.stderr
+    again = aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
+    assert "0 extracted, 2 there before, 1 failed" in again.stdout
+    allowed = tmp_path / "g.h5"
+    took = [*tiny, "--allow-damaged"]
+    aqa("extract", "--videos", videos, "--cache", allowed, *took)
+    assert "3 samples" in aqa("cache", "info", "--cache", allowed).stdout
+
+
+def test_extract_refuses_a_cache_of_other_features(aqa, videos, tiny, tmp_path):
+    cache = tmp_path / "f.h5"
+    aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
+    other = ["--weights", "random:1", "--arch", "c3d-tiny"]
+    ran = aqa("extract", "--videos", videos, "--cache", cache, *other, code=4)
+    assert "random:0" in ran.stderr and "random:1" in ran.stderr
+    assert ran.stdout == ""
+
+
+def test_a_dry_run_says_what_would_be_done(aqa, videos, tiny, tmp_path):
+    cache = tmp_path / "f.h5"
+    ran = aqa(
+        "extract", "--videos", videos, "--cache", cache, "--dry-run", "--json", *tiny
+    )
+    assert json.loads(ran.stdout) == {
+        "todo": ["a.avi", "b.avi", "broken.avi"],
+        "finished": 0,
+    }
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        (["extract"], 2, "--videos"),
+        (["extract", "--videos", "nowhere"], 1, "nowhere"),
+        (["extract", "--videos", "nowhere", "--shard", "3/2"], 2, "i/N"),
+        (["fit", "--cache", "nowhere.h5"], 1, "nowhere.h5"),
+        (["compare", "something"], 2, "single-vs-all"),
+        (["cache", "info", "--cache", "nowhere.h5"], 1, "nowhere.h5"),
+        (["weights", "inspect", "nowhere.pth"], 1, "nowhere.pth"),
+        (["model", "info", "nowhere.safetensors"], 1, "nowhere.safetensors"),
+    ],
+)
+def test_bad_input_ends_in_one_line(
+    aqa, tmp_path, monkeypatch, arguments, code, message
+):
+    monkeypatch.chdir(tmp_path)
+    ran = aqa(*arguments, code=code)
+    assert message in ran.stderr and "Traceback" not in ran.output
+    assert ran.stdout == ""
+
+
+def test_without_weights_extract_says_what_to_pass(aqa, videos, tmp_path):
+    cache = tmp_path / "f.h5"
+    ran = aqa("extract", "--videos", videos, "--cache", cache, code=1)
+    assert "tiny" in ran.stderr and "README" in ran.stderr
+
+
+def test_from_features_to_model_to_score(aqa, videos, tiny, tmp_path):
+    cache, models = tmp_path / "f.h5", tmp_path / "models"
+    aqa("extract", "--videos", videos, "--cache", cache, "--allow-damaged", *tiny)
+    labels = tmp_path / "labels.csv"
+    rows = ["key,action,score,split", "a.avi,diving,40,train", "b.avi,diving,60,train"]
+    labels.write_text("\n".join([*rows, "broken.avi,diving,50,train"]) + "\n")
+    assert (
+        "2 samples relabelled"
+        in aqa("cache", "relabel", labels, "--cache", cache).stdout
+    )
+    fitted = aqa("fit", "--cache", cache, "--out", models, "--iterations", 5, "--json")
+    (model,) = json.loads(fitted.stdout)["models"]
+    assert json.loads(aqa("model", "info", model).stdout)["actions"] == ["diving"]
+    video = videos.parent / "a.avi"
+    network = tiny[:4]
+    page = tmp_path / "page.html"
+    ran = aqa("score", video, "--model", model, "--json", "--html", page, *network)
+    (said,) = json.loads(ran.stdout)
+    assert len(said["course"]) == 6 and said["course"][-1] == said["score"]
+    assert said["score"] == pytest.approx(sum(said["changes"]))
+    assert "a.avi" in page.read_text() and "<script" not in page.read_text()
+    other = ["--weights", "random:1", "--arch", "c3d-tiny"]
+    aqa("score", video, "--model", model, *other, code=4)
+    broken = videos.parent / "broken.avi"
+    mixed = aqa("score", broken, video, "--model", model, *network, code=3)
+    assert "broken.avi" in mixed.stderr and "a.avi: diving" in mixed.stdout
+
+
+def test_verify_tells_a_flipped_byte(aqa, videos, tiny, tmp_path):
+    cache = tmp_path / "f.h5"
+    aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
+    assert "sound" in aqa("cache", "verify", "--cache", cache).stdout
+    content = bytearray(cache.read_bytes())
+    with FeatureCache.open(cache) as opened:
+        place = content.find(opened.read([1]).tobytes()[:64])
+    content[place + 7] ^= 0xFF
+    cache.write_bytes(content)
+    ran = aqa("cache", "verify", "--cache", cache, "--json", code=1)
+    assert not json.loads(ran.stdout)["sound"]
