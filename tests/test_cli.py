@@ -54,8 +54,7 @@ def tiny():
 def test_help_loads_nothing_heavy():
     script = (
         "import sys\n"
-        "from aqa.cache.store import FeatureCache
-from aqa.cli import main\n"
+        "from aqa.cli import main\n"
         "heavy = {'torch', 'numpy', 'rich', 'av', 'h5py'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )
