@@ -23,7 +23,7 @@ INTERVALS = (
 def printed_name(name: str) -> str:
     """The name of an action, a row or a fine-tuning column as tables print it."""
     action, size, n = name.rpartition(" n=")
-    return f"{title_of(action)}, n = {n}" if size else title_of(name)
+    return f"{title_of(action)}, n={n}" if size else title_of(name)
 
 
 def by_action(report: Report, name: str, title: str) -> Table:

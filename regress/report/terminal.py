@@ -34,12 +34,14 @@ def rich_table(table: Table) -> RichTable:
         title=Text(table.title, style="bold"),
         title_justify="left",
         box=SIMPLE_HEAD,
-        padding=(0, 1, 0, 0),
+        padding=0,
         pad_edge=False,
     )
     drawn.add_column(Text(table.corner))
-    for column in table.columns:
-        drawn.add_column(Text(column), justify="right")
+    for place, column in enumerate(table.columns):
+        # As narrow as its longest word: a head breaks into lines, a number never.
+        words = [*column.split(), *(line.entries[place].text for line in table.lines)]
+        drawn.add_column(Text(column), justify="right", width=max(map(len, words)))
     for line in table.lines:
         drawn.add_row(*_cells(line))
     return drawn
