@@ -126,7 +126,8 @@ class GuardedFile:
     def _find(self, name: str, kind: type, rank: int | None = None) -> Any:
         member = self._file
         for part in name.split("/"):
-            link = member.get(part, getlink=True)
+            inside = isinstance(member, h5py.Group)
+            link = member.get(part, getlink=True) if inside else None
             if link is None:
                 raise AqaError(f"{name} is missing")
             if not isinstance(link, h5py.HardLink):

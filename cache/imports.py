@@ -119,10 +119,10 @@ def _load(path: Path) -> tuple[Features, str]:
         shape, fortran, kind = _HEADERS[npy.read_magic(file)](file)
     except AqaError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+    except Exception as error:  # NumPy's reader of headers lets any kind through
         raise AqaError(f"{path}: not a .npy file: {error}") from error
     if kind.name not in _TYPES:
-        raise AqaError(f"{path}: {kind}; expected one of {', '.join(_TYPES)}")
+        raise AqaError(f"{path}: {kind.name}; expected one of {', '.join(_TYPES)}")
     if len(shape) not in (2, 3) or min(shape) < 1:
         raise AqaError(f"{path}: {shape}; expected (clips, D) or (offsets, clips, D)")
     values = data[file.tell() :]

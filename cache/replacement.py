@@ -80,12 +80,14 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         yield
     finally:
         if descriptor is not None:
-            if not shared:
-                with suppress(OSError):
+            # Whatever fails here, the work is done.
+            with suppress(OSError):
+                if not shared:
                     lock.unlink()
-            # Said aloud: a forked child may have the descriptor open for longer.
-            fcntl.flock(descriptor, fcntl.LOCK_UN)
-            os.close(descriptor)
+            with suppress(OSError):
+                # Said aloud: a forked child may have the descriptor open for longer.
+                fcntl.flock(descriptor, fcntl.LOCK_UN)
+                os.close(descriptor)
 
 
 def make_folder(folder: Path) -> None:

@@ -125,9 +125,7 @@ class FeatureCache:
         if _digest(features) != self.samples.feature_sha256[row]:
             raise AqaError(f"{self.path}: sample {key!r} is damaged: wrong SHA-256")
         if not np.isfinite(features).all():
-            raise AqaError(
-                f"{self.path}: sample {key!r} has features that are not finite"
-            )
+            raise AqaError(f"{self.path}: sample {key!r} is not finite")
         return features
 
     def close(self) -> None:

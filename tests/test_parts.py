@@ -1,0 +1,438 @@
+"""No finished video is lost, and the merged cache does not tell how it came about."""
+
+import errno
+import hashlib
+import os
+import random
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from aqa.cache.errors import AqaError, ProvenanceMismatch
+from aqa.cache.maintenance import verify
+from aqa.cache.parts import finished, merge, part_path, parts_folder, write_part
+from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
+from aqa.cache.store import FeatureCache, write_cache
+
+MADE = Provenance({"features": "test"})
+OTHER = Provenance({"features": "other"})
+KEYS = tuple(f"diving/{number:03d}" for number in range(6))
+
+
+def sample(key, source=0, score=1.5):
+    return Sample(key, "diving", "train", score, 103, f"{source:064x}")
+
+
+def features(key, seed=0):
+    rng = np.random.default_rng([seed, *key.encode()])
+    return rng.standard_normal((2, 3, 4), np.float32)
+
+
+def part(cache, key, source=0, seed=0, made=MADE, score=1.5):
+    return write_part(cache, sample(key, source, score), features(key, seed), made)
+
+
+def whole(path, keys=KEYS, source=0, seed=0, made=MADE, score=1.5):
+    samples = [sample(key, source, score) for key in keys]
+    return write_cache(path, samples, (features(key, seed) for key in keys), made)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.fixture
+def cache(tmp_path):
+    """Where a cache is to be, in a folder of its own."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    return folder / "features.h5"
+
+
+@pytest.fixture(scope="module")
+def golden(tmp_path_factory):
+    """The bytes of the cache of all keys, written in one go."""
+    return whole(tmp_path_factory.mktemp("golden") / "features.h5").read_bytes()
+
+
+def test_a_part_is_a_cache_of_one_sample_named_after_its_key(cache):
+    path = part(cache, "diving/001")
+    assert path == part_path(cache, "diving/001")
+    assert path.parent == parts_folder(cache) == Path(f"{cache}.parts")
+    assert path.name == f"{hashlib.sha256(b'diving/001').hexdigest()}.h5"
+    assert path.read_bytes() == whole(cache, ["diving/001"]).read_bytes()
+
+
+def test_finished_looks_at_cache_and_parts(cache):
+    assert finished(cache, MADE) == {}
+    whole(cache, KEYS[:2])
+    part(cache, KEYS[2], source=7)
+    part(cache, KEYS[0], source=8)
+    assert finished(cache, MADE) == {
+        KEYS[0]: f"{8:064x}",
+        KEYS[1]: f"{0:064x}",
+        KEYS[2]: f"{7:064x}",
+    }
+
+
+@pytest.mark.parametrize("where", ["cache", "part"])
+def test_other_features_are_a_mismatch(cache, where):
+    if where == "cache":
+        whole(cache)
+    else:
+        part(cache, KEYS[0])
+    with pytest.raises(ProvenanceMismatch, match='features: found "test", asked for'):
+        finished(cache, OTHER)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "misnamed", "two"])
+def test_a_damaged_part_is_not_finished_and_is_made_anew(cache, golden, damage):
+    for key in KEYS:
+        part(cache, key)
+    path = part_path(cache, KEYS[3])
+    data = path.read_bytes()
+    if damage == "flipped":
+        x = features(KEYS[3]).tobytes()
+        path.write_bytes(data.replace(x, x[::-1]))
+    elif damage == "misnamed":
+        path.write_bytes(part_path(cache, KEYS[2]).read_bytes())
+    elif damage == "two":
+        whole(path, KEYS[3:5])
+    else:
+        path.write_bytes(data[: 9000 if damage == "truncated" else 0])
+    assert set(finished(cache, MADE)) == {*KEYS} - {KEYS[3]}
+    assert [str(path) in problem for problem in verify(cache)] == [True]
+    part(cache, KEYS[3])
+    assert verify(cache) == []
+    assert merge(cache).read_bytes() == golden
+
+
+def test_merge_names_damaged_parts_and_goes_on_without_them_the_next_time(cache):
+    for key in KEYS[:3]:
+        part(cache, key)
+    path = part_path(cache, KEYS[1])
+    path.write_bytes(path.read_bytes()[:5000])
+    with pytest.raises(AqaError, match=f"{path}: .*extract again"):
+        merge(cache)
+    assert not cache.exists() and not path.exists()
+    with FeatureCache.open(merge(cache)) as merged:
+        assert merged.samples.key == (KEYS[0], KEYS[2])
+
+
+def test_a_damaged_row_is_not_finished_and_its_new_part_takes_its_place(cache, golden):
+    whole(cache)
+    x = features(KEYS[3]).tobytes()
+    cache.write_bytes(cache.read_bytes().replace(x, x[::-1]))
+    assert set(finished(cache, MADE)) == {*KEYS} - {KEYS[3]}
+    assert [KEYS[3] in problem for problem in verify(cache)] == [True]
+    part(cache, KEYS[3])
+    assert merge(cache).read_bytes() == golden
+
+
+def test_a_damaged_row_without_a_new_part_is_not_merged_on(cache):
+    whole(cache, KEYS[:3])
+    x = features(KEYS[1]).tobytes()
+    damaged = cache.read_bytes().replace(x, x[::-1])
+    cache.write_bytes(damaged)
+    new = part(cache, KEYS[4])
+    with pytest.raises(AqaError, match=f"{KEYS[1]}' is damaged"):
+        merge(cache)
+    assert cache.read_bytes() == damaged and new.exists()
+    assert names(cache.parent) == ["features.h5", "features.h5.parts"]
+
+
+def test_a_sound_copy_heals_a_damaged_row(cache, golden, tmp_path):
+    whole(cache)
+    x = features(KEYS[3]).tobytes()
+    cache.write_bytes(cache.read_bytes().replace(x, x[::-1]))
+    assert merge(cache, [whole(tmp_path / "backup.h5")]).read_bytes() == golden
+
+
+def test_merging_removes_the_parts_and_leaves_nothing_else(cache, golden):
+    for key in reversed(KEYS):
+        part(cache, key)
+    (parts_folder(cache) / f".x.h5.{'0' * 16}.tmp").touch()
+    (cache.parent / f".features.h5.{'0' * 16}.tmp").touch()
+    (cache.parent / "features.h5.lock").touch()
+    seen = []
+    merge(cache, progress=lambda *step: seen.append(step))
+    assert cache.read_bytes() == golden
+    assert names(cache.parent) == ["features.h5"]
+    assert seen == [*zip(range(6), [6] * 6, KEYS, strict=True), (6, 6, str(cache))]
+    assert merge(cache).read_bytes() == golden
+
+
+def test_what_is_not_ours_stays_in_the_folder_of_parts(cache):
+    part(cache, KEYS[0])
+    foreign = parts_folder(cache) / "notes.txt"
+    foreign.touch()
+    (parts_folder(cache) / f"{'0' * 64}.h5").symlink_to(foreign)
+    merge(cache)
+    assert names(foreign.parent) == [f"{'0' * 64}.h5", "notes.txt"]
+
+
+def test_nothing_to_merge_is_an_error(cache):
+    with pytest.raises(AqaError, match="no cache and no part"):
+        merge(cache)
+    with pytest.raises(AqaError, match="no such file"):
+        merge(cache, [cache.with_name("missing.h5")])
+    (cache.parent / "folder").mkdir()
+    with pytest.raises(AqaError, match="without parts"):
+        merge(cache, [cache.parent / "folder"])
+
+
+def test_sources_are_merged_in_and_stay(cache, golden, tmp_path):
+    part(cache, KEYS[0])
+    elsewhere, third = tmp_path / "elsewhere.h5", tmp_path / "third.h5"
+    part(elsewhere, KEYS[1])
+    part(elsewhere, KEYS[2])
+    whole(third, KEYS[2:])
+    sources = [parts_folder(elsewhere), third, cache, parts_folder(cache)]
+    assert merge(cache, sources).read_bytes() == golden
+    assert third.exists() and len(names(parts_folder(elsewhere))) == 2
+
+
+def test_a_new_video_file_takes_the_place_of_the_old_one(cache):
+    whole(cache)
+    part(cache, KEYS[2], source=5, seed=1)
+    with FeatureCache.open(merge(cache)) as merged:
+        assert merged.samples.source_sha256[2] == f"{5:064x}"
+        np.testing.assert_array_equal(merged.read([2])[0], features(KEYS[2], 1))
+        np.testing.assert_array_equal(merged.read([1])[0], features(KEYS[1]))
+
+
+@pytest.mark.parametrize(
+    ("made", "difference"), [({"seed": 1}, "features"), ({"score": 2.0}, "score")]
+)
+def test_copies_that_differ_are_an_error_that_names_both(cache, made, difference):
+    whole(cache)
+    before = cache.read_bytes()
+    path = part(cache, KEYS[2], **made)
+    with pytest.raises(AqaError, match=f"{KEYS[2]}: {path} and {cache} differ in"):
+        merge(cache)
+    path.unlink()
+    other = whole(cache.with_name("other.h5"), **made)
+    with pytest.raises(AqaError, match=f"{cache} and {other} differ in {difference}"):
+        merge(cache, [other])
+    assert cache.read_bytes() == before
+
+
+def test_a_source_with_another_video_file_is_a_conflict_not_an_update(cache):
+    whole(cache)
+    other = whole(cache.with_name("other.h5"), source=5, seed=1)
+    with pytest.raises(AqaError, match="differ in source_sha256, features"):
+        merge(cache, [other])
+
+
+def test_provenance_and_shape_have_to_agree(cache):
+    whole(cache, KEYS[:2])
+    path = part(cache, KEYS[2], made=OTHER)
+    with pytest.raises(ProvenanceMismatch, match=str(cache)):
+        merge(cache)
+    assert [str(path) in problem for problem in verify(cache)] == [True]
+    path.unlink()
+    write_part(cache, sample(KEYS[2]), np.ones((2, 3, 5), np.float32), MADE)
+    with pytest.raises(AqaError, match=r"\(2, 3, 4\).*\(2, 3, 5\)"):
+        merge(cache)
+    assert len(verify(cache)) == 1
+
+
+places = st.sampled_from(["cache", "part", "source", "parts source", "two"])
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.permutations(KEYS), st.lists(places, min_size=6, max_size=6))
+def test_the_merged_bytes_do_not_depend_on_the_way(
+    tmp_path_factory, golden, order, where
+):
+    folder = tmp_path_factory.mktemp("merge")
+    cache, other, third = (folder / f"{name}.h5" for name in ("f", "o", "t"))
+    at = dict(zip(order, where, strict=True))
+    for path, place in ((cache, "cache"), (other, "source")):
+        if keys := [key for key in order if at[key] in (place, "two")]:
+            whole(path, keys)
+    for key in order:
+        if at[key] in ("part", "two"):
+            part(cache, key)
+        if at[key] == "parts source":
+            part(third, key)
+    sources = [path for path in (other, parts_folder(third)) if path.exists()]
+    assert merge(cache, sources).read_bytes() == golden
+
+
+def test_one_sample_is_held_at_a_time(cache):
+    x = np.ones((2, 8, 1 << 16), np.float32)  # 4 MiB
+    for key in (*KEYS, "a", "b", "c", "d"):
+        write_part(cache, sample(key), x, MADE)
+    tracemalloc.start()
+    merge(cache)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4.5 * x.nbytes < 0.5 * cache.stat().st_size
+
+
+def test_extractions_at_once_share_the_work(cache, golden):
+    """Two writers of all parts, each merging in between, as fast as they can."""
+    errors = []
+
+    def work(seed):
+        order = list(KEYS)
+        random.Random(seed).shuffle(order)
+        try:
+            for key in order:
+                if key not in finished(cache, MADE):
+                    part(cache, key)
+                merge(cache)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert cache.read_bytes() == golden and names(cache.parent) == ["features.h5"]
+
+
+FAULTS = ("open", "write", "ftruncate", "fsync", "close", "replace", "unlink", "mkdir")
+
+
+@pytest.mark.parametrize("step", [pytest.param(1, marks=pytest.mark.slow), 11])
+def test_any_system_call_may_fail_and_nothing_is_lost(cache, monkeypatch, step):
+    """The n-th call of any kind fails, for every n, until a run meets no fault."""
+    golden = whole(cache.with_name("golden"), KEYS[:2]).read_bytes()
+
+    def run(done):
+        for key in KEYS[:2]:
+            if key not in finished(cache, MADE):
+                part(cache, key)
+                done.add(key)
+            merge(cache)
+
+    for n in range(1, 1000, step):
+        calls = 0
+
+        def faulty(real, name, n=n):
+            def call(*arguments, **keywords):
+                nonlocal calls
+                calls += 1
+                if calls != n:
+                    return real(*arguments, **keywords)
+                if name == "close":
+                    real(*arguments)
+                raise OSError(errno.EIO, f"injected into {name}")
+
+            return call
+
+        done = set()
+        with monkeypatch.context() as patch:
+            for name in FAULTS:
+                patch.setattr(os, name, faulty(getattr(os, name), name))
+            with suppress(AqaError):
+                run(done)
+        assert done <= set(finished(cache, MADE))
+        assert not done or verify(cache) == []
+        if calls < n:
+            break
+        run(set())
+        assert cache.read_bytes() == golden
+        cache.unlink()
+    assert n > 80 and cache.read_bytes() == golden
+
+
+def test_the_disk_may_be_full_after_any_byte(cache, golden):
+    """The kernel itself refuses to write on; HDF5 alone would crash the process."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    for key in KEYS[:3]:
+        part(cache, key)
+    before = merge(cache).read_bytes()
+    for key in KEYS[3:]:
+        part(cache, key)
+    try:
+        for size in range(0, len(golden), 1013):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+            with pytest.raises(AqaError, match="cannot be written: File too large"):
+                merge(cache)
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+            assert cache.read_bytes() == before
+            assert names(cache.parent) == ["features.h5", "features.h5.parts"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert merge(cache).read_bytes() == golden
+
+
+def work_until_killed():
+    """Do what an extraction does; runs in a process of its own."""
+    cache = Path(sys.argv[1])
+    print("ready", flush=True)
+    sys.stdin.readline()
+    done = finished(cache, MADE)
+    for key in KEYS:
+        if key not in done:
+            part(cache, key)
+            print(key, flush=True)
+    merge(cache)
+
+
+def kill_and_resume(cache, golden, kills, rng):
+    script = (
+        "import importlib.util as u\n"
+        f"s = u.spec_from_file_location('t', {__file__!r})\n"
+        "t = u.module_from_spec(s); s.loader.exec_module(t)\n"
+        "t.work_until_killed()\n"
+    )
+    done, killed, longest = set(), 0, 0.02
+    while killed < kills:
+        process = subprocess.Popen(
+            [sys.executable, "-c", script, cache],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        with process:
+            assert process.stdout.readline() == "ready\n"
+            began = time.monotonic()
+            process.stdin.write("go\n")
+            process.stdin.close()
+            try:
+                process.wait(rng.uniform(0, longest))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                killed += 1
+            done.update(process.stdout.read().split())
+        if process.returncode == 0:
+            longest = time.monotonic() - began
+            assert cache.read_bytes() == golden
+            assert names(cache.parent) == ["features.h5"]
+            done.clear()
+            cache.unlink()
+        else:
+            longest *= 1.2
+            assert process.returncode == -signal.SIGKILL
+            # What was said to be stored is stored, and nothing stored is damaged.
+            assert done <= set(finished(cache, MADE))
+            assert not done or verify(cache) == []
+
+
+def test_killed_at_any_instant_it_goes_on(cache, golden):
+    kill_and_resume(cache, golden, kills=6, rng=random.Random(0))
+
+
+@pytest.mark.slow
+def test_killed_at_many_instants_it_goes_on(cache, golden):
+    kill_and_resume(cache, golden, kills=200, rng=random.Random())
