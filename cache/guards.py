@@ -58,6 +58,7 @@ class GuardedFile:
             raise AqaError("not a file")
         self._file = h5py.File(path, "r", locking=False)
         self._heap = Heap(self._file.id.get_vfd_handle())
+        self._groups = {"": self._file}
 
     def close(self) -> None:
         """Close the file; nothing can be read from it after that."""
@@ -121,19 +122,20 @@ class GuardedFile:
         return [text.decode() for text in column[:].tolist()]
 
     def _group(self, name: str) -> Any:
-        return self._find(name, h5py.Group) if name else self._file
+        if name not in self._groups:
+            self._groups[name] = self._find(name, h5py.Group)
+        return self._groups[name]
 
     def _find(self, name: str, kind: type, rank: int | None = None) -> Any:
-        member = self._file
-        for part in name.split("/"):
-            inside = isinstance(member, h5py.Group)
-            link = member.get(part, getlink=True) if inside else None
-            if link is None:
-                raise AqaError(f"{name} is missing")
-            if not isinstance(link, h5py.HardLink):
-                target = f"{getattr(link, 'filename', '')} {link.path}"
-                raise AqaError(f"{name} is a {type(link).__name__} to {target!r}")
-            member = member[part]
+        folder, _, own = name.rpartition("/")
+        parent = self._group(folder)
+        link = parent.get(own, getlink=True)
+        if link is None:
+            raise AqaError(f"{name} is missing")
+        if not isinstance(link, h5py.HardLink):
+            target = f"{getattr(link, 'filename', '')} {link.path}"
+            raise AqaError(f"{name} is a {type(link).__name__} to {target!r}")
+        member = parent[own]
         if not isinstance(member, kind):
             raise AqaError(f"{name} is no {kind.__name__.lower()}")
         if rank is not None:

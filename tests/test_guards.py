@@ -143,7 +143,7 @@ HOSTILE = {
     "unlimited virtual": (unlimited_virtual, "virtual"),
     "group": (lambda f, _: (f.pop("features"), f.create_group("features")), "no data"),
     "dataset": (lambda f, _: (f.pop("samples"), f.create_dataset("samples", data=1)),
-                "score is missing"),
+                "samples is no group"),
     "missing": (lambda f, _: f.pop("features"), "features is missing"),
     "missing column": (lambda f, _: f["samples"].pop("split"), "split is missing"),
     "one more": (lambda f, _: f.create_group("extra"), "no cache has"),
