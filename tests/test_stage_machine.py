@@ -174,7 +174,7 @@ class Machine(RuleBasedStateMachine):
 
 TestMachine = Machine.TestCase
 TestMachine.settings = settings(
-    max_examples=15,
+    max_examples=10,
     stateful_step_count=12,
     deadline=None,
     suppress_health_check=list(HealthCheck),

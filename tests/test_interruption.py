@@ -1,0 +1,136 @@
+"""The real command, interrupted, short of disk, run twice at once."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import av
+import numpy as np
+import pytest
+
+from aqa.cache.maintenance import verify
+from aqa.cache.parts import list_parts, parts_folder
+
+pytestmark = pytest.mark.slow
+
+VIDEOS = 6
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("videos")
+    rng = np.random.default_rng(0)
+    for number in range(VIDEOS):
+        with av.open(folder / f"{number}.avi", "w") as container:
+            stream = container.add_stream("mpeg4", rate=25, width=64, height=48)
+            for _ in range(20):
+                picture = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode())
+    return folder
+
+
+def start(videos, cache):
+    """Start `aqa extract` in a session of its own, so that its children are known."""
+    command = [sys.executable, "-m", "aqa.cli", "extract", "--videos", videos]
+    command += ["--cache", cache, "--weights", "random", "--arch", "c3d-tiny"]
+    return subprocess.Popen(
+        [str(word) for word in command],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+
+
+@pytest.fixture(scope="module")
+def undisturbed(videos, tmp_path_factory):
+    cache = tmp_path_factory.mktemp("undisturbed") / "features.h5"
+    run = start(videos, cache)
+    assert run.communicate()[1] is not None and run.returncode == 0
+    return cache.read_bytes()
+
+
+def wait_for_a_part(cache, run):
+    while not list_parts(parts_folder(cache)):
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.01)
+
+
+def session_is_empty(run):
+    """Whether nothing of the run's session lives on; orphans may take a moment."""
+    for _ in range(200):
+        try:
+            os.killpg(run.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_says_so_and_goes_on(videos, undisturbed, tmp_path, number):
+    cache = tmp_path / "features.h5"
+    run = start(videos, cache)
+    wait_for_a_part(cache, run)
+    run.send_signal(number)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "interrupted" in errors and "Traceback" not in errors
+    assert session_is_empty(run)
+    again = start(videos, cache)
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert cache.read_bytes() == undisturbed
+
+
+def test_a_killed_run_leaves_no_children(videos, undisturbed, tmp_path):
+    cache = tmp_path / "features.h5"
+    run = start(videos, cache)
+    wait_for_a_part(cache, run)
+    run.kill()
+    run.communicate(timeout=60)
+    assert session_is_empty(run)
+    again = start(videos, cache)
+    again.communicate(timeout=120)
+    assert cache.read_bytes() == undisturbed
+
+
+def test_two_runs_at_once_make_the_same_cache(videos, undisturbed, tmp_path):
+    cache = tmp_path / "features.h5"
+    runs = [start(videos, cache) for _ in range(2)]
+    said = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0], said
+    assert cache.read_bytes() == undisturbed
+    assert verify(cache) == []
+
+
+def test_a_full_disk_is_said_and_costs_nothing_finished(videos, undisturbed, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    # Each part takes about 40 KiB: a few fit.
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", disk], capture_output=True
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a small file system")
+    try:
+        cache = disk / "features.h5"
+        run = start(videos, cache)
+        _, errors = run.communicate(timeout=120)
+        assert run.returncode == 1, errors
+        assert "space" in errors and "Traceback" not in errors
+        kept = len(list_parts(parts_folder(cache)))
+        assert 0 < kept < VIDEOS
+        subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
+        again = start(videos, cache)
+        output, errors = again.communicate(timeout=120)
+        assert again.returncode == 0, errors
+        assert f"{kept} there before" in output
+        assert cache.read_bytes() == undisturbed
+    finally:
+        subprocess.run(["umount", disk], check=True)
