@@ -1,79 +1,71 @@
-"""C3D on a device and in a precision: decoded frames in, features out.
+"""C3D on a device and in a precision: videos in, features out.
 
 Conventions: frames uint8 (t, crop, crop, 3) RGB, t at most `length`; features float32
-(offsets, clips, D). `precision` names what the arithmetic is done in and stands in
-the provenance: "fp32", "tf32" (CUDA's rounded products), "bf16", "fp16".
+(offsets, clips, D). Videos are decoded ahead in other processes, and each goes
+through the network alone, so that its features are the same whatever else is done.
 """
 
-from collections.abc import Generator, Iterable
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
 from contextlib import closing
+from functools import cached_property, partial
 from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
-from aqa.extract.c3d import ARCHITECTURES, build
+from aqa.extract.c3d import ARCHITECTURES, CLIP, build
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ExtractConfig
 from aqa.extract.decoding import decode_all
+from aqa.extract.precision import (
+    DTYPES,
+    arithmetic,
+    choose_device,
+    choose_precision,
+    remark,
+)
 from aqa.extract.preprocessing import normalise
-from aqa.extract.sharing import CPU, Batches, plain_features, shared_features
+from aqa.extract.sharing import CPU, CUDA, plain_features, shared_features
 from aqa.extract.stage import Extracted
 from aqa.extract.video import Decoded, VideoError
 from aqa.extract.video_list import Video
 from aqa.extract.weights import load_weights
 
-DTYPES = {
-    "fp32": torch.float32,
-    "tf32": torch.float32,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
-
-
-def choose_device(name: str) -> torch.device:
-    """Take `name`, or CUDA where it is for "auto"; AqaError where there is none."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise AqaError(f"device: expected cpu or cuda, found {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise AqaError(f"device: expected cpu or cuda, found {name!r}")
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise AqaError(f"device: {name!r} was asked for, but CUDA finds no GPU here")
-    return device
-
-
-def choose_precision(name: str, device: torch.device) -> str:
-    """Take `name`; "auto" is fp32 on CPU, half of the width on CUDA."""
-    if name == "auto":
-        if device.type == "cpu":
-            return "fp32"
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp16"
-    if device.type == "cpu" and name not in ("fp32", "bf16"):
-        raise AqaError(f"precision: expected fp32 or bf16 on CPU, found {name}")
-    return name
+#: Waits for what was begun.
+Result = Callable[[], Extracted | AqaError]
 
 
 class C3DExtractor:
     """The network and all that decides its features: an `aqa.extract.stage.Extractor`.
 
-    Raises AqaError for weights, a device or a precision that cannot be had.
+    `notes` say what the user should know of the device or the precision.
     """
 
     def __init__(self, config: ExtractConfig) -> None:
-        """Load the weights and put them on the device."""
+        """Load the weights and put them on the device.
+
+        Raises:
+            AqaError: for weights, clips, a device or a precision that cannot be had.
+        """
         if config.weights is None:
             raise AqaError(
                 "--weights: expected a C3D weights file (see the README for where "
                 "such files come from), `tiny` (comes with aqa) or `random`"
             )
+        if config.clips.clip != CLIP:
+            raise AqaError(
+                f"clip: C3D sees {CLIP} frames at a time, found {config.clips.clip}"
+            )
+        self.device = choose_device(config.device)
+        self.precision = choose_precision(config.precision, self.device)
+        note = remark(self.precision, self.device)
+        self.notes = (note,) if note else ()
         weights = load_weights(
             config.weights,
             config.arch,
@@ -83,12 +75,12 @@ class C3DExtractor:
         )
         self.config = config
         self.preprocessing = weights.preprocessing
-        self.device = choose_device(config.device)
-        self.precision = choose_precision(config.precision, self.device)
-        self._dtype = DTYPES[self.precision]
         net = build(ARCHITECTURES[weights.arch], weights.state, weights.pool5)
-        self._net = net.to(self.device, self._dtype)
-        self._batches = CPU
+        self._net = net.to(self.device, DTYPES[self.precision])
+        self._batches = CPU if self.device.type == "cpu" else CUDA
+        starts = clip_starts(config.clips)
+        #: Distinct first frames, and which of them each clip of each copy has.
+        self._starts, self._places = np.unique(starts, return_inverse=True)
         self.provenance = Provenance(
             {
                 "features": "c3d",
@@ -131,64 +123,102 @@ class C3DExtractor:
     def extract(
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Features of each video, or why there are none, in order."""
+        """Features of each video, or why there are none, in order.
+
+        A GPU is given the next video before the last one's features are waited for,
+        so that it works while they are stored.
+        """
+        ahead = 1 if self.device.type == "cuda" else 0
+        under_way: deque[tuple[Video, Result]] = deque()
         with closing(self.decode(videos)) as decoding:
             for video, decoded in decoding:
-                if isinstance(decoded, AqaError):
-                    yield video, decoded
-                    continue
-                extracted = Extracted(
-                    self.features(decoded.frames),
-                    decoded.total,
-                    decoded.source_sha256,
-                    "; ".join(decoded.damage),
-                )
-                yield video, extracted
+                under_way.append((video, self._begin(video, decoded)))
+                if len(under_way) > ahead:
+                    first, result = under_way.popleft()
+                    yield first, result()
+            for first, result in under_way:
+                yield first, result()
+
+    def extracted(
+        self, video: Video, decoded: Decoded | VideoError
+    ) -> Extracted | AqaError:
+        """Make of a decoded video what the cache keeps, or say why not."""
+        return self._begin(video, decoded)()
 
     def features(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Features of one video: (t, crop, crop, 3) -> (offsets, clips, D)."""
+        return self._fetch(self._compute(frames))
+
+    def _begin(self, video: Video, decoded: Decoded | VideoError) -> Result:
+        """Set the network to work, and return what waits for the result."""
+        if isinstance(decoded, AqaError):
+            return lambda: decoded
+        return partial(self._end, video, decoded, self._compute(decoded.frames))
+
+    def _end(
+        self, video: Video, decoded: Decoded, features: Tensor
+    ) -> Extracted | AqaError:
+        made = self._fetch(features)
+        if not np.isfinite(made).all():
+            return AqaError(
+                f"{video.path}: expected finite features, found others in "
+                f"{self.precision}; try another --precision, or look at the weights"
+            )
+        damage = "; ".join(decoded.damage)
+        return Extracted(made, decoded.total, decoded.source_sha256, damage)
+
+    def _fetch(self, features: Tensor) -> npt.NDArray[np.float32]:
+        """(distinct clips, D), on the device -> (offsets, clips, D)."""
+        made: npt.NDArray[np.float32] = features.float().cpu().numpy()
+        return made[self._places]
+
+    def _compute(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Features of the distinct clips: (t, crop, crop, 3) -> (distinct, D)."""
         fitted = fit_length(frames, self.config.clips)
-        starts = clip_starts(self.config.clips)
-        unique, places = np.unique(starts, return_inverse=True)
-        video = self._on_device(fitted)
-        black = len(fitted) - len(frames)
+        starts = self._starts.tolist()
+        if self.config.plain:
+            return self._run(plain_features, fitted, starts)
+        black = max(len(fitted) - len(frames), 0)
+        lit = [start for start in starts if start + CLIP > black]
+        dark = self._of_black.expand(len(starts) - len(lit), -1)
+        if not lit:
+            return dark
+        features = self._run(partial(shared_features, black=black), fitted, lit)
+        return torch.cat([dark, features])
+
+    @cached_property
+    def _of_black(self) -> Tensor:
+        """Features of a clip of black frames, which many short videos have: (1, D)."""
+        crop = self.preprocessing.crop
+        return self._run(plain_features, np.zeros((CLIP, crop, crop, 3), np.uint8), [0])
+
+    def _run(
+        self, way: Callable[..., Tensor], frames: npt.NDArray[np.uint8], at: list[int]
+    ) -> Tensor:
+        """Run the network one way, in smaller batches where memory does not suffice."""
         while True:
             try:
-                features = self._run(video, unique.tolist(), max(black, 0))
-                break
+                with torch.inference_mode(), arithmetic(self.precision):
+                    video = self._on_device(frames)
+                    return way(self._net, video, at, batches=self._batches)
             except torch.OutOfMemoryError:
-                self._batches = self._smaller()
-        made = features.float().cpu().numpy()[places]  # (clips, D) -> (starts, D)
-        return made.reshape(*starts.shape, -1)
+                smaller = self._batches.halved()
+            # Only here, after the handler, has the failed run let go of its memory.
+            if smaller is None:
+                raise AqaError(
+                    f"{self.device}: expected memory for one clip, found too little; "
+                    "use another device, or a smaller network"
+                )
+            self._batches = smaller
+            torch.cuda.empty_cache()
 
-    @torch.inference_mode()
-    def _run(self, video: torch.Tensor, starts: list[int], black: int) -> torch.Tensor:
-        tf32 = self.precision == "tf32"
-        torch.backends.cuda.matmul.allow_tf32 = tf32
-        torch.backends.cudnn.allow_tf32 = tf32
-        if self.config.plain:
-            return plain_features(self._net, video, starts, batches=self._batches)
-        return shared_features(
-            self._net, video, starts, black=black, batches=self._batches
-        )
-
-    def _on_device(self, frames: npt.NDArray[np.uint8]) -> torch.Tensor:
-        """Normalise on the device: (T, crop, crop, 3), the copy asynchronous."""
-        pixels = torch.from_numpy(np.ascontiguousarray(frames))
+    def _on_device(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Copy without waiting, and normalise there: (T, crop, crop, 3)."""
+        pixels = torch.from_numpy(frames)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         values = normalise(pixels, self.preprocessing)  # (3, T, crop, crop)
-        return values.permute(1, 2, 3, 0).to(self._dtype)
-
-    def _smaller(self) -> Batches:
-        halved = self._batches.halved()
-        if halved is None:
-            raise AqaError(
-                f"{self.device}: too little memory for one clip of "
-                f"{self.provenance.record['arch']}; use another device or network"
-            )
-        torch.cuda.empty_cache()
-        return halved
+        return values.permute(1, 2, 3, 0).to(DTYPES[self.precision])
 
 
 def decoder_versions() -> dict[str, Any]:

@@ -35,15 +35,14 @@ AT_FIRST, AT_LAST = slice(1, None), slice(0, -1)
 
 @dataclass(frozen=True)
 class Batches:
-    """How much is computed at once; the default is for CPU.
+    """How much is computed at once.
 
-    `track_bytes` bounds what one convolution of track or ends gives. Beyond 32 MB,
-    malloc on Linux asks the system for fresh pages each time, which takes longer than
-    the first convolution. `clips` go on together afterwards.
+    `track_bytes` bounds what one convolution of track or ends gives; `clips` go on
+    together afterwards.
     """
 
-    track_bytes: int = 26 << 20
-    clips: int = 6
+    track_bytes: int
+    clips: int
 
     def halved(self) -> "Batches | None":
         """Half as much, for a device whose memory is full; None when none is left."""
@@ -52,7 +51,10 @@ class Batches:
         return Batches(self.track_bytes // 2, self.clips // 2)
 
 
-CPU = Batches()
+#: Beyond 32 MB, malloc on Linux asks the system for fresh pages each time, which takes
+#: longer than the first convolution.
+CPU = Batches(track_bytes=26 << 20, clips=6)
+CUDA = Batches(track_bytes=1 << 29, clips=64)
 
 #: Share a layer if this much of its frames, at most, is left to compute.
 WORTH = 0.9
