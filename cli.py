@@ -27,6 +27,7 @@ from aqa.extract.config import (
     POSE_FEATURES,
     PRECISIONS,
     ClipConfig,
+    DetectorConfig,
     ExtractConfig,
     PoseConfig,
     config_like,
@@ -471,6 +472,8 @@ def extract(
 
         clips = ClipConfig(length=length, keep=keep)
         extractor = C3DExtractor(ExtractConfig(clips=clips, **given(**options)))
+        for note in extractor.notes:
+            click.echo(note, err=True)
     else:
         from aqa.extract.pose_stage import PoseExtractor
 
@@ -495,6 +498,43 @@ def extract(
             f"{cache}: {made.done} extracted, {made.skipped} there before, "
             f"{len(made.failures)} failed, {made.seconds:.0f} s"
             + ("" if made.merged else "; not merged: videos are left to do")
+        )
+    if made.failures:
+        raise click.exceptions.Exit(SOME_FAILED)
+
+
+@main.command()
+@click.option(
+    "--videos", type=PATH, required=True, help="Videos, as for `aqa extract`."
+)
+@click.option("--out", type=PATH, required=True, help="Folder of the poses.")
+@click.option("--model", type=PATH, required=True, help="RTMO or RTMPose, .onnx.")
+@click.option(
+    "--detector", type=PATH, help="YOLOX that finds people first, for RTMPose; .onnx."
+)
+@actions_option
+@device_option
+@click.option("--allow-damaged", is_flag=True, help="Look at damaged videos as well.")
+@json_option
+def poses(videos: Path, out: Path, actions: Any, as_json: bool, **options: Any) -> None:
+    """Find athletes' joints in videos, one file each; needs `aqa[pose]`.
+
+    Run again, it goes on where it stopped. `aqa extract --features pose-dct --poses
+    OUT` makes features of them.
+    """
+    from aqa.extract.dataset import read_dataset
+    from aqa.extract.detector import detect_poses
+
+    dataset = read_dataset(videos, actions)
+    with progress_bar() as progress:
+        made = detect_poses(dataset, out, DetectorConfig(**given(**options)), progress)
+    print_failures(made.failures)
+    if as_json:
+        print_json(made.record())
+    else:
+        click.echo(
+            f"{out}: {made.done} done, {made.skipped} there before, "
+            f"{len(made.failures)} failed, {made.seconds:.0f} s"
         )
     if made.failures:
         raise click.exceptions.Exit(SOME_FAILED)
