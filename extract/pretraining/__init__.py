@@ -1,0 +1,1 @@
+"""Pre-training C3D on labelled actions, as the paper did on UCF-101."""

@@ -1,0 +1,182 @@
+"""Clips on their way from disk to the network, decoded by worker processes.
+
+Conventions: a batch is uint8 (B, 16, crop, crop, 3) RGB with labels int64 (B,); the
+mean is subtracted later, on the device. Batches come in the order they were asked
+for and hold the same bytes whatever the number of processes. Each process keeps the
+first decoded videos that fit into its part of the memory, and decodes the others
+anew, as far as needed; it keeps none when it has no part.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing.context import BaseContext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, Dataset
+
+from aqa.cache.errors import AqaError
+from aqa.extract.c3d import CLIP
+from aqa.extract.preprocessing import Preprocessing
+from aqa.extract.pretraining.footage import Frames, count_frames, read_frames
+from aqa.extract.pretraining.sampling import ClipTable, Draw, Window, window
+
+#: Clips (B, 16, crop, crop, 3) and what each is: a label, or a video to judge.
+Batch = tuple[Frames, NDArray[np.int64]]
+
+
+@dataclass
+class Footage:
+    """Videos by index, and as many of them in memory as fit into `memory` bytes."""
+
+    paths: Sequence[Path]
+    frames: Sequence[int]
+    pre: Preprocessing
+    memory: int
+    kept: dict[int, Frames] = field(default_factory=dict)
+    used: int = 0
+
+    def clip(self, video: int, start: int) -> Frames:
+        """Return the 16 frames from `start` on, the last one repeated past the end."""
+        if video not in self.kept and self.used < self.memory:
+            whole = read_frames(self.paths[video], self.pre, 0, self.frames[video])
+            if self.used + whole.nbytes <= self.memory:
+                self.kept[video] = whole
+                self.used += whole.nbytes
+        if video in self.kept:
+            frames = self.kept[video][start : start + CLIP]
+        else:
+            frames = read_frames(self.paths[video], self.pre, start, CLIP)
+        missing = CLIP - len(frames)
+        return np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
+
+
+@dataclass(frozen=True)
+class TrainingClips(Dataset[Any]):
+    """Clips cropped and mirrored at random; an item is a batch, asked for by draws.
+
+    `labels` are of the clips, (clips,).
+    """
+
+    footage: Footage
+    table: ClipTable
+    labels: NDArray[np.int64]
+    mirror: bool
+    seed: int
+
+    def __getitem__(self, draws: Sequence[Draw]) -> Batch | AqaError:
+        """Return a batch, its labels those of its videos, or why there is none."""
+        clips = []
+        crop = self.footage.pre.crop
+        try:
+            for draw in draws:
+                video, start = self.table.video[draw.clip], self.table.start[draw.clip]
+                frames = self.footage.clip(int(video), int(start))
+                spare = (frames.shape[1] - crop, frames.shape[2] - crop)
+                drawn = window(draw, spare, self.mirror, self.seed)
+                clips.append(_crop(frames, drawn, crop))
+        except AqaError as error:
+            return error
+        return np.stack(clips), self.labels[[draw.clip for draw in draws]]
+
+
+@dataclass(frozen=True)
+class TestClips(Dataset[Any]):
+    """Clips cropped as at extraction; an item is some of them, asked for by index."""
+
+    footage: Footage
+    table: ClipTable
+
+    def __getitem__(self, clips: Sequence[int]) -> Batch | AqaError:
+        """Return a batch and the videos that its clips are of, or why there is none."""
+        pre, cropped = self.footage.pre, []
+        try:
+            for clip in clips:
+                video, start = self.table.video[clip], self.table.start[clip]
+                frames = self.footage.clip(int(video), int(start))
+                corner = pre.corner(*frames.shape[1:3])
+                cropped.append(_crop(frames, Window(*corner, False), pre.crop))
+        except AqaError as error:
+            return error
+        return np.stack(cropped), self.table.video[list(clips)]
+
+
+@dataclass(frozen=True)
+class Survey(Dataset[Any]):
+    """Lengths of videos, decoded from end to end once; an item is one of them."""
+
+    paths: Sequence[Path]
+    allow_damaged: bool
+
+    def __getitem__(self, video: int) -> int | AqaError:
+        """Return the number of frames, or what is wrong."""
+        try:
+            return count_frames(self.paths[video], self.allow_damaged)
+        except AqaError as error:
+            return error
+
+
+def load(items: Dataset[Any], asked: Iterable[Any], workers: int) -> Iterator[Any]:
+    """Yield the items that are asked for, in that order, made by worker processes.
+
+    Raises:
+        AqaError: if a process died, as a decoder may on a hostile video.
+    """
+    loader: Iterable[Any] = DataLoader(
+        items,
+        batch_size=None,
+        sampler=asked,
+        num_workers=workers,
+        multiprocessing_context=_context() if workers else None,
+        collate_fn=_as_it_is,
+    )
+    try:
+        yield from loader
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise AqaError(f"a decoding process died ({str(error)[:120]})") from None
+
+
+def load_batches(
+    clips: TrainingClips | TestClips, asked: Iterable[Any], workers: int
+) -> Iterator[Batch]:
+    """Yield batches of clips.
+
+    Raises:
+        AqaError: naming the video that could not be decoded.
+    """
+    for batch in load(clips, asked, workers):
+        if isinstance(batch, AqaError):
+            raise batch
+        yield batch
+
+
+def _context() -> BaseContext:
+    """Where processes come from: a server that has imported torch and done nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    return context
+
+
+def worker_count(workers: int | None) -> int:
+    """Decoding processes for `workers`; None: all processors but one, at least one."""
+    return max(1, (os.cpu_count() or 1) - 1) if workers is None else max(0, workers)
+
+
+def _as_it_is(item: Any) -> Any:
+    """Leave NumPy's arrays alone: they cross processes without shared memory."""
+    return item
+
+
+def _crop(frames: Frames, drawn: Window, crop: int) -> Frames:
+    """Cut a window, the same for all frames: (16, h, w, 3) -> (16, crop, crop, 3)."""
+    top, left, mirrored = drawn
+    part = frames[:, top : top + crop, left : left + crop]
+    return part[:, :, ::-1] if mirrored else part
