@@ -7,10 +7,9 @@ stage may be killed at any instant and called again, in any number of processes 
 each do a shard. Whoever finds every video of the data set finished or failed merges.
 """
 
-import json
 import time
 from collections.abc import Generator, Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +22,12 @@ from aqa.cache.parts import finished, merge, part_path, write_part
 from aqa.cache.progress import Progress, silent
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
+from aqa.cache.store import FeatureCache
+from aqa.extract.failures import Failure, FailureLog
+from aqa.extract.sources import changed
 from aqa.extract.video_list import Dataset, Video
+
+__all__ = ["Extracted", "Extraction", "Extractor", "Failure", "extract", "plan"]
 
 
 @dataclass(frozen=True)
@@ -51,15 +55,6 @@ class Extractor(Protocol):
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
         """Features of each video, or why there are none, in order."""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """A video without features."""
-
-    key: str
-    path: str
-    reason: str
 
 
 @dataclass(frozen=True)
@@ -95,14 +90,20 @@ def plan(
 ) -> Plan:
     """Say which videos of the data set, or of a shard of it, are left to do.
 
+    Those are the unfinished ones, failed ones among them, and those whose file has
+    been replaced since.
+
     Raises:
         ProvenanceMismatch: the cache or a part of it was made with other features.
     """
-    done = frozenset(finished(cache, provenance))
+    done = finished(cache, provenance)
     index, count = shard or (0, 1)
     own = dataset.videos[index::count]
+    for video in own:
+        if video.key in done and _changed(cache, video, done[video.key]):
+            del done[video.key]
     todo = tuple(video for video in own if video.key not in done)
-    return Plan(todo, len(own) - len(todo), done)
+    return Plan(todo, len(own) - len(todo), frozenset(done))
 
 
 def extract(
@@ -120,20 +121,29 @@ def extract(
     """
     begun = time.monotonic()
     work = plan(dataset, cache, extractor.provenance, shard)
+    log = FailureLog(cache)
     failures = []
     with closing(extractor.extract(work.todo)) as results:
         for count, (video, made) in enumerate(results, start=1):
             if isinstance(made, AqaError):
-                failures.append(_fail(cache, video, made))
+                failures.append(log.remember(video, made))
             else:
+                log.forget(video.key)
                 _store(cache, video, made, extractor.provenance)
             progress(count, len(work.todo), video.key)
+    failed = log.of(dataset.videos)
+    log.list_for_user(failed.values())
+    merged = False
+    if len(failed) < len(dataset.videos):
+        merged = _all_there(cache, dataset.videos, work.finished, failed)
+    if merged:
+        merge(cache)
     return Extraction(
         cache=cache,
         done=len(work.todo) - len(failures),
         skipped=work.skipped,
         failures=tuple(failures),
-        merged=_merge_if_last(cache, dataset, work.finished),
+        merged=merged,
         seconds=time.monotonic() - begun,
     )
 
@@ -149,40 +159,25 @@ def _store(cache: Path, video: Video, made: Extracted, provenance: Provenance) -
         damage=made.damage,
     )
     write_part(cache, sample, made.features, provenance)
-    _failure_path(cache, video.key).unlink(missing_ok=True)
 
 
-def _fail(cache: Path, video: Video, error: AqaError) -> Failure:
-    """Leave word of the failure where the other shards find it."""
-    failure = Failure(video.key, str(video.path), str(error))
-    path = _failure_path(cache, video.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(asdict(failure)), encoding="utf-8")
-    return failure
+def _changed(cache: Path, video: Video, sha256: str) -> bool:
+    """Whether the video is another one than its features were made from."""
+    for made in (part_path(cache, video.key), cache):
+        with suppress(OSError):
+            return changed(video.path, sha256, since=made.stat().st_mtime_ns)
+    return False
 
 
-def _failure_path(cache: Path, key: str) -> Path:
-    return part_path(cache, key).with_suffix(".failed")
-
-
-def _merge_if_last(cache: Path, dataset: Dataset, known: frozenset[str]) -> bool:
-    """Merge once every video of the data set is finished or failed."""
-    failed = []
-    for video in dataset.videos:
-        path = _failure_path(cache, video.key)
-        if path.is_file():
-            failed.append(path)
-        elif video.key not in known and not part_path(cache, video.key).is_file():
-            return False
-    records = [json.loads(path.read_text(encoding="utf-8")) for path in failed]
-    listed = cache.with_name("failures.json")
-    if records:
-        listed.write_text(json.dumps(records, indent=2) + "\n", encoding="utf-8")
-    else:
-        listed.unlink(missing_ok=True)
-    for path in failed:
-        path.unlink(missing_ok=True)
-    if len(failed) == len(dataset.videos):
-        return False
-    merge(cache)
-    return True
+def _all_there(
+    cache: Path, videos: Iterable[Video], known: frozenset[str], failed: Iterable[str]
+) -> bool:
+    """Whether each video is finished or failed, as far as its files tell."""
+    accounted = known.union(failed)
+    rest = [video.key for video in videos if video.key not in accounted]
+    missing = {key for key in rest if not part_path(cache, key).is_file()}
+    if missing and cache.exists():
+        # Parts of other shards may have been merged by hand meanwhile.
+        with FeatureCache.open(cache) as merged:
+            missing.difference_update(merged.samples.key)
+    return not missing

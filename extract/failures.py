@@ -1,0 +1,73 @@
+"""Videos without features: remembered until they have some, listed for the user.
+
+Conventions: each failure is a JSON file in the folder of parts, named as the video's
+part would be, so that shards see each other's. `failures.json` beside the cache is
+their list, in the order of the data set, and is not there when there are none.
+"""
+
+import json
+import os
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from aqa.cache.errors import AqaError
+from aqa.cache.parts import part_path
+from aqa.cache.replacement import replacing
+from aqa.extract.video_list import Video
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A video without features."""
+
+    key: str
+    path: str
+    reason: str
+
+
+class FailureLog:
+    """The failures of one cache, on disk."""
+
+    def __init__(self, cache: Path) -> None:
+        """Look at nothing yet."""
+        self._cache = cache
+
+    def remember(self, video: Video, error: AqaError) -> Failure:
+        """Leave word where the next run and the other shards find it."""
+        failure = Failure(video.key, str(video.path), str(error))
+        _write(self._path(video.key), asdict(failure))
+        return failure
+
+    def forget(self, key: str) -> None:
+        """Take back what was said of a video, if anything was."""
+        self._path(key).unlink(missing_ok=True)
+
+    def of(self, videos: Iterable[Video]) -> dict[str, Failure]:
+        """Failures among the videos, by key, in their order."""
+        found = {}
+        for video in videos:
+            # Half a file cannot be; one of another version is as good as none.
+            with suppress(OSError, ValueError, TypeError):
+                text = self._path(video.key).read_text(encoding="utf-8")
+                found[video.key] = Failure(**json.loads(text))
+        return found
+
+    def list_for_user(self, failures: Iterable[Failure]) -> None:
+        """Write `failures.json`, or remove it where there are none."""
+        path = self._cache.with_name("failures.json")
+        if records := [asdict(failure) for failure in failures]:
+            _write(path, records)
+        else:
+            path.unlink(missing_ok=True)
+
+    def _path(self, key: str) -> Path:
+        return part_path(self._cache, key).with_suffix(".failed")
+
+
+def _write(path: Path, record: Any) -> None:
+    text = json.dumps(record, indent=2) + "\n"
+    with replacing(path) as descriptor, os.fdopen(os.dup(descriptor), "w") as file:
+        file.write(text)

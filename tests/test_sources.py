@@ -1,0 +1,173 @@
+"""A replaced video is done again, and an untouched one is not even read."""
+
+import hashlib
+import os
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aqa.cache.errors import AqaError
+from aqa.cache.parts import part_path, write_part
+from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
+from aqa.cache.store import FeatureCache
+from aqa.extract.picture_folder import folder_sha256
+from aqa.extract.sources import changed, source_sha256
+from aqa.extract.stage import Extracted, extract, plan
+from aqa.extract.video_list import Dataset, Video
+
+PROVENANCE = Provenance({"features": "bytes"})
+
+
+class Extractor:
+    """Features that are the first byte of the file; an empty one fails."""
+
+    provenance = PROVENANCE
+
+    def __init__(self):
+        self.seen = []
+
+    def extract(self, videos):
+        for video in videos:
+            self.seen.append(video.key)
+            content = video.path.read_bytes()
+            if not content:
+                yield video, AqaError(f"{video.path}: expected a video, found nothing")
+                continue
+            features = np.full((1, 2, 3), content[0], np.float32)
+            yield video, Extracted(features, 9, hashlib.sha256(content).hexdigest())
+
+
+@pytest.fixture
+def videos(tmp_path):
+    made = []
+    for name in ("a.avi", "b.avi", "c.avi"):
+        path = tmp_path / "videos" / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(name.encode())
+        made.append(Video(name, path, "", "", 1.0))
+    return Dataset(tmp_path / "videos", "folder", tuple(made), ())
+
+
+@pytest.fixture
+def cache(tmp_path):
+    return tmp_path / "features.h5"
+
+
+def run(videos, cache):
+    extractor = Extractor()
+    made = extract(videos, cache, extractor)
+    return extractor.seen, made
+
+
+def tick():
+    """Let the file system's clock, which is a coarse one, go on."""
+    time.sleep(0.02)
+
+
+def values(cache):
+    with FeatureCache.open(cache) as opened:
+        return opened.read()[:, 0, 0, 0].tolist()
+
+
+def test_a_replaced_video_is_done_again_though_its_old_time_was_kept(videos, cache):
+    run(videos, cache)
+    tick()
+    path = videos.videos[1].path
+    before = path.stat()
+    path.write_bytes(b"x: another video")
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    seen, made = run(videos, cache)
+    assert (seen, made.done, made.skipped, made.merged) == (["b.avi"], 1, 2, True)
+    assert values(cache) == [ord("a"), ord("x"), ord("c")]
+    assert run(videos, cache)[0] == []
+
+
+def test_one_replaced_before_the_merge_is_done_again(videos, cache):
+    video = videos.videos[0]
+    sample = Sample("a.avi", "", "", 1.0, 9, source_sha256(video.path))
+    write_part(cache, sample, np.zeros((1, 2, 3), np.float32), PROVENANCE)
+    assert len(plan(videos, cache, PROVENANCE).todo) == 2
+    tick()
+    video.path.write_bytes(b"another")
+    assert len(plan(videos, cache, PROVENANCE).todo) == 3
+
+
+def test_a_touched_video_of_the_same_bytes_is_not_done_again(videos, cache):
+    run(videos, cache)
+    tick()
+    for video in videos.videos:
+        video.path.write_bytes(video.path.read_bytes())
+    assert run(videos, cache)[0] == []
+
+
+def test_features_outlive_their_videos(videos, cache):
+    run(videos, cache)
+    for video in videos.videos:
+        video.path.unlink()
+    assert run(videos, cache)[0] == []
+
+
+def test_a_replacement_that_fails_is_named_and_the_old_features_stay(videos, cache):
+    run(videos, cache)
+    tick()
+    videos.videos[2].path.write_bytes(b"")
+    _, made = run(videos, cache)
+    assert [failure.key for failure in made.failures] == ["c.avi"]
+    assert values(cache) == [ord("a"), ord("b"), ord("c")]
+
+
+def test_an_untouched_video_is_not_read(videos, monkeypatch):
+    path = videos.videos[0].path
+    monkeypatch.setattr(Path, "open", None)
+    assert not changed(path, "other", since=time.time_ns() + 10**9)
+
+
+def test_a_picture_written_over_in_its_folder_is_a_change(tmp_path):
+    folder = tmp_path / "001"
+    folder.mkdir()
+    for number in (1, 2):
+        (folder / f"img_{number:05d}.jpg").write_bytes(bytes([number]))
+    digest = source_sha256(folder)
+    assert digest == folder_sha256(folder)
+    tick()
+    since = time.time_ns()
+    tick()
+    assert not changed(folder, digest, since)
+    (folder / "img_00002.jpg").write_bytes(b"other")
+    assert changed(folder, digest, since)
+
+
+def test_a_failure_is_remembered_by_later_shards_and_listed_at_once(videos, cache):
+    videos.videos[0].path.write_bytes(b"")
+    first = extract(videos, cache, Extractor(), (0, 3))
+    listed = cache.with_name("failures.json")
+    assert first.failures and not first.merged and listed.is_file()
+    assert not extract(videos, cache, Extractor(), (1, 3)).merged
+    last = extract(videos, cache, Extractor(), (2, 3))
+    assert last.merged and last.failures == () and listed.is_file()
+    # A torn or foreign record is as good as none.
+    record = part_path(cache, "a.avi").with_suffix(".failed")
+    record.write_text("{")
+    assert not extract(videos, cache, Extractor(), (2, 3)).merged
+    assert not listed.exists()
+
+
+def test_parts_that_were_merged_by_hand_are_not_missed(videos, cache):
+    """Another shard merges while this one works."""
+    from aqa.cache.parts import merge
+
+    class Meddled(Extractor):
+        def extract(self, videos):
+            for result in super().extract(videos):
+                yield result
+                merge(cache)
+
+    both = replace(videos, videos=videos.videos[:2])
+    extract(both, cache, Extractor(), (1, 2))
+    made = extract(both, cache, Meddled(), (0, 2))
+    assert made.merged
+    assert values(cache) == [ord("a"), ord("b")]
