@@ -53,7 +53,7 @@ class PretrainConfig:
     precision: str = "auto"
     #: Decoding processes. 0: none, decode in between; None: all processors but one.
     workers: int | None = None
-    #: Decoded videos kept in memory, MiB over all decoding processes together.
+    #: Decoded videos kept in memory, MiB over all decoding processes of a GPU.
     memory: int = 1024
     #: Train on what can be decoded of a damaged video, its last frame repeated.
     allow_damaged: bool = False

@@ -15,9 +15,12 @@ import torch
 
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, Architecture
-from aqa.extract.preprocessing import PRESETS, Preprocessing
+from aqa.extract.preprocessing import PRESETS, Preprocessing, resize_crop
 from aqa.extract.pretrain import pretrain
 from aqa.extract.pretrain_config import PretrainConfig
+from aqa.extract.pretraining.loading import Footage, TrainingClips
+from aqa.extract.pretraining.loading import TestClips as CentreClips
+from aqa.extract.pretraining.sampling import Draw, cut, window
 from aqa.extract.weights import load_weights
 
 #: A network and a preset small enough for dozens of iterations a second.
@@ -75,6 +78,43 @@ def moving(tmp_path_factory):
 
 def config(moving, out, **more):
     return PretrainConfig(moving, out, **(SETTINGS | more))
+
+
+def decoded(path):
+    with av.open(str(path)) as file:
+        return np.stack([f.to_ndarray(format="rgb24") for f in file.decode(video=0)])
+
+
+def test_test_clips_are_what_extraction_would_see(moving):
+    paths = sorted((moving / "Down").iterdir())[:3]
+    footage = Footage(paths, [20, 20, 20], PRESET, memory=0)
+    table = cut([20, 20, 20], stride=3)  # starts 0 and 3
+    frames, videos = CentreClips(footage, table)[range(1, 6)]
+    assert videos.tolist() == [0, 1, 1, 2, 2]
+    for clip, video, start in zip(frames, videos, [3, 0, 3, 0, 3], strict=True):
+        whole = resize_crop(decoded(paths[video]), PRESET)
+        assert (clip == whole[start : start + 16]).all()
+
+
+@pytest.mark.parametrize("memory", [0, 40_000, 1 << 20])
+def test_training_clips_are_crops_of_the_frames_and_their_mirrors(moving, memory):
+    paths = sorted((moving / "Down").iterdir())[:3]
+    footage = Footage(paths, [20, 20, 20], PRESET, memory)
+    clips = TrainingClips(
+        footage, cut([20, 20, 20], 16), np.array([0, 1, 0]), mirror=True, seed=4
+    )
+    asked = [Draw(0, position, position % 3) for position in range(24)]
+    frames, labels = clips[asked]
+    assert labels.tolist() == [0, 1, 0] * 8
+    seen = set()
+    for draw, clip in zip(asked, frames, strict=True):
+        drawn = window(draw, (4, 8), True, 4)
+        seen.add(drawn.mirrored)
+        crop = replace(PRESET, top=drawn.top, left=drawn.left)
+        whole = resize_crop(decoded(paths[draw.clip])[:16], crop)
+        assert (clip == (whole[:, :, ::-1] if drawn.mirrored else whole)).all()
+    assert seen == {True, False}
+    assert footage.used <= memory
 
 
 def rows(path):

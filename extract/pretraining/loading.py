@@ -11,6 +11,7 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -40,18 +41,20 @@ class Footage:
     kept: dict[int, Frames] = field(default_factory=dict)
     used: int = 0
 
-    def clip(self, video: int, start: int) -> Frames:
-        """Return the 16 frames from `start` on, the last one repeated past the end."""
+    def span(self, video: int, first: int, count: int) -> Frames:
+        """Return `count` frames from `first` on, the last one repeated past the end."""
         if video not in self.kept and self.used < self.memory:
             whole = read_frames(self.paths[video], self.pre, 0, self.frames[video])
-            if self.used + whole.nbytes <= self.memory:
+            fits = self.used + whole.nbytes <= self.memory
+            if fits:
                 self.kept[video] = whole
-                self.used += whole.nbytes
+            # Full with the first that does not fit: no other is decoded in vain.
+            self.used = self.used + whole.nbytes if fits else self.memory
         if video in self.kept:
-            frames = self.kept[video][start : start + CLIP]
+            frames = self.kept[video][first : first + count]
         else:
-            frames = read_frames(self.paths[video], self.pre, start, CLIP)
-        missing = CLIP - len(frames)
+            frames = read_frames(self.paths[video], self.pre, first, count)
+        missing = count - len(frames)
         return np.concatenate([frames, np.repeat(frames[-1:], missing, axis=0)])
 
 
@@ -75,7 +78,7 @@ class TrainingClips(Dataset[Any]):
         try:
             for draw in draws:
                 video, start = self.table.video[draw.clip], self.table.start[draw.clip]
-                frames = self.footage.clip(int(video), int(start))
+                frames = self.footage.span(int(video), int(start), CLIP)
                 spare = (frames.shape[1] - crop, frames.shape[2] - crop)
                 drawn = window(draw, spare, self.mirror, self.seed)
                 clips.append(_crop(frames, drawn, crop))
@@ -92,14 +95,20 @@ class TestClips(Dataset[Any]):
     table: ClipTable
 
     def __getitem__(self, clips: Sequence[int]) -> Batch | AqaError:
-        """Return a batch and the videos that its clips are of, or why there is none."""
+        """Return a batch and the videos that its clips are of, or why there is none.
+
+        Clips of one video that follow one another are decoded together.
+        """
         pre, cropped = self.footage.pre, []
         try:
-            for clip in clips:
-                video, start = self.table.video[clip], self.table.start[clip]
-                frames = self.footage.clip(int(video), int(start))
-                corner = pre.corner(*frames.shape[1:3])
-                cropped.append(_crop(frames, Window(*corner, False), pre.crop))
+            for video, group in groupby(clips, key=self.table.video.__getitem__):
+                starts = self.table.start[list(group)]
+                length = int(starts[-1] - starts[0]) + CLIP
+                frames = self.footage.span(int(video), int(starts[0]), length)
+                drawn = Window(*pre.corner(*frames.shape[1:3]), False)
+                for begin in starts - starts[0]:
+                    clip = frames[begin : begin + CLIP]
+                    cropped.append(_crop(clip, drawn, pre.crop))
         except AqaError as error:
             return error
         return np.stack(cropped), self.table.video[list(clips)]

@@ -75,7 +75,7 @@ def survey(
     described = [(v.name, v.label, n) for v, n in zip(videos, lengths, strict=True)]
     text = json.dumps([classes.classes, len(classes.train), described])
     split = len(classes.train)
-    # The test clips come round seldom: the training clips have the memory.
+    # Test clips come round seldom: training clips have all the memory.
     memory = config.memory * _MIB // max(1, worker_count(config.workers))
     train, test = (
         Footage([classes.root / v.name for v in part], counts, pre, size)
