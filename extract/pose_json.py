@@ -44,7 +44,7 @@ class PoseError(AqaError):
 
 def read_file(path: Path) -> Frames:
     """Frames of one JSON file."""
-    record = _load(path)
+    record = load_json(path)
     try:
         return dict(_frames(record))
     except MALFORMED as error:
@@ -59,7 +59,7 @@ def read_folder(path: Path) -> Frames:
     files = openpose_files(path)
     check_bytes(sum(file.stat().st_size for file in files.values()), path)
     try:
-        return {number: _people(_load(file)) for number, file in files.items()}
+        return {number: _people(load_json(file)) for number, file in files.items()}
     except MALFORMED as error:
         raise PoseError(
             f"{path}: expected OpenPose's people with pose_keypoints_2d: "
@@ -91,7 +91,8 @@ def check_bytes(size: int, path: Path) -> None:
         )
 
 
-def _load(path: Path) -> Any:
+def load_json(path: Path) -> Any:
+    """Value of a JSON file of bounded size; `PoseError` when there is none in it."""
     check_bytes(path.stat().st_size, path)
     try:
         return json.loads(path.read_bytes())

@@ -1,14 +1,18 @@
-"""Pose models by rtmlib, on small ONNX models that are built here.
+"""Poses by rtmlib, on small ONNX models that are built here.
 
 None of the public models can be had for a test: these models find red things, and
 say where they are in the three output forms that rtmlib reads. Skipped without the
 extra `aqa[pose]` and the package onnx.
 """
 
+import av
 import numpy as np
 import pytest
 
-from aqa.extract.config import DetectorConfig
+from aqa.extract.config import DetectorConfig, Limits
+from aqa.extract.dataset import read_dataset
+from aqa.extract.detector import detect_poses
+from aqa.extract.pose_files import read_people
 from aqa.extract.pose_json import PoseError
 from aqa.extract.pose_model import PoseModel, pose_model_record
 
@@ -220,3 +224,41 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
     graph(tmp_path / "same.onnx", nodes, (1, 3, 8, 8), [("same", (1, 3, 8, 8))])
     with pytest.raises(PoseError, match=r"same\.onnx: .*tensors of ranks \(4,\)"):
         PoseModel(DetectorConfig(tmp_path / "same.onnx", device="cpu"))
+
+
+def write_video(path, frames):
+    """A red square that goes right and begins anew, without loss."""
+    path.parent.mkdir(exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "bgr0"
+        for number in range(frames):
+            pixels = picture(10 + number % 10, 30)
+            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+
+
+def test_poses_of_a_data_set_by_a_process_of_its_own(tmp_path):
+    videos = tmp_path / "videos"
+    write_video(videos / "a.avi", frames=10)
+    (videos / "b.avi").write_bytes(b"nothing to see")
+    config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu")
+    result = detect_poses(read_dataset(videos), tmp_path / "poses", config)
+    assert result.done == 1
+    assert [failure.key for failure in result.failures] == ["b.avi"]
+    people = read_people(tmp_path / "poses" / "a.avi.json")
+    expected = JOINTS + np.column_stack([np.arange(10, 20), [30] * 10])[:, None]
+    np.testing.assert_allclose(people[:, 0, :, :2], expected, atol=0.01)
+
+
+def test_a_video_that_takes_too_long_is_a_failure_and_the_next_is_not(tmp_path):
+    videos = tmp_path / "videos"
+    write_video(videos / "a.avi", frames=5000)
+    write_video(videos / "b.avi", frames=2)
+    limits = Limits(seconds=0.5)
+    config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu", limits=limits)
+    result = detect_poses(read_dataset(videos), tmp_path / "poses", config)
+    (failure,) = result.failures
+    assert failure.key == "a.avi" and "takes longer than 0.5 s" in failure.reason
+    assert result.done == 1

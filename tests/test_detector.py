@@ -1,0 +1,152 @@
+"""Poses of a data set: files, resuming and failures, with a stand-in for the model.
+
+`tests/test_pose_detection.py` runs the same with real ONNX models.
+"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+
+from aqa.cache.errors import AqaError, ProvenanceMismatch
+from aqa.extract import detector
+from aqa.extract.config import DetectorConfig, Limits, PoseConfig
+from aqa.extract.dataset import read_dataset
+from aqa.extract.detector import detect_poses, find_people
+from aqa.extract.pose_files import read_people
+from aqa.extract.pose_json import PoseError
+from aqa.extract.poses import read_poses
+from aqa.extract.video import VideoError
+
+CONFIG = DetectorConfig(Path("model.onnx"))
+HEIGHT, WIDTH = 48, 64
+
+
+def write_video(path, frames=8):
+    """A white square that goes right by two pixels a frame, without loss."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=25)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
+        stream.codec_context.thread_count = 1
+        for number in range(frames):
+            picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
+            picture[20:23, 9 + 2 * number : 12 + 2 * number] = 255
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
+
+
+class Stub:
+    """Finds one person about what is white, nobody in the third frame."""
+
+    def __init__(self, config):
+        self.frames = 0
+
+    def __call__(self, frame):
+        assert frame.shape == (HEIGHT, WIDTH, 3) and frame.dtype == np.uint8
+        self.frames += 1
+        if self.frames == 3:
+            return []
+        y, x = np.argwhere(frame[..., 0] > 128).mean(axis=0)
+        return [np.column_stack([x + np.arange(17) / 8, [y] * 17, [0.9] * 17])]
+
+
+@pytest.fixture
+def videos(tmp_path, monkeypatch):
+    """A folder of two videos, and the detector with the stand-in, in this process."""
+
+    def look_at(videos, config):
+        for video in videos:
+            try:
+                yield video, find_people(video.path, Stub(config), config)
+            except AqaError as error:
+                yield video, error
+
+    monkeypatch.setattr(detector, "PoseModel", Stub)
+    monkeypatch.setattr(
+        detector, "pose_model_record", lambda config: {"model": str(config.model)}
+    )
+    monkeypatch.setattr(detector, "_look_at", look_at)
+    write_video(tmp_path / "videos" / "a.avi")
+    write_video(tmp_path / "videos" / "deep" / "b.avi", frames=5)
+    return tmp_path / "videos"
+
+
+def run(videos, config=CONFIG):
+    return detect_poses(read_dataset(videos), videos.parent / "poses", config)
+
+
+def test_files_hold_what_was_found_and_are_read_back(videos):
+    result = run(videos)
+    assert (result.done, result.skipped, result.failures) == (2, 0, ())
+    people = read_people(result.folder / "a.avi.json")
+    assert people.shape == (8, 1, 17, 3)
+    x = 10 + 2 * np.arange(8)[:, None] + np.arange(17) / 8
+    x[2] = np.nan
+    np.testing.assert_allclose(people[:, 0, :, 0], x.round(2), atol=1e-9)
+    poses = read_poses(result.folder, "a.avi", "", PoseConfig())
+    assert poses.repairs == "interpolated 17 of 136 joints, in 1 of 8 frames all"
+    assert len(read_people(result.folder / "deep" / "b.avi.json")) == 5
+
+
+def test_file_says_what_it_was_made_of(videos):
+    record = json.loads((run(videos).folder / "a.avi.json").read_text())
+    assert record["info"]["made_with"] == {"model": "model.onnx"}
+    assert len(record["info"]["source_sha256"]) == 64
+    assert record["images"][7] == {"id": 7, "width": WIDTH, "height": HEIGHT}
+
+
+def test_next_run_does_what_is_left(videos):
+    before = (run(videos).folder / "a.avi.json").read_bytes()
+    write_video(videos / "c.avi")
+    again = run(videos)
+    assert (again.done, again.skipped) == (1, 2)
+    assert (again.folder / "a.avi.json").read_bytes() == before
+    assert not list(again.folder.rglob("*.tmp"))
+
+
+def test_damaged_videos_are_named_and_the_others_go_on(videos):
+    whole = write_video(videos / "a.avi", frames=20).read_bytes()
+    (videos / "a.avi").write_bytes(whole[: len(whole) * 4 // 5])
+    result = run(videos)
+    assert result.done == 1
+    (failure,) = result.failures
+    assert failure.key == "a.avi" and "expected a whole video" in failure.reason
+    assert not (result.folder / "a.avi.json").exists()
+    lenient = run(videos, replace(CONFIG, allow_damaged=True))
+    assert (lenient.done, lenient.skipped) == (1, 1)
+    record = json.loads((result.folder / "a.avi.json").read_text())
+    assert record["info"]["damage"]
+
+
+def test_too_many_frames_are_a_failure(videos):
+    result = run(videos, replace(CONFIG, limits=Limits(frames=6)))
+    (failure,) = result.failures
+    assert failure.key == "a.avi" and "at most 6 frames" in failure.reason
+
+
+def test_poses_of_other_models_are_not_mixed(videos):
+    run(videos)
+    with pytest.raises(ProvenanceMismatch, match="other.onnx"):
+        run(videos, DetectorConfig(Path("other.onnx")))
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", '{"info": 3}', "half a fi"])
+def test_files_of_other_tools_are_not_taken_for_ones_own(videos, text):
+    poses = videos.parent / "poses"
+    poses.mkdir()
+    (poses / "a.avi.json").write_text(text)
+    with pytest.raises(PoseError, match=r"a\.avi\.json"):
+        run(videos)
+    assert (poses / "a.avi.json").read_text() == text
+
+
+def test_no_video_is_an_error_of_the_video(tmp_path):
+    (tmp_path / "a.avi").write_bytes(b"nothing to see")
+    with pytest.raises(VideoError, match=r"a\.avi"):
+        find_people(tmp_path / "a.avi", Stub(CONFIG), CONFIG)
