@@ -43,7 +43,9 @@ def reading(path: Path) -> Iterator[None]:
     except AqaError as error:
         raise AqaError(f"{path}: {error}") from error
     except FileNotFoundError as error:
-        raise AqaError(f"{path}: no such file") from error
+        raise AqaError(
+            f"{path}: no such file; `aqa extract` or `aqa cache import` makes a cache"
+        ) from error
     except _BROKEN as error:
         reason = " ".join(str(error).split())[:200]
         raise AqaError(f"{path}: damaged, or not a cache: {reason}") from error

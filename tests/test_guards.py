@@ -326,7 +326,7 @@ def test_a_flipped_bit_is_found_or_does_no_harm(cache):
     # Half of the file is padding that nobody reads.
     used = [at for at, byte in enumerate(data) if byte]
     found = 0
-    for _ in range(250):
+    for _ in range(150):
         at, bit = (
             rng.choice([rng.choice(used), rng.randrange(len(data))]),
             rng.randrange(8),
@@ -342,7 +342,7 @@ def test_a_flipped_bit_is_found_or_does_no_harm(cache):
                 assert opened.read().tobytes() == x, (at, bit)
                 assert list(opened.samples) == samples, (at, bit)
                 assert opened.provenance == MADE, (at, bit)
-    assert found > 60
+    assert found > 40
 
 
 def test_damaged_features_are_an_error_to_read(cache):

@@ -252,7 +252,7 @@ def test_provenance_and_shape_have_to_agree(cache):
 places = st.sampled_from(["cache", "part", "source", "parts source", "two"])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(st.permutations(KEYS), st.lists(places, min_size=6, max_size=6))
 def test_the_merged_bytes_do_not_depend_on_the_way(
     tmp_path_factory, golden, order, where
@@ -363,7 +363,7 @@ def test_the_disk_may_be_full_after_any_byte(cache, golden):
     for key in KEYS[3:]:
         part(cache, key)
     try:
-        for size in range(0, len(golden), 1013):
+        for size in range(0, len(golden), 2027):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
             with pytest.raises(AqaError, match="cannot be written: File too large"):
                 merge(cache)

@@ -4,7 +4,7 @@ import hashlib
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
@@ -43,6 +43,7 @@ def test_spacing_and_order_do_not_matter():
     assert Provenance.parse(text, digest) == Provenance({"a": 2, "b": 1})
 
 
+@settings(max_examples=50)
 @given(RECORDS)
 def test_parse_gives_back_what_was_written(record):
     once = Provenance(record)
@@ -52,6 +53,7 @@ def test_parse_gives_back_what_was_written(record):
     assert not once.differences(again)
 
 
+@settings(max_examples=50)
 @given(RECORDS, RECORDS)
 def test_there_are_differences_just_when_there_is_a_difference(one, other):
     one, other = Provenance(one), Provenance(other)
