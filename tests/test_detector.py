@@ -108,6 +108,7 @@ def test_next_run_does_what_is_left(videos):
     assert (again.done, again.skipped) == (1, 2)
     assert (again.folder / "a.avi.json").read_bytes() == before
     assert not list(again.folder.rglob("*.tmp"))
+    assert json.loads(json.dumps(again.record()))["skipped"] == 2
 
 
 def test_damaged_videos_are_named_and_the_others_go_on(videos):
