@@ -438,6 +438,14 @@ def with_features(command: Command) -> Command:
     "--shard", callback=as_shard, help="i/N: do the i-th of N parts of the videos."
 )
 @workers_option
+@click.option(
+    "--engine",
+    type=click.Choice(["local", "ray"]),
+    default="local",
+    show_default=True,
+    help="ray: the nodes of a Ray cluster do the work; needs `aqa[ray]`.",
+)
+@click.option("--ray-address", help="The cluster; by default the one that runs here.")
 @click.option("--plain", is_flag=True, help="Share nothing between copies: an oracle.")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
 @json_option
@@ -452,6 +460,8 @@ def extract(
     dry_run: bool,
     as_json: bool,
     shard: tuple[int, int] | None,
+    engine: str,
+    ray_address: str | None,
     **options: Any,
 ) -> None:
     """Fill the cache with features; run again, it goes on where it stopped.
@@ -467,12 +477,17 @@ def extract(
     for note in dataset.notes:
         click.echo(note, err=True)
     extractor: Extractor
-    if features == "c3d":
+    clips = ClipConfig(length=length, keep=keep)
+    config = ExtractConfig(clips=clips, **given(**options))
+    if features == "c3d" and engine == "ray":
+        from aqa.extract.ray_engine import RayExtractor
+
+        extractor = RayExtractor(config, ray_address)
+    elif features == "c3d":
         from aqa.extract.network import C3DExtractor
 
-        clips = ClipConfig(length=length, keep=keep)
-        extractor = C3DExtractor(ExtractConfig(clips=clips, **given(**options)))
-        for note in extractor.notes:
+        extractor = network = C3DExtractor(config)
+        for note in network.notes:
             click.echo(note, err=True)
     else:
         from aqa.extract.pose_stage import PoseExtractor
