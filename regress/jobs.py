@@ -85,7 +85,7 @@ class Trainer:
         """Train jobs of one schedule side by side; their starts are in the store."""
         starts = [self._start(job) for job in jobs]
         tasks = [job.task for job in jobs]
-        heads = train_side_by_side(self.x, tasks, starts, advance)
+        heads = train_side_by_side(self.x, tasks, starts, advance, self.lstm.products)
         for job, head in zip(jobs, heads, strict=True):
             self.store.write(job.digest, head)
 

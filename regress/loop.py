@@ -40,6 +40,7 @@ def train_side_by_side(
     tasks: Sequence[HeadTask],
     starts: Sequence[Arrays],
     advance: Advance,
+    products: str = "fp32",
 ) -> list[TrainedHead]:
     """Train tasks of one schedule from these parameters, on the device of `x`.
 
@@ -48,7 +49,7 @@ def train_side_by_side(
     """
     schedule = tasks[0].schedule
     batches = Batches(x, tasks)
-    heads = _Heads(starts, batches)
+    heads = _Heads(starts, batches, products)
     logs = [_Log(task) for task in tasks]
 
     def watch(done: int) -> None:
@@ -78,7 +79,10 @@ class _Heads:
     where it holds the rows of live columns.
     """
 
-    def __init__(self, starts: Sequence[Arrays], batches: Batches) -> None:
+    def __init__(
+        self, starts: Sequence[Arrays], batches: Batches, products: str
+    ) -> None:
+        self._products = products
         self._rows = batches.live
         self._weight = batches.weight
         self._whole = lstm.stacked(starts, batches.live.device)
@@ -94,10 +98,10 @@ class _Heads:
 
     def step(self, x: Tensor, labels: Tensor, rate: float) -> Tensor:
         """One iteration on a batch; the losses (M,) before it."""
-        predicted, tape = lstm.forward(self._live, x)
+        predicted, tape = lstm.forward(self._live, x, self._products)
         difference = predicted - labels
         error = difference * self._weight
-        lstm.backward(self._live, x, tape, error, self._gradient)
+        lstm.backward(self._live, x, tape, error, self._gradient, self._products)
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
         return (error * difference).sum((1, 2)) / 2

@@ -22,6 +22,9 @@ from aqa.regress.config import LstmConfig
 #: One head's arrays by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c ().
 Arrays = Mapping[str, NDArray[np.float32]]
 
+#: Precisions of the two large products of an iteration.
+PRODUCTS = ("fp32", "bf16")
+
 #: Sequences that `course` takes through the network at once.
 CHUNK = 512
 
@@ -70,16 +73,23 @@ def initial_parameters(
     }
 
 
-def forward(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tape]:
+def forward(
+    parameters: Parameters, x: Tensor, products: str = "fp32"
+) -> tuple[Tensor, Tape]:
     """Outputs after every step (M, T, B), and the tape.
 
-    x: (M, T, B, D). One product takes the inputs of all steps through `w_x`.
+    x: (M, T, B, D). One product takes the inputs of all steps through `w_x`; with
+    `products` "bf16" its factors are rounded to bfloat16, and so is what it gives.
     """
     models, steps, batch, _ = x.shape
     hidden = parameters.w_h.shape[1]
-    gates = torch.baddbmm(  # (M, T, B, D) -> (M, T, B, 4H)
-        parameters.b[:, None], x.flatten(1, 2), parameters.w_x
-    ).view(models, steps, batch, 4 * hidden)
+    inputs = x.flatten(1, 2)
+    if products == "bf16":
+        gates = torch.bmm(inputs.bfloat16(), parameters.w_x.bfloat16()).float()
+        gates += parameters.b[:, None]
+    else:
+        gates = torch.baddbmm(parameters.b[:, None], inputs, parameters.w_x)
+    gates = gates.view(models, steps, batch, 4 * hidden)
     cells, squashed, outputs = x.new_empty(3, models, steps, batch, hidden)
     for t in range(steps):
         gate = gates[:, t]
@@ -99,7 +109,12 @@ def forward(parameters: Parameters, x: Tensor) -> tuple[Tensor, Tape]:
 
 
 def backward(
-    parameters: Parameters, x: Tensor, tape: Tape, error: Tensor, into: Parameters
+    parameters: Parameters,
+    x: Tensor,
+    tape: Tape,
+    error: Tensor,
+    into: Parameters,
+    products: str = "fp32",
 ) -> None:
     """Write the gradients of a loss into `into`.
 
@@ -134,7 +149,11 @@ def backward(
         d_cell *= f[:, t]
 
     flat = d_gates.flatten(1, 2)  # (M, T, B, 4H) -> (M, T * B, 4H)
-    torch.bmm(x.flatten(1, 2).transpose(1, 2), flat, out=into.w_x)
+    inputs = x.flatten(1, 2).transpose(1, 2)
+    if products == "bf16":
+        into.w_x.copy_(torch.bmm(inputs.bfloat16(), flat.bfloat16()))
+    else:
+        torch.bmm(inputs, flat, out=into.w_x)
     earlier = tape.hidden[:, :-1].flatten(1, 2).transpose(1, 2)
     torch.bmm(earlier, d_gates[:, 1:].flatten(1, 2), out=into.w_h)
     torch.sum(flat, 1, out=into.b)

@@ -103,10 +103,15 @@ def _check(future: Future[None], job: Job) -> None:
     try:
         future.result()
     except ProcessExpired as error:
+        killed = error.exitcode is None or error.exitcode < 0
+        reason = (
+            "killed, as when memory runs out; use fewer workers"
+            if killed
+            else f"exit code {error.exitcode}; a script that trains needs "
+            'if __name__ == "__main__"'
+        )
         raise AqaError(
-            f"{job.task.name}: its training process ended at once (exit code "
-            f"{error.exitcode}), as when memory runs out; use fewer workers. "
-            "Finished heads are kept in the store"
+            f"{job.task.name}: its training process ended early ({reason})"
         ) from error
 
 

@@ -91,7 +91,7 @@ def fit_svr(
     choices = candidates(config)
     actions = features.action[chosen]
     folds = deal(actions, config.folds, seed)
-    single = averaged(features.x[chosen, 0])  # (n, D)
+    single = _samples(features, chosen, 1)
     guesses = held_out_predictions(single, labels, folds, choices, config.scaled)
     worths = [worth(labels, guess, actions) for guess in guesses]
     best = int(np.argmax(worths))
@@ -111,8 +111,7 @@ def _fit(
     """Fit the choice to all copies of the rows, in the unit of the labels."""
     width = features.x.shape[-1]
     copies = min(features.x.shape[1], max(1, MOST_SAMPLES // len(rows)))
-    # (n, copies, D) -> (n * copies, D)
-    samples = averaged(features.x[rows, :copies]).reshape(-1, width)
+    samples = _samples(features, rows, copies)
     scaling = Scaling.of(samples, scaled)
     samples = scaling(samples)
     gamma = width_factor(width, scaled)
@@ -133,6 +132,14 @@ def _fit(
         worth=np.nan,
         held_out=np.empty(0),
     )
+
+
+def _samples(features: FeatureSet, rows: Rows, copies: int) -> Floats:
+    """The first copies of each row, averaged over clips: (rows * copies, D)."""
+    samples = np.empty((len(rows), copies, features.x.shape[-1]))
+    for place, row in enumerate(rows):  # one by one: features are held once
+        samples[place] = averaged(features.x[row, :copies])
+    return samples.reshape(-1, samples.shape[-1])
 
 
 def _labels(

@@ -80,11 +80,16 @@ def width_factor(width: int, scaled: bool) -> float:
 
 def kernel_matrix(a: Floats, b: Floats, kernel: str, gamma: float) -> Floats:
     """The kernel of samples (n, D) and (m, D): (n, m)."""
-    products = a @ b.T
+    result = np.asarray(a @ b.T)  # and then in place: it may be large
     if kernel == "linear":
-        return np.asarray(gamma * products)
-    squares = (a * a).sum(1)[:, None] + (b * b).sum(1) - 2 * products
-    return np.asarray(np.exp(-gamma * np.maximum(squares, 0)))
+        result *= gamma
+        return result
+    result *= -2
+    result += (a * a).sum(1)[:, None]
+    result += (b * b).sum(1)
+    np.maximum(result, 0, out=result)
+    result *= -gamma
+    return np.exp(result, out=result)
 
 
 def solve(kernel: Floats, labels: Floats, choice: Choice, copies: int = 1) -> Any:

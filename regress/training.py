@@ -22,7 +22,7 @@ from aqa.regress.config import LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats
 from aqa.regress.head_store import HeadStore
 from aqa.regress.jobs import Job, Plan, Trainer, plan
-from aqa.regress.lstm import course, predict
+from aqa.regress.lstm import PRODUCTS, course, predict
 from aqa.regress.parallel import arithmetic, train_in_processes, width
 from aqa.regress.sharing import share
 from aqa.regress.tasks import HeadTask, TrainedHead, labelled
@@ -56,6 +56,8 @@ def train_heads(
     Raises `AqaError` for training rows without a label, for a head that diverges and
     for a process that dies; heads finished by then are in the store.
     """
+    if lstm.products not in PRODUCTS:
+        raise AqaError(f"products {lstm.products}: expected {' or '.join(PRODUCTS)}")
     place = choose_device(device)
     _check_shape(features, targets)
     asked = [labelled(task, features, targets) for task in tasks]

@@ -83,6 +83,19 @@ def test_gradients_are_autograds(parameters, x, last_only):
         torch.testing.assert_close(ours, leaf.grad, rtol=1e-5, atol=1e-5)
 
 
+def test_narrow_products_round_and_no_more(parameters, x):
+    """bfloat16 has 8 significant bits, so a product's terms are off by 2^-8."""
+    error = torch.randn(MODELS, STEPS, BATCH)
+    gradients = []
+    for products in ("fp32", "bf16"):
+        into = Parameters(*(torch.empty_like(t) for t in parameters.tensors()))
+        outputs, tape = forward(parameters, x, products)
+        backward(parameters, x, tape, error, into, products)
+        gradients.append((outputs, into.w_x))
+    for wide, narrow in zip(*gradients, strict=True):
+        assert 0 < (wide - narrow).abs().max() < 0.05 * wide.abs().max()
+
+
 def test_single_step_has_no_past(parameters, x):
     error = torch.randn(MODELS, 1, BATCH)
     found = Parameters(*(torch.full_like(t, 9) for t in parameters.tensors()))

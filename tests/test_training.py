@@ -1,5 +1,6 @@
 """Heads train as if alone, wherever they train; finished ones are not made again."""
 
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -326,12 +327,13 @@ def test_only_predictions_are_kept_where_asked(train, tmp_path):
         task("child", init=task(keep_parameters=False))
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_divergence_stops_with_the_heads_name(features, train, workers, monkeypatch):
-    monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
+def test_divergence_stops_with_the_heads_name(features, train):
     features.x[2, 1, 1, 0] = np.nan
-    with pytest.raises(TrainingDiverged, match="bad: training diverged, loss nan"):
-        train(task("good", rows=(4, 5)), task("bad"), workers=workers)
+    with pytest.raises(TrainingDiverged, match="bad: training diverged, loss nan") as e:
+        train(task("good", rows=(4, 5)), task("bad"))
+    # A training process hands it over.
+    again = pickle.loads(pickle.dumps(e.value))
+    assert type(again) is TrainingDiverged and str(again) == str(e.value)
 
 
 def test_loss_beyond_all_bounds_is_divergence(train):
@@ -349,7 +351,7 @@ def _die(job, number):
 def test_process_that_dies_is_an_error(train, monkeypatch):
     monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
     monkeypatch.setattr(parallel, "_train", _die)
-    with pytest.raises(AqaError, match=r"ended at once \(exit code 9\)"):
+    with pytest.raises(AqaError, match=r"ended early \(exit code 9"):
         train(task("a"), task("b", seed=1), workers=2)
 
 
@@ -381,6 +383,11 @@ def test_rows_without_a_label_are_refused(targets, train):
         train(task())
     with pytest.raises(AqaError, match="expected 14 labels"):
         train(task(), labels=targets[1:])
+
+
+def test_unknown_products_are_refused(train):
+    with pytest.raises(AqaError, match="products fp16: expected fp32 or bf16"):
+        train(task(), lstm=replace(LSTM, products="fp16"))
 
 
 @pytest.mark.parametrize("device", ["meta", "gpu", "cuda"])
