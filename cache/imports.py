@@ -100,8 +100,12 @@ def _inside(folder: str, name: str) -> Path:
     path = Path(os.path.realpath(os.path.join(folder, name)))
     if not path.is_relative_to(folder):
         raise AqaError(f"file {name!r} leads out of {folder}")
-    if not path.is_file():
-        raise AqaError(f"file {name!r} is not in {folder}")
+    try:
+        there = path.is_file()
+    except OSError:  # a name that is too long is nobody's
+        there = False
+    if not there:
+        raise AqaError(f"file {name[:80]!r} is not in {folder}")
     return path
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import part_path
-from aqa.cache.replacement import replacing
+from aqa.cache.replacement import locked, make_folder, remove_orphans, replacing
 from aqa.extract.video_list import Video
 
 
@@ -38,7 +38,10 @@ class FailureLog:
     def remember(self, video: Video, error: AqaError) -> Failure:
         """Leave word where the next run and the other shards find it."""
         failure = Failure(video.key, str(video.path), str(error))
-        _write(self._path(video.key), asdict(failure))
+        make_folder(self._cache.parent)
+        # A merge clears the folder of parts of what is half written.
+        with locked(self._cache, shared=True):
+            _write(self._path(video.key), asdict(failure))
         return failure
 
     def forget(self, key: str) -> None:
@@ -58,10 +61,15 @@ class FailureLog:
     def list_for_user(self, failures: Iterable[Failure]) -> None:
         """Write `failures.json`, or remove it where there are none."""
         path = self._cache.with_name("failures.json")
-        if records := [asdict(failure) for failure in failures]:
-            _write(path, records)
-        else:
-            path.unlink(missing_ok=True)
+        make_folder(path.parent)
+        with locked(path, shared=True):
+            if records := [asdict(failure) for failure in failures]:
+                _write(path, records)
+            else:
+                path.unlink(missing_ok=True)
+        # Where there are no locks, what killed runs have left has to stay.
+        with suppress(AqaError), locked(path):
+            remove_orphans(path.parent, path.name)
 
     def _path(self, key: str) -> Path:
         return part_path(self._cache, key).with_suffix(".failed")

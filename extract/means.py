@@ -9,7 +9,6 @@ with a leading axis of 1. A volume stored as (L, 3, H, W) is refused and not gue
 at: reading C3D's as that is a known way to lose accuracy without a word.
 """
 
-import math
 import mmap
 from pathlib import Path
 
@@ -18,7 +17,11 @@ from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 from aqa.extract.caffe import read_blob
+from aqa.extract.npy import read_npy
 from aqa.extract.weight_kinds import WeightsError, brief, kind_of
+
+#: Numbers in the largest mean that is read: far more than a clip has.
+MOST = 1 << 26
 
 
 def read_mean(path: Path) -> NDArray[np.float32]:
@@ -31,7 +34,10 @@ def read_mean(path: Path) -> NDArray[np.float32]:
     kind = kind_of(path)
     if kind not in ("npy", "caffe"):
         raise WeightsError(f"{path}: expected .binaryproto or .npy, found {kind}")
-    volume = _read_npy(path) if kind == "npy" else _read_binaryproto(path)
+    try:
+        volume = read_npy(path, MOST) if kind == "npy" else _read_binaryproto(path)
+    except AqaError as error:
+        raise WeightsError(str(error)) from error
     shape = volume.shape
     while volume.ndim > 4 and volume.shape[0] == 1:
         volume = volume[0]  # (1, 3, L, H, W) -> (3, L, H, W)
@@ -42,37 +48,12 @@ def read_mean(path: Path) -> NDArray[np.float32]:
             f"{path}: expected a mean of shape (3, frames, rows, columns), found "
             f"{shape}; transpose it if its channels are elsewhere"
         )
-    if volume.size > 1 << 26:
+    if volume.size > MOST:
         raise WeightsError(f"{path}: {shape} is far larger than a clip")
     values = volume.astype(np.float32)
     if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 255):
         raise WeightsError(f"{path}: expected grey levels 0-255, found others")
     return values
-
-
-def _read_npy(path: Path) -> NDArray[np.floating]:
-    """Read an array after comparing what its header promises with the file's size."""
-    with path.open("rb") as file:
-        try:
-            version = np.lib.format.read_magic(file)
-            read = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = read(file)
-        # The header is a Python literal, and literals fail in many ways.
-        except Exception as error:
-            raise WeightsError(
-                f"{path}: not a sound .npy file ({brief(error)})"
-            ) from None
-        if dtype.kind not in "fiu":
-            raise WeightsError(f"{path}: expected numbers, found {dtype}")
-        count = math.prod(shape)
-        left = path.stat().st_size - file.tell()
-        if min(shape, default=1) < 1 or count * dtype.itemsize != left:
-            raise WeightsError(f"{path}: says {shape} of {dtype}, has {left} bytes")
-        numbers = np.fromfile(file, dtype, count)
-    return numbers.reshape(shape, order="F" if fortran else "C")
 
 
 def _read_binaryproto(path: Path) -> NDArray[np.floating]:

@@ -26,7 +26,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from aqa.cache.errors import AqaError
 from aqa.extract.folder import SUFFIXES
+from aqa.extract.npy import read_npy
 from aqa.extract.pose_json import (
     MAX_BYTES,
     Frames,
@@ -121,11 +123,9 @@ def _stack(frames: Frames, path: Path) -> People:
 
 def _read_npy(path: Path) -> npt.NDArray[np.float64]:
     try:
-        # Mapped, so that a header cannot ask for more than the file holds, and so
-        # that objects, which would have to be unpickled, are refused.
-        array = np.lib.format.open_memmap(path, mode="r")
-    except (ValueError, EOFError) as error:
-        raise PoseError(f"{path}: not readable as a .npy file: {error}") from error
+        array = read_npy(path, 3 * MAX_JOINTS)
+    except AqaError as error:
+        raise PoseError(str(error)) from error
     if array.ndim != 3 or array.shape[2] not in (2, 3) or array.dtype.kind not in "iuf":
         raise PoseError(
             f"{path}: expected numbers of shape (frames, joints, 2 or 3), found "

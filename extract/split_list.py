@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.io import loadmat, whosmat
 
 from aqa.cache.actions import ACTIONS
 from aqa.cache.errors import AqaError
+from aqa.extract.mat_file import MatError, read_matrices
+from aqa.extract.video_list import printable
 
 #: The released files are 3 kB; more cannot be a list, and may be a trap.
 MOST_BYTES = 1 << 20
@@ -36,27 +37,27 @@ def read_split_list(path: Path, variable: str) -> npt.NDArray[np.float64]:
     if (size := path.stat().st_size) > MOST_BYTES:
         raise AqaError(f"{path.name}: expected a list of some kB, found {size} bytes")
     try:
-        declared = {name: (shape, kind) for name, shape, kind in whosmat(path)}
-    except Exception as error:  # a hostile file can make the parser raise anything
-        raise AqaError(f"{path.name}: not a MATLAB file ({_short(error)})") from error
-    if variable not in declared:
-        found = ", ".join(sorted(declared)) or "nothing"
+        matrices = read_matrices(path.read_bytes())
+    except MatError as error:
+        raise AqaError(f"{path.name}: not a MATLAB file ({error})") from error
+    if variable not in matrices:
+        found = ", ".join(map(printable, sorted(matrices))) or "nothing"
         raise AqaError(f"{path.name}: expected a variable {variable}, found {found}")
-    shape, kind = declared[variable]
+    matrix = matrices[variable]
+    shape, kind = matrix.shape, matrix.kind
     good = len(shape) == 2 and 0 < shape[0] <= MOST_ROWS and shape[1] == 3
     if kind not in NUMERIC or not good:
         raise AqaError(
             f"{path.name}: expected {variable} to be numbers (n, 3) with at most "
-            f"{MOST_ROWS} rows, found {kind} {tuple(shape)}"
+            f"{MOST_ROWS} rows, found {kind} {shape}"
         )
     try:
-        rows = loadmat(path, variable_names=[variable])[variable]
-    except Exception as error:
-        raise AqaError(f"{path.name}: cannot be read ({_short(error)})") from error
-    real = isinstance(rows, np.ndarray) and rows.dtype.kind in "iuf"
-    if not real or rows.shape != tuple(shape) or not np.isfinite(rows).all():
+        rows = matrix.numbers()
+    except MatError as error:
+        raise AqaError(f"{path.name}: cannot be read ({error})") from error
+    if not np.isfinite(rows).all():
         raise AqaError(f"{path.name}: expected {variable} to hold finite real numbers")
-    return np.asarray(rows, np.float64)
+    return rows
 
 
 def in_judges_units(
@@ -74,7 +75,3 @@ def in_judges_units(
     is_plain = (low <= plain) & (plain <= high)
     units = np.where(is_hundredfold, hundredth, plain)
     return units, is_hundredfold, ~is_hundredfold & ~is_plain
-
-
-def _short(error: Exception) -> str:
-    return f"{type(error).__name__}: {error}"[:200]

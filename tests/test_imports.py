@@ -158,6 +158,7 @@ def test_a_bad_file_is_refused_and_nothing_runs(tmp_path, folder, name, monkeypa
         ("linked/secret.npy", "leads out of"),
         ("loop.npy", "is not in"),
         ("missing.npy", "is not in"),
+        ("é" * 200 + ".npy", "is not in"),  # longer than any name on disk
         ("inner", "is not in"),
         ("pipe", "is not in"),
         ("a\\b.npy", "backslash"),

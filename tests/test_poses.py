@@ -336,6 +336,8 @@ BAD_NPY = {
     "complex": npy(np.zeros((3, 17, 2), complex)),
     "truncated": npy(np.zeros((3, 17, 2)))[:-8],
     "no frames": npy(np.zeros((0, 17, 2))),
+    "header is no literal": npy(np.zeros((3, 17, 2))).replace(b"(3, ", b"((3,"),
+    "header is negative": npy(np.zeros((3, 17, 2))).replace(b"(3, 17", b"(3,-17"),
     "header asks for more": npy(np.zeros((3, 17, 2))).replace(b"(3, ", b"(900000000, "),
 }
 

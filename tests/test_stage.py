@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from pathlib import Path
 
@@ -18,8 +19,10 @@ from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.maintenance import verify
 from aqa.cache.parts import parts_folder, write_part
 from aqa.cache.provenance import Provenance
+from aqa.cache.replacement import locked
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
+from aqa.extract.failures import FailureLog
 from aqa.extract.stage import Extracted, extract, plan
 from aqa.extract.video_list import Dataset, Video
 
@@ -154,6 +157,26 @@ def test_an_unlabelled_video_has_no_score(cache):
     extract(Dataset(Path("."), "folder", videos, ()), cache, Extractor())
     with FeatureCache.open(cache) as opened:
         assert np.isnan(opened.samples.score).all()
+
+
+def test_a_failure_is_not_written_while_a_merge_clears_up(cache):
+    """Found by soaking: the merge removed what another run was about to rename."""
+    video = dataset().videos[0]
+    with locked(cache):
+        writer = threading.Thread(
+            target=FailureLog(cache).remember, args=(video, AqaError("noise"))
+        )
+        writer.start()
+        writer.join(0.2)
+        assert writer.is_alive() and not parts_folder(cache).exists()
+    writer.join(10)
+    assert list(FailureLog(cache).of([video])) == [video.key]
+
+
+def test_what_a_killed_run_left_of_the_list_of_failures_goes(cache):
+    (cache.parent / f".failures.json.{'0' * 16}.tmp").touch()
+    extract(dataset(), cache, Extractor())
+    assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
 def test_killed_at_any_instant_it_ends_in_the_same_bytes(tmp_path):
