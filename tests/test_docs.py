@@ -5,6 +5,7 @@ from pathlib import Path
 
 import click
 import pytest
+
 from aqa.cli import main
 
 ROOT = Path(__file__).parents[1]

@@ -35,8 +35,9 @@ def test_root_holds_no_stray_modules():
 def test_setup_cfg_names_every_package():
     config = ConfigParser()
     config.read(ROOT / "setup.cfg")
-    folders = [p.parent for name in PACKAGES for p in (ROOT / name).rglob("__init__.py")]
-    found = {".".join(("aqa", *folder.relative_to(ROOT).parts)) for folder in folders}
+    inits = [path for path in modules() if path.name == "__init__.py"]
+    folders = [path.parent.relative_to(ROOT).parts for path in inits]
+    found = {".".join(("aqa", *folder)) for folder in folders}
     assert set(config["options"]["packages"].split()) == {"aqa"} | found
 
 

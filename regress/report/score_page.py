@@ -26,7 +26,6 @@ from aqa.cache.replacement import replacing
 from aqa.regress.report.drawing import BLUE, QUIET, VERMILION, draw
 from aqa.regress.scoring import Score
 
-
 #: What browsers play.
 PLAYABLE = {".mp4", ".m4v", ".mov", ".webm", ".ogv"}
 
