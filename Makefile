@@ -1,6 +1,8 @@
 # Two commands: `make demo` and `make test`. Each makes .venv when it is missing.
+# `make soak` attacks what RELIABILITY.md promises, for MINUTES.
 PYTHON ?= python3
 BIN := .venv/bin
+MINUTES ?= 30
 
 .PHONY: demo test lint soak clean
 
@@ -9,6 +11,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(BIN)/python -m pytest -q
+
+soak: .venv/installed
+	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

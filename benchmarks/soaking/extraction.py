@@ -1,0 +1,131 @@
+"""A real extraction of made-up features, in forked processes that may be killed.
+
+Conventions: one video of the data set always fails, so that the bookkeeping of
+failures is attacked, too. A `snapshot` is all that lies in a folder, byte by byte.
+"""
+
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from aqa.cache.errors import AqaError
+from aqa.cache.labels import Label, relabel
+from aqa.cache.maintenance import verify
+from aqa.cache.parts import finished
+from aqa.cache.provenance import Provenance
+from aqa.extract.sources import video_changed
+from aqa.extract.stage import Extracted, extract
+from aqa.extract.video_list import Dataset, Video
+
+KEYS = tuple(f"diving/{number:03d}" for number in range(1, 9))
+BROKEN = KEYS[5]
+MADE = Provenance({"features": "made"})
+REFUSED, ESCAPED = 3, 9
+
+Tell = Callable[[str], None]
+
+
+class Extractor:
+    """Features by key, and one failure."""
+
+    provenance = MADE
+    changed = staticmethod(video_changed)
+
+    def extract(self, videos):
+        """Yield each video with its features, or its failure."""
+        for video in videos:
+            if video.key == BROKEN:
+                yield video, AqaError("expected a video, found noise")
+            else:
+                yield video, Extracted(features_of(video.key), 97, "ab" * 32)
+
+
+def features_of(key: str) -> np.ndarray:
+    rng = np.random.default_rng(list(key.encode()))
+    return rng.random((2, 3, 50), dtype=np.float32)
+
+
+def dataset(keys=KEYS) -> Dataset:
+    videos = [Video(key, Path(key), "diving", "train", 50.0) for key in keys]
+    return Dataset(Path("."), "aqa-7", tuple(videos), ())
+
+
+def fill(cache: Path, tell: Tell, shard=None, keys=KEYS) -> None:
+    """Extract, and tell each key once its video is stored, or has failed."""
+    extract(dataset(keys), cache, Extractor(), shard, lambda _, __, key: tell(key))
+
+
+def everything(cache: Path, tell: Tell) -> None:
+    """All that writes: shards, a merge into a new cache and an old one, new labels."""
+    fill(cache, tell, (0, 2), KEYS[:4])
+    fill(cache, tell, (1, 2), KEYS[:4])
+    relabel(cache, {KEYS[1]: Label("diving", 61.0, "test")})
+    fill(cache, tell)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def undisturbed(folder: Path, work: Callable[[Path, Tell], None]) -> dict[str, bytes]:
+    """What `work` leaves where nothing goes wrong."""
+    folder.mkdir()
+    work(folder / "features.h5", lambda key: None)
+    return snapshot(folder)
+
+
+def complaint(cache: Path, told: set[str]) -> str:
+    """What has been lost of the videos `told` to be stored; empty if nothing."""
+    lost = told - {BROKEN} - set(finished(cache, MADE))
+    if lost:
+        return f"lost {sorted(lost)}"
+    if told - {BROKEN} and (problems := verify(cache)):
+        return f"damaged: {problems}"
+    return ""
+
+
+@dataclass
+class Child:
+    """A forked process that works on a cache, and tells through a pipe."""
+
+    pid: int
+    pipe: int
+
+    def kill(self) -> None:
+        """Kill it at once."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> tuple[int, set[str]]:
+        """Exit code, negative for a signal; and the keys that it told."""
+        with os.fdopen(self.pipe) as told:
+            keys = {line.rstrip("\n") for line in told if line.endswith("\n")}
+        _, status = os.waitpid(self.pid, 0)
+        return os.waitstatus_to_exitcode(status), keys
+
+
+def fork(work: Callable[[Tell], None]) -> Child:
+    """Do `work` in a child: exit code 0, REFUSED for an AqaError, else ESCAPED."""
+    reading, writing = os.pipe()
+    write = os.write  # before anyone makes it fail
+    pid = os.fork()
+    if pid:
+        os.close(writing)
+        return Child(pid, reading)
+    code = ESCAPED
+    try:
+        work(lambda key: write(writing, f"{key}\n".encode()) and None)
+        code = 0
+    except AqaError:
+        code = REFUSED
+    except BaseException:
+        traceback.print_exc()
+        sys.stderr.flush()
+    finally:
+        os._exit(code)
