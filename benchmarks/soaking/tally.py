@@ -49,8 +49,9 @@ class Attack:
 
     @property
     def over(self) -> bool:
-        """Whether the turn's time is up."""
-        return time.monotonic() > self.ends
+        """Whether the turn's time is up; not before something was attempted."""
+        attempted = any(row.tried for row in self.rows.values())
+        return attempted and time.monotonic() > self.ends
 
     def lose(self, row: str, what: str, evidence: bytes | None = None) -> None:
         """Count a broken promise and keep what broke it."""
