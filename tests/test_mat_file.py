@@ -95,10 +95,19 @@ def test_lying_lengths_are_refused(data, message):
         read_matrices(data)
 
 
+def test_a_type_out_of_the_table_is_refused():
+    """Found by soaking: this byte makes SciPy 1.17's reader crash the process."""
+    whole = saved({"x": np.ones((2, 3))})
+    tag = b"\x09\0\0\0\x30\0\0\0"
+    assert whole.count(tag) == 1
+    spoilt = whole.replace(tag, b"\x09\xff\0\0\x30\0\0\0")
+    with pytest.raises(MatError, match="values of type 65289"):
+        read_matrices(spoilt)["x"].numbers()
+
+
 @settings(max_examples=150, deadline=None)
 @given(data=st.data())
 def test_any_change_is_read_or_refused(data):
-    """Changes of this kind make SciPy 1.17's own reader crash the process."""
     x = {"x": np.array([[1.0, 1, 50], [2, 7, 14]]), "t": "text"}
     content = bytearray(saved(x, do_compression=data.draw(st.booleans())))
     for _ in range(data.draw(st.integers(1, 6))):
