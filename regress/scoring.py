@@ -15,6 +15,7 @@ from aqa.cache.errors import AqaError
 from aqa.regress import lstm
 from aqa.regress.calibration import LEVEL
 from aqa.regress.lstm import LstmHead
+from aqa.regress.metrics import Floats
 from aqa.regress.model import Model
 
 
@@ -23,8 +24,9 @@ class Score:
     """What a model says of one video.
 
     `interval` is None in a model without calibration. `course`, `changes` and `lost`
-    are empty for heads without a course; `lost` is each clip's change less that of
-    the typical training video, so that the lowest marks where quality was lost.
+    are empty for heads without a course. `lost` is by how much each clip surprised
+    (see `surprises`), less what it does in the typical training video: the lowest
+    marks where quality was lost.
     """
 
     action: str
@@ -73,10 +75,12 @@ def score(model: Model, x: NDArray[np.float32], action: str | None = None) -> Sc
     if isinstance(model.head, LstmHead):
         course = unit * lstm.course(model.head.parameters, x[:1])[0].astype(float)
         changes = np.diff(course, prepend=0.0)
+        incremental = model.settings.get("labels") == "incremental"
         final = float(course[-1])
         lost = np.empty(0)
         if known and len(known.typical) == len(course):
-            lost = changes - np.diff(known.typical, prepend=0.0)
+            typical = np.array(known.typical)
+            lost = surprises(course - typical, incremental)
     else:
         final = unit * float(model.head.predict(x[:1])[0])
         course = changes = lost = np.empty(0)
@@ -88,6 +92,19 @@ def score(model: Model, x: NDArray[np.float32], action: str | None = None) -> Sc
         changes=tuple(changes.tolist()),
         lost=tuple(lost.tolist()),
     )
+
+
+def surprises(course: Floats, incremental: bool) -> Floats:
+    """What each clip brings beyond what the course before it led to expect.
+
+    (clips,) -> (clips,). A head with final labels guesses the same score after every
+    clip and expects no change; one with incremental labels has seen k / K of the
+    score after clip k, and expects the next as good as those before. Linear.
+    """
+    clips = np.arange(1, len(course) + 1)
+    growth = clips[1:] / clips[:-1] if incremental else np.ones(len(course) - 1)
+    expected = np.concatenate([[0.0], course[:-1] * growth])
+    return np.asarray(course - expected)
 
 
 def length_warning(model: Model, action: str, frames: int) -> str:

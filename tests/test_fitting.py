@@ -9,12 +9,15 @@ from scipy.stats import spearmanr
 
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import Label, relabel
+from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
+from aqa.cache.store import write_cache
 from aqa.regress.calibration import residual_bounds
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig
 from aqa.regress.data import load
 from aqa.regress.fitting import fit
 from aqa.regress.model_file import load_model
-from aqa.regress.scoring import length_warning, score
+from aqa.regress.scoring import length_warning, score, surprises
 
 COUNTS = {"diving": (14, 6), "gym_vault": (12, 5)}
 QUICK = FitConfig(
@@ -99,9 +102,59 @@ def test_score_has_an_interval_and_a_course(cache, tmp_path):
     assert known.videos == 14 and known.folds == 2
     assert found.course[-1] == pytest.approx(found.score)
     assert np.cumsum(found.changes) == pytest.approx(found.course)
-    typical = np.diff(known.typical, prepend=0)
-    assert np.array(found.changes) - found.lost == pytest.approx(typical)
+    lost = surprises(np.array(found.course), True) - surprises(
+        np.array(known.typical), True
+    )
+    assert found.lost == pytest.approx(lost)
     assert found.worst_clip == np.argmin(found.lost)
+
+
+def test_clip_surprises_by_what_was_not_to_be_expected():
+    course = np.array([2.0, 4.0, 5.0])
+    assert surprises(course, incremental=False).tolist() == [2, 2, 1]
+    # After 2 of 3 clips 4 points: the third was expected to make them 6.
+    assert surprises(course, incremental=True).tolist() == [2, 0, -1]
+
+
+def test_course_marks_the_clip_where_quality_was_lost(tmp_path):
+    """Planted errors: column 1 lights up in one clip, and the score drops by 10."""
+    videos, clips, width = 160, 6, 12
+    generator = np.random.default_rng(0)
+    difficulty = generator.normal(size=videos)
+    wrong = generator.integers(0, 2 * clips, videos)  # at or above clips: flawless
+    x = 0.4 * generator.normal(size=(videos, 2, clips, width))
+    x[..., 0] += difficulty[:, None, None]
+    x[..., np.arange(clips), 4 + np.arange(clips)] += 2  # each clip has its look
+    flawed = np.flatnonzero(wrong < clips)
+    x[flawed, :, wrong[flawed], 1] += 2
+    samples = [
+        Sample(
+            key=f"diving/{i:03}",
+            action="diving",
+            split="train" if i < 100 else "test",
+            score=50 + 8 * difficulty[i] - 10 * (wrong[i] < clips),
+            frames=100,
+            source_sha256="",
+        )
+        for i in range(videos)
+    ]
+    cache = write_cache(
+        tmp_path / "features.h5",
+        samples,
+        np.maximum(x, 0).astype(np.float32),
+        Provenance({"features": "planted"}),
+    )
+    config = replace(
+        QUICK,
+        labels="incremental",
+        schedule=Schedule(iterations=500, learning_rate=0.005, step=200),
+        lstm=LstmConfig(hidden=16),
+    )
+    report = fit(cache, config, tmp_path / "out")
+    model, features = load_model(report.models[0]), load(cache)
+    tested = flawed[flawed >= 100]
+    marked = [score(model, features.x[i]).worst_clip == wrong[i] for i in tested]
+    assert len(marked) > 20 and np.mean(marked) > 0.6  # chance is 1 in 6
 
 
 def test_typical_course_is_the_training_videos_mean(cache, tmp_path):
