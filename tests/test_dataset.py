@@ -361,10 +361,10 @@ def test_manifest_header_and_encoding_are_checked(tmp_path):
 def test_manifest_of_a_hundred_thousand_rows_is_read_in_seconds(tmp_path):
     touch(tmp_path, *(f"f/{number}.avi" for number in range(200)))
     rows = [f"f/{n % 200}.avi,diving,50,train" for n in range(100_000)]
-    started = time.perf_counter()
+    started = time.process_time()
     with pytest.raises(DatasetError, match=r"video twice \(99800\)"):
         read_dataset(manifest(tmp_path, *rows))
-    assert time.perf_counter() - started < 10
+    assert time.process_time() - started < 10
 
 
 @settings(
