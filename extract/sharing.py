@@ -283,10 +283,12 @@ def _apply(
     conv: nn.Conv3d, pooled: bool, x: Tensor, taps: slice = slice(None)
 ) -> Tensor:
     """Convolution, pooling where it follows, ReLU: (B, T, H, W, C), fewer by taps."""
-    y = convolve(conv, x.movedim(-1, 1), taps)
+    y = convolve(conv, x.movedim(-1, 1), taps).movedim(1, -1)  # (B, T, H, W, C)
     if pooled:
-        y = functional.max_pool3d(y, (1, 2, 2), ceil_mode=True)
-    return functional.relu_(y).movedim(1, -1)
+        images = y.flatten(0, 1).movedim(-1, 1)
+        images = functional.max_pool2d(images, 2, ceil_mode=True).movedim(1, -1)
+        y = images.view(*y.shape[:2], *images.shape[1:])
+    return functional.relu_(y)
 
 
 def _pairs(x: Tensor, dim: int) -> Tensor:
