@@ -496,7 +496,7 @@ def extract(
             raise click.UsageError(f"--features {features} needs --poses DIR")
         extractor = PoseExtractor(poses, PoseConfig(features=features))
     if dry_run:
-        work = plan(dataset, cache, extractor.provenance, shard)
+        work = plan(dataset, cache, extractor, shard)
         result = {"todo": [v.key for v in work.todo], "finished": work.skipped}
         if as_json:
             print_json(result)

@@ -32,6 +32,7 @@ from aqa.extract.precision import (
 )
 from aqa.extract.preprocessing import normalise
 from aqa.extract.sharing import CPU, CUDA, plain_features, shared_features
+from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted
 from aqa.extract.video import Decoded, VideoError
 from aqa.extract.video_list import Video
@@ -46,6 +47,8 @@ class C3DExtractor:
 
     `notes` say what the user should know of the device or the precision.
     """
+
+    changed = staticmethod(video_changed)
 
     def __init__(self, config: ExtractConfig) -> None:
         """Load the weights and put them on the device.

@@ -12,7 +12,9 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.config import PoseConfig
 from aqa.extract.pose_features import pose_features, pose_record
+from aqa.extract.pose_files import digest, find_poses
 from aqa.extract.poses import read_poses
+from aqa.extract.sources import touched
 from aqa.extract.stage import Extracted
 from aqa.extract.video_list import Video
 
@@ -40,6 +42,17 @@ class PoseExtractor:
             except (AqaError, OSError) as error:
                 reason = error if isinstance(error, AqaError) else AqaError(str(error))
                 yield video, reason
+
+    def changed(self, video: Video, sha256: str, since: int) -> bool:
+        """Whether the poses were replaced after `since` and are others now.
+
+        Poses that are gone have not changed: their features stay.
+        """
+        try:
+            path = find_poses(self._folder, video.key)
+            return touched(path, since) and digest(path) != sha256
+        except (AqaError, OSError):
+            return False
 
     def _features(self, video: Video) -> Extracted:
         poses = read_poses(self._folder, video.key, video.action, self._config)

@@ -29,6 +29,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import ExtractConfig
 from aqa.extract.network import C3DExtractor
+from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted
 from aqa.extract.video_list import Video
 
@@ -115,6 +116,8 @@ class Worker:
 
 class RayExtractor:
     """C3D on the nodes of a Ray cluster: an `aqa.extract.stage.Extractor`."""
+
+    changed = staticmethod(video_changed)
 
     def __init__(self, config: ExtractConfig, address: str | None = None) -> None:
         """Join the cluster at `address`, or RAY_ADDRESS; else make one of this machine.

@@ -1,4 +1,4 @@
-"""Whether a video is still the one that its features were made from.
+"""Whether a file is still the one that features were made from.
 
 Conventions: a digest is that of `aqa.extract.video.Decoded.source_sha256`; times are
 nanoseconds. Reading every video again only to find it unchanged would take long on a
@@ -9,18 +9,16 @@ import hashlib
 from pathlib import Path
 
 from aqa.extract.picture_folder import folder_sha256
+from aqa.extract.video_list import Video
 
 
-def changed(path: Path, sha256: str, since: int) -> bool:
-    """Whether the file or folder was touched after `since` and is another now.
+def video_changed(video: Video, sha256: str, since: int) -> bool:
+    """Whether a video was touched after `since` and is another now.
 
-    The time is that of the last change of status: unlike that of the content, no
-    copying tool sets it back. A video that is gone has not changed: its features stay.
+    A video that is gone has not changed: its features stay.
     """
     try:
-        if _touched(path) < since:
-            return False
-        return source_sha256(path) != sha256
+        return touched(video.path, since) and source_sha256(video.path) != sha256
     except OSError:
         return False
 
@@ -33,9 +31,13 @@ def source_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _touched(path: Path) -> int:
-    """Last change of status, of a folder that of anything in it."""
+def touched(path: Path, since: int) -> bool:
+    """Whether a file, or anything in a folder, was touched after `since`.
+
+    The time is that of the last change of status: unlike that of the content, no
+    copying tool sets it back.
+    """
     last = path.stat().st_ctime_ns
     if path.is_dir():
         last = max([last, *(inside.stat().st_ctime_ns for inside in path.iterdir())])
-    return last
+    return last >= since

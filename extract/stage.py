@@ -24,7 +24,6 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.failures import Failure, FailureLog
-from aqa.extract.sources import changed
 from aqa.extract.video_list import Dataset, Video
 
 __all__ = ["Extracted", "Extraction", "Extractor", "Failure", "extract", "plan"]
@@ -56,6 +55,12 @@ class Extractor(Protocol):
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
         """Features of each video, or why there are none, in order."""
 
+    def changed(self, video: Video, sha256: str, since: int) -> bool:
+        """Whether what features with this `source_sha256` were made from is another.
+
+        Only what was touched after `since`, in nanoseconds, need be looked into.
+        """
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -85,23 +90,25 @@ class Extraction:
 def plan(
     dataset: Dataset,
     cache: Path,
-    provenance: Provenance,
+    extractor: Extractor,
     shard: tuple[int, int] | None = None,
 ) -> Plan:
     """Say which videos of the data set, or of a shard of it, are left to do.
 
-    Those are the unfinished ones, failed ones among them, and those whose file has
-    been replaced since.
+    Those are the unfinished ones, failed ones among them, and those whose file, of
+    the video or of its poses, has been replaced since.
 
     Raises:
         ProvenanceMismatch: the cache or a part of it was made with other features.
     """
-    done = finished(cache, provenance)
+    done = finished(cache, extractor.provenance)
     index, count = shard or (0, 1)
     own = dataset.videos[index::count]
     for video in own:
-        if video.key in done and _changed(cache, video, done[video.key]):
-            del done[video.key]
+        if video.key in done:
+            since = _made_at(cache, video.key)
+            if extractor.changed(video, done[video.key], since):
+                del done[video.key]
     todo = tuple(video for video in own if video.key not in done)
     return Plan(todo, len(own) - len(todo), frozenset(done))
 
@@ -120,7 +127,7 @@ def extract(
         AqaError: the cache cannot be written.
     """
     begun = time.monotonic()
-    work = plan(dataset, cache, extractor.provenance, shard)
+    work = plan(dataset, cache, extractor, shard)
     log = FailureLog(cache)
     failures = []
     with closing(extractor.extract(work.todo)) as results:
@@ -161,12 +168,12 @@ def _store(cache: Path, video: Video, made: Extracted, provenance: Provenance) -
     write_part(cache, sample, made.features, provenance)
 
 
-def _changed(cache: Path, video: Video, sha256: str) -> bool:
-    """Whether the video is another one than its features were made from."""
-    for made in (part_path(cache, video.key), cache):
+def _made_at(cache: Path, key: str) -> int:
+    """When the file that holds a finished video's features was written."""
+    for made in (part_path(cache, key), cache):
         with suppress(OSError):
-            return changed(video.path, sha256, since=made.stat().st_mtime_ns)
-    return False
+            return made.stat().st_mtime_ns
+    return time.time_ns()  # taken away a moment ago: nothing was touched since
 
 
 def _all_there(

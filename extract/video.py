@@ -11,7 +11,6 @@ A video is whole if it shows no sign of damage (`aqa.extract.damage`); any other
 refused, unless the caller allows it, and is then handed out with the signs.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
@@ -26,8 +25,9 @@ from av.video.reformatter import VideoReformatter
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.container import check_size
 from aqa.extract.damage import Signs, VideoError, ffmpeg_log
-from aqa.extract.picture_folder import folder_sha256, open_folder
+from aqa.extract.picture_folder import open_folder
 from aqa.extract.preprocessing import Preprocessing, resize_crop
+from aqa.extract.sources import source_sha256
 from aqa.extract.video_file import Span, open_file
 
 __all__ = ["Decoded", "VideoError", "Watched", "decode", "watch"]
@@ -91,7 +91,7 @@ def decode(
             raise VideoError(f"{path}: expected 0 <= start < end, found {span}")
     with _reading(path) as signs:
         frames, total, damage = _decode(path, pre, config, limits, span, signs)
-        digest = _sha256(path)
+        digest = source_sha256(path)
     where = "" if span is None else f" between {span[0]:g} and {span[1]:g} seconds"
     _check(path, total, damage, allow_damaged, where)
     return Decoded(frames, total, damage, digest)
@@ -123,7 +123,7 @@ def watch(
                 see(_upright(frame, convert))
                 total += 1
         damage = signs.found(promised, total)
-        digest = _sha256(path)
+        digest = source_sha256(path)
     _check(path, total, damage, allow_damaged)
     return Watched(total, damage, digest)
 
@@ -240,10 +240,3 @@ def _upright(frame: VideoFrame, convert: VideoReformatter) -> npt.NDArray[np.uin
     """Pixels (H, W, 3), RGB, turned by the quarter turns that metadata ask for."""
     rgb = convert.reformat(frame, format="rgb24", threads=1).to_ndarray()
     return np.rot90(rgb, round(frame.rotation / 90))
-
-
-def _sha256(path: Path) -> str:
-    if path.is_dir():
-        return folder_sha256(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

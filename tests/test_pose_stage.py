@@ -1,6 +1,7 @@
 """Poses through the extraction stage: cached like any features, resumed, judged."""
 
 import json
+import time
 
 import h5py
 import numpy as np
@@ -80,6 +81,51 @@ def test_missing_poses_fail_by_name_and_the_next_run_does_what_is_left(videos):
     assert (again.done, again.skipped, again.failures) == (1, 2, ())
     with FeatureCache.open(again.cache) as cache:
         assert cache.shape == (3, 1, 1, 1600)
+
+
+def test_poses_that_were_replaced_are_done_again(videos):
+    run(videos)
+    time.sleep(0.02)  # the file system's clock is a coarse one
+    np.save(videos.parent / "poses" / "dives" / "b.npy", joints(7))
+    np.save(videos.parent / "poses" / "pairs" / "c.npy", joints(2))
+    again = run(videos)
+    assert (again.done, again.skipped) == (1, 2)
+    with FeatureCache.open(again.cache) as cache:
+        features = cache.read()[:, 0, 0]
+    for row, seed in enumerate((0, 7, 2)):
+        np.testing.assert_array_equal(
+            features[row], pose_features(joints(seed)[None], DCT)
+        )
+    assert run(videos).done == 0
+
+
+def test_a_replaced_frame_of_a_folder_is_done_again(videos):
+    folder = videos.parent / "poses" / "dives" / "a"
+    (folder.parent / "a.npy").unlink()
+    folder.mkdir()
+
+    def write(frame, seed):
+        keypoints = np.column_stack([joints(seed)[frame], np.ones(17)])
+        openpose = np.insert(keypoints, 1, 0, axis=0)  # a neck that nobody looks at
+        person = {"pose_keypoints_2d": openpose.ravel().tolist()}
+        path = folder / f"a_{frame:012d}_keypoints.json"
+        path.write_text(json.dumps({"people": [person]}))
+
+    for frame in range(10):
+        write(frame, seed=0)
+    assert run(videos).done == 3
+    time.sleep(0.02)
+    assert run(videos).done == 0
+    write(4, seed=1)
+    assert run(videos).done == 1
+
+
+def test_features_outlive_their_poses_and_videos_are_not_looked_at(videos):
+    run(videos)
+    time.sleep(0.02)
+    (videos.parent / "poses" / "dives" / "b.npy").unlink()
+    (videos.parent / "dives" / "a.mp4").write_bytes(b"another video")
+    assert run(videos).skipped == 3
 
 
 def test_interpolation_is_told_in_the_cache(videos):

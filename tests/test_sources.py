@@ -1,6 +1,7 @@
 """A replaced video is done again, and an untouched one is not even read."""
 
 import hashlib
+import math
 import os
 import time
 from dataclasses import replace
@@ -15,7 +16,7 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.picture_folder import folder_sha256
-from aqa.extract.sources import changed, source_sha256
+from aqa.extract.sources import source_sha256, video_changed
 from aqa.extract.stage import Extracted, extract, plan
 from aqa.extract.video_list import Dataset, Video
 
@@ -26,6 +27,7 @@ class Extractor:
     """Features that are the first byte of the file; an empty one fails."""
 
     provenance = PROVENANCE
+    changed = staticmethod(video_changed)
 
     def __init__(self):
         self.seen = []
@@ -90,10 +92,10 @@ def test_one_replaced_before_the_merge_is_done_again(videos, cache):
     video = videos.videos[0]
     sample = Sample("a.avi", "", "", 1.0, 9, source_sha256(video.path))
     write_part(cache, sample, np.zeros((1, 2, 3), np.float32), PROVENANCE)
-    assert len(plan(videos, cache, PROVENANCE).todo) == 2
+    assert len(plan(videos, cache, Extractor()).todo) == 2
     tick()
     video.path.write_bytes(b"another")
-    assert len(plan(videos, cache, PROVENANCE).todo) == 3
+    assert len(plan(videos, cache, Extractor()).todo) == 3
 
 
 def test_a_touched_video_of_the_same_bytes_is_not_done_again(videos, cache):
@@ -121,9 +123,9 @@ def test_a_replacement_that_fails_is_named_and_the_old_features_stay(videos, cac
 
 
 def test_an_untouched_video_is_not_read(videos, monkeypatch):
-    path = videos.videos[0].path
     monkeypatch.setattr(Path, "open", None)
-    assert not changed(path, "other", since=time.time_ns() + 10**9)
+    later = time.time_ns() + 10**9
+    assert not video_changed(videos.videos[0], "other", since=later)
 
 
 def test_a_picture_written_over_in_its_folder_is_a_change(tmp_path):
@@ -131,14 +133,15 @@ def test_a_picture_written_over_in_its_folder_is_a_change(tmp_path):
     folder.mkdir()
     for number in (1, 2):
         (folder / f"img_{number:05d}.jpg").write_bytes(bytes([number]))
+    video = Video("001", folder, "", "", math.nan)
     digest = source_sha256(folder)
     assert digest == folder_sha256(folder)
     tick()
     since = time.time_ns()
     tick()
-    assert not changed(folder, digest, since)
+    assert not video_changed(video, digest, since)
     (folder / "img_00002.jpg").write_bytes(b"other")
-    assert changed(folder, digest, since)
+    assert video_changed(video, digest, since)
 
 
 def test_a_failure_is_remembered_by_later_shards_and_listed_at_once(videos, cache):

@@ -23,6 +23,7 @@ from aqa.cache.replacement import locked
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.failures import FailureLog
+from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract, plan
 from aqa.extract.video_list import Dataset, Video
 
@@ -41,6 +42,8 @@ def features_of(key):
 
 class Extractor:
     """Features by key; what is `broken` fails."""
+
+    changed = staticmethod(video_changed)
 
     def __init__(self, broken=(), name="made"):
         self.provenance = Provenance({"features": name})
@@ -134,7 +137,7 @@ def test_shards_make_the_same_bytes_and_the_last_one_merges(tmp_path, order):
 
 
 def test_a_plan_changes_nothing(cache):
-    work = plan(dataset(), cache, Extractor().provenance, (1, 3))
+    work = plan(dataset(), cache, Extractor(), (1, 3))
     assert [video.key for video in work.todo] == [KEYS[1], KEYS[4]]
     assert list(cache.parent.iterdir()) == []
 

@@ -25,6 +25,7 @@ from aqa.cache.maintenance import verify
 from aqa.cache.parts import finished, list_parts, merge, part_path, parts_folder
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
+from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract
 from aqa.extract.video_list import Dataset, Video
 
@@ -46,6 +47,7 @@ class Extractor:
     """Features by key; dies before the video `dies_at`, fails on those `broken`."""
 
     provenance = MADE
+    changed = staticmethod(video_changed)
 
     def __init__(self, broken=(), dies_at=None):
         self.broken, self.dies_at = broken, dies_at
