@@ -38,9 +38,11 @@ from aqa.regress.config import CompareConfig, FitConfig, Schedule
 SOME_FAILED = 3
 INTERRUPTED = 130
 
-#: The demo's pre-training: clips of each class, batches, and a seed of its own.
-DEMO_CLIPS = 8
-DEMO_PRETRAINING = 20
+#: The demo's pre-training: clips of each class, batches and their size, and a seed of
+#: its own, so that its clips are none of those that `tiny` was trained on.
+DEMO_CLIPS = 5
+DEMO_BATCHES = 10
+DEMO_BATCH = 8
 DEMO_SEED = 7
 
 
@@ -894,7 +896,8 @@ def demo(ctx: click.Context, out: Path, scale: float, iterations: int) -> None:
             videos=clips,
             out=trained,
             init="tiny",
-            iterations=DEMO_PRETRAINING,
+            iterations=DEMO_BATCHES,
+            batch=DEMO_BATCH,
             seed=DEMO_SEED,
         )
     with stage("extract features, with these weights and with random ones"):
