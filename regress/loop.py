@@ -75,8 +75,8 @@ def train_side_by_side(
 class _Heads:
     """The parameters of M heads and their optimiser.
 
-    `_whole` has every row of `w_x`; `_live` shares all tensors with it but `w_x`,
-    where it holds the rows of live columns.
+    `_live` is what trains: all tensors of `_whole`, but of `w_x` its own copy of the
+    rows of live columns.
     """
 
     def __init__(
@@ -108,8 +108,7 @@ class _Heads:
 
     def predict(self, head: int, x: Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
         """Predictions for rows of x (N, copies, clips, D), from copy 0."""
-        whole = self._synchronised()
-        one = Parameters(*(tensor[head : head + 1] for tensor in whole.tensors()))
+        one = self._one(head)
         parts = []
         for start in range(0, len(rows), lstm.CHUNK):
             chunk = torch.tensor(rows[start : start + lstm.CHUNK], device=x.device)
@@ -119,11 +118,12 @@ class _Heads:
 
     def arrays(self, head: int) -> dict[str, NDArray[np.float32]]:
         """The parameters of one head, copied out."""
-        return lstm.arrays(self._synchronised(), head)
+        return lstm.arrays(self._one(head), 0)
 
-    def _synchronised(self) -> Parameters:
-        self._whole.w_x.index_copy_(1, self._rows, self._live.w_x)
-        return self._whole
+    def _one(self, head: int) -> Parameters:
+        """One head as it stands, dead columns included; M is 1."""
+        self._whole.w_x[head].index_copy_(0, self._rows, self._live.w_x[head])
+        return Parameters(*(t[head : head + 1] for t in self._whole.tensors()))
 
 
 class _Log:

@@ -66,11 +66,10 @@ def train_heads(
         work = plan(asked, features, lstm, place.type, heads)
         tally = _Tally(work, progress)
         if place.type == "cuda" and work.jobs:
-            x = torch.from_numpy(features.x).to(place)
-            _side_by_side(work.jobs, Trainer(x, lstm, heads), tally)
+            trainer = Trainer(torch.from_numpy(features.x).to(place), lstm, heads)
+            _side_by_side(work.jobs, trainer, _heads_that_fit(trainer), tally)
         elif work.jobs:
-            x = torch.from_numpy(features.x)
-            trainer = Trainer(x, lstm, heads)
+            trainer = Trainer(torch.from_numpy(features.x), lstm, heads)
             _on_processors(features, work.jobs, trainer, workers, tally)
         return [heads.read(digest) for digest in work.digests]
 
@@ -132,8 +131,13 @@ def _on_processors(
             tally.add(0, 1)
 
 
-def _side_by_side(jobs: Sequence[Job], trainer: Trainer, tally: _Tally) -> None:
-    """On one GPU: those of one schedule together, after those they start from."""
+def _side_by_side(
+    jobs: Sequence[Job], trainer: Trainer, most: int, tally: _Tally
+) -> None:
+    """On one GPU: those of one schedule together, after those they start from.
+
+    `most` heads train at once.
+    """
     waiting = list(jobs)
     while waiting:
         unfinished = {job.digest for job in waiting}
@@ -142,7 +146,6 @@ def _side_by_side(jobs: Sequence[Job], trainer: Trainer, tally: _Tally) -> None:
             if job.after not in unfinished:
                 groups[job.task.schedule].append(job)
         for group in groups.values():
-            most = _heads_that_fit(trainer)
             for start in range(0, len(group), most):
                 together = group[start : start + most]
                 trainer.train(together, tally.add)
@@ -151,9 +154,7 @@ def _side_by_side(jobs: Sequence[Job], trainer: Trainer, tally: _Tally) -> None:
 
 
 def _heads_that_fit(trainer: Trainer) -> int:
-    """How many heads train at once in the memory that is free."""
-    if trainer.x.device.type != "cuda":
-        return 64
+    """How many heads train at once in the GPU memory that is free."""
     hidden = trainer.lstm.hidden
     head = 4 * (trainer.x.shape[-1] + hidden) * 4 * hidden * TRAINING_FACTOR
     return max(1, torch.cuda.mem_get_info(trainer.x.device)[0] // head)

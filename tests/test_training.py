@@ -216,7 +216,8 @@ def test_side_by_side_is_as_if_alone(features, targets, train):
             )
 
 
-def test_gpus_way_through_the_jobs(train, monkeypatch):
+@pytest.mark.parametrize("most", [1, 64])
+def test_gpus_way_through_the_jobs(train, monkeypatch, most):
     """Groups of one schedule, in the order of who starts from whom."""
     alone = train(*family())
     groups = []
@@ -227,16 +228,13 @@ def test_gpus_way_through_the_jobs(train, monkeypatch):
             real(together, advance)
 
         monkeypatch.setattr(type(trainer), "train", lambda self, *args: note(*args))
-        training._side_by_side(jobs, trainer, tally)
+        training._side_by_side(jobs, trainer, most, tally)
 
     monkeypatch.setattr(training, "_on_processors", side_by_side)
     together = train(*family())
-    assert sorted(map(sorted, groups)) == [
-        ["base", "other"],
-        ["child"],
-        ["grandchild"],
-        ["middle"],
-    ]
+    together_at_first = [["base", "other"]] if most > 1 else [["base"], ["other"]]
+    alike = [*together_at_first, ["child"], ["grandchild"], ["middle"]]
+    assert sorted(map(sorted, groups)) == sorted(alike)
     for a, b in zip(alone, together, strict=True):
         for name in a.parameters:
             np.testing.assert_allclose(
