@@ -79,7 +79,8 @@ class C3DExtractor:
         self.config = config
         self.preprocessing = weights.preprocessing
         net = build(ARCHITECTURES[weights.arch], weights.state, weights.pool5)
-        self._net = net.to(self.device, DTYPES[self.precision])
+        net = net.to(self.device, DTYPES[self.precision])
+        self._net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._batches = CPU if self.device.type == "cpu" else CUDA
         starts = clip_starts(config.clips)
         #: Distinct first frames, and which of them each clip of each copy has.
