@@ -34,10 +34,10 @@ from torch.nn import functional
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ClipConfig, ExtractConfig
+from aqa.extract.layers import layers, multiplications
 from aqa.extract.network import C3DExtractor
 from aqa.extract.precision import remark
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.sharing import layers, multiplications
 from aqa.extract.video import decode
 from aqa.extract.weights import load_weights
 

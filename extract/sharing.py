@@ -18,8 +18,7 @@ clips, distinct and ascending. A batch never spans videos, and its size follows 
 the sizes of the network alone, so that features depend on their video only.
 """
 
-import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -27,7 +26,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from aqa.extract.c3d import C3D, CLIP, Architecture, convolve
+from aqa.extract.c3d import C3D, CLIP, convolve
+from aqa.extract.layers import layers, seen_by_end, worth_sharing
 
 #: Taps in time of a frame that is the first, or the last, of its clip.
 AT_FIRST, AT_LAST = slice(1, None), slice(0, -1)
@@ -56,85 +56,6 @@ class Batches:
 CPU = Batches(track_bytes=26 << 20, clips=6)
 CUDA = Batches(track_bytes=1 << 29, clips=64)
 
-#: Share a layer if this much of its frames, at most, is left to compute.
-WORTH = 0.9
-
-
-@dataclass(frozen=True)
-class Layer:
-    """A convolution's place in the network and its sizes."""
-
-    group: int
-    index: int
-    inputs: int
-    outputs: int
-    #: Rows, and columns.
-    side: int
-    #: Frames of a clip.
-    length: int
-    #: Whether it comes after a pooling of time; whether a pooling comes after it.
-    halved: bool
-    pooled: bool
-
-    @property
-    def multiplications(self) -> int:
-        """For one frame of output."""
-        return 27 * self.inputs * self.outputs * self.side**2
-
-    @property
-    def values(self) -> int:
-        """In one frame of output."""
-        return self.outputs * self.side**2
-
-
-def layers(arch: Architecture) -> Iterator[Layer]:
-    """Yield the convolutions of a network in order."""
-    inputs, side, length = 3, arch.crop, CLIP
-    for group, widths in enumerate(arch.widths):
-        if halved := group > 1:
-            length = math.ceil(length / 2)
-        for index, outputs in enumerate(widths):
-            first, last = index == 0, index == len(widths) - 1
-            yield Layer(
-                group, index, inputs, outputs, side, length, halved and first, last
-            )
-            inputs = outputs
-        side = math.ceil(side / 2)
-
-
-def worth_sharing(arch: Architecture, starts: Sequence[int]) -> dict[Layer, float]:
-    """The leading layers to share, each with the frames of output left to compute.
-
-    A frame with two taps of three counts as two thirds.
-    """
-    shared: dict[Layer, float] = {}
-    step, edge = 1, 0
-    for layer in layers(arch):
-        if layer.halved:
-            if edge % 2:
-                break
-            step, edge = 2 * step, edge // 2
-        edge += 1
-        if (inside := layer.length - 2 * edge) < 1:
-            break
-        frames = len(starts) * 2 * (edge - 1 / 3)
-        for remainder in {start % step for start in starts}:
-            own = [start for start in starts if start % step == remainder]
-            frames += (own[-1] - own[0]) // step + inside
-        if frames > WORTH * len(starts) * layer.length:
-            break
-        shared[layer] = frames
-    return shared
-
-
-def multiplications(arch: Architecture, starts: Sequence[int], plain: bool) -> float:
-    """What the convolutions of all clips multiply, shared or not."""
-    shared = {} if plain else worth_sharing(arch, starts)
-    return sum(
-        layer.multiplications * shared.get(layer, len(starts) * layer.length)
-        for layer in layers(arch)
-    )
-
 
 def shared_features(
     net: C3D,
@@ -150,7 +71,7 @@ def shared_features(
     """
     shared = worth_sharing(net.arch, starts)
     # Of the clips that begin with nothing but black, the last one's end does for all.
-    dark = [start for start in starts if start + _seen_by_end(shared) <= black]
+    dark = [start for start in starts if start + seen_by_end(shared) <= black]
     first_ends = [dark[-1] if start in dark else start for start in starts]
     clips = Clips(video, starts, first_ends)
     for layer in shared:
@@ -166,18 +87,6 @@ def plain_features(
 ) -> Tensor:
     """Give the same, clip by clip: the oracle, which shares nothing but FC-6."""
     return _finish(net, Clips(video, starts, starts), 0, batches.clips)
-
-
-def _seen_by_end(shared: Iterable[Layer]) -> int:
-    """Frames at the beginning of a clip that its own first end depends on."""
-    step, edge, seen = 1, 0, 1
-    for layer in shared:
-        if layer.halved:
-            seen += step
-            step, edge = 2 * step, edge // 2
-        seen += step
-        edge += 1
-    return seen + step * (edge - 1)
 
 
 def _finish(net: C3D, clips: "Clips", done: int, at_once: int) -> Tensor:
