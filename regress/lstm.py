@@ -22,6 +22,10 @@ from aqa.regress.config import LstmConfig
 #: One head's arrays by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c ().
 Arrays = Mapping[str, NDArray[np.float32]]
 
+#: (a, y) -> a y (1 - y) and a (1 - y y), for y the sigmoid or tanh of something.
+sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
 #: Precisions of the two large products of an iteration.
 PRODUCTS = ("fp32", "bf16")
 
@@ -90,22 +94,23 @@ def forward(
     else:
         gates = torch.baddbmm(parameters.b[:, None], inputs, parameters.w_x)
     gates = gates.view(models, steps, batch, 4 * hidden)
-    cells, squashed, outputs = x.new_empty(3, models, steps, batch, hidden)
+    o, i, f, g = gates.chunk(4, -1)
+    cells, squashed, states = x.new_empty(3, models, steps, batch, hidden)
     for t in range(steps):
-        gate = gates[:, t]
         if t > 0:
-            gate.baddbmm_(outputs[:, t - 1], parameters.w_h)
-        gate[..., : 3 * hidden].sigmoid_()
-        gate[..., 3 * hidden :].tanh_()
-        o, i, f, g = gate.chunk(4, -1)
-        torch.mul(i, g, out=cells[:, t])
+            gates[:, t].baddbmm_(states[:, t - 1], parameters.w_h)
+        gates[:, t, :, : 3 * hidden].sigmoid_()
+        g[:, t].tanh_()
+        torch.mul(i[:, t], g[:, t], out=cells[:, t])
         if t > 0:
-            cells[:, t].addcmul_(f, cells[:, t - 1])
+            cells[:, t].addcmul_(f[:, t], cells[:, t - 1])
         torch.tanh(cells[:, t], out=squashed[:, t])
-        torch.mul(o, squashed[:, t], out=outputs[:, t])
-    predicted = torch.matmul(outputs, parameters.v[:, None, :, None]).squeeze(-1)
-    tape = Tape(gates, cells, squashed, outputs)
-    return predicted + parameters.c[:, None, None], tape
+        torch.mul(o[:, t], squashed[:, t], out=states[:, t])
+    outputs = torch.baddbmm(  # (M, T * B, H) -> (M, T * B, 1)
+        parameters.c[:, None, None], states.flatten(1, 2), parameters.v[..., None]
+    )
+    tape = Tape(gates, cells, squashed, states)
+    return outputs.view(models, steps, batch), tape
 
 
 def backward(
@@ -125,25 +130,26 @@ def backward(
     o, i, f, g = tape.gates.chunk(4, -1)
     before = torch.zeros_like(tape.cells)
     before[:, 1:] = tape.cells[:, :-1]
-    # How each gate's input moves the cell (i, f, g) or the hidden state (o), and how
+    # How each gate's input moves the hidden state (o) or the cell (i, f, g), and how
     # the cell moves the hidden state: all steps at once, no error in it yet.
-    slope = torch.empty_like(tape.gates)
-    slope_o, slope_i, slope_f, slope_g = slope.chunk(4, -1)
-    torch.mul(tape.squashed, o * (1 - o), out=slope_o)
-    torch.mul(g, i * (1 - i), out=slope_i)
-    torch.mul(before, f * (1 - f), out=slope_f)
-    torch.mul(i, 1 - g * g, out=slope_g)
-    through = o * (1 - tape.squashed * tape.squashed)
+    d_gates = torch.empty_like(tape.gates)
+    d_o, d_i, d_f, d_g = d_gates.chunk(4, -1)
+    sigmoid_backward(tape.squashed, o, grad_input=d_o)
+    sigmoid_backward(g, i, grad_input=d_i)
+    sigmoid_backward(before, f, grad_input=d_f)
+    tanh_backward(i, g, grad_input=d_g)
+    through = torch.empty_like(tape.cells)
+    tanh_backward(o, tape.squashed, grad_input=through)
 
+    # Then the error enters in place, last step first.
     d_hidden = error[..., None] * parameters.v[:, None, None]
-    d_gates = slope  # the error enters in place, last step first
     w_h_back = parameters.w_h.transpose(1, 2)
     d_cell = torch.zeros_like(through[:, 0])
     for t in reversed(range(steps)):
         if t + 1 < steps:
             d_hidden[:, t].baddbmm_(d_gates[:, t + 1], w_h_back)
         d_cell.addcmul_(d_hidden[:, t], through[:, t])
-        d_gates[:, t, :, :hidden] *= d_hidden[:, t]
+        d_o[:, t] *= d_hidden[:, t]
         of_cell = d_gates[:, t, :, hidden:].view(models, batch, 3, hidden)
         of_cell *= d_cell[..., None, :]
         d_cell *= f[:, t]
