@@ -16,6 +16,7 @@ import os
 import time
 from collections.abc import Generator, Sequence
 from concurrent.futures import TimeoutError
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -151,6 +152,11 @@ def _look_at(
             except ProcessExpired as error:
                 reason = f"the detector crashed (exit code {error.exitcode})"
                 yield video, VideoError(f"{video.path}: {reason}")
+    except BrokenProcessPool as error:
+        raise PoseError(
+            "the process that looks at videos died with none in hand: is there "
+            "memory for the model? The same command goes on from here"
+        ) from error
     finally:
         pool.stop()
         pool.join()

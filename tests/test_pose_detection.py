@@ -5,6 +5,9 @@ say where they are in the three output forms that rtmlib reads. Skipped without 
 extra `aqa[pose]` and the package onnx.
 """
 
+import multiprocessing
+import threading
+
 import av
 import numpy as np
 import pytest
@@ -262,3 +265,21 @@ def test_a_video_that_takes_too_long_is_a_failure_and_the_next_is_not(tmp_path):
     (failure,) = result.failures
     assert failure.key == "a.avi" and "takes longer than 0.5 s" in failure.reason
     assert result.done == 1
+
+
+def test_a_video_whose_process_dies_is_a_failure_and_the_next_is_not(tmp_path):
+    videos = tmp_path / "videos"
+    for name, frames in (("a", 2), ("b", 5500), ("c", 2)):
+        write_video(videos / f"{name}.avi", frames)
+
+    def kill_soon(done, total, label):
+        if label == "a.avi":  # 0.3 s into the seconds that the next one takes
+            (worker,) = multiprocessing.active_children()
+            threading.Timer(0.3, worker.kill).start()
+
+    config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu")
+    dataset = read_dataset(videos)
+    result = detect_poses(dataset, tmp_path / "poses", config, kill_soon)
+    (failure,) = result.failures
+    assert failure.key == "b.avi" and "crashed (exit code -9)" in failure.reason
+    assert result.done == 2
