@@ -38,8 +38,8 @@ from aqa.extract.layers import layers, multiplications
 from aqa.extract.network import C3DExtractor
 from aqa.extract.precision import remark
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.video import decode
-from aqa.extract.weights import load_weights
+from aqa.extract.videos.video import decode
+from aqa.extract.weights.loaded import load_weights
 
 CLIPS = ClipConfig()
 WAYS = ("naive", "plain", "fp32", "bf16")

@@ -17,7 +17,7 @@ import click
 
 from aqa.cache.errors import AqaError
 from aqa.extract.config import ExtractConfig
-from aqa.extract.dataset import read_dataset
+from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
 from aqa.extract.synthetic import plant
 from aqa.regress.config import FitConfig

@@ -21,8 +21,8 @@ from pathlib import Path
 import numpy as np
 
 from aqa.extract.config import PoseConfig
-from aqa.extract.dataset import read_dataset
-from aqa.extract.pose_stage import PoseExtractor
+from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.poses.extractor import PoseExtractor
 from aqa.extract.stage import extract
 from aqa.regress.config import SVR_PRESETS
 from aqa.regress.data import FeatureSet, deviations, load

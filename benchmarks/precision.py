@@ -25,10 +25,10 @@ import torch
 from aqa.cache.provenance import Provenance
 from aqa.extract import c3d, sharing
 from aqa.extract.config import ClipConfig, ExtractConfig
-from aqa.extract.dataset import read_dataset
+from aqa.extract.datasets.dataset import Video
+from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
 from aqa.extract.stage import extract
-from aqa.extract.video_list import Video
 from aqa.regress.config import FitConfig
 from aqa.regress.fitting import fit
 

@@ -18,7 +18,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.problems import raise_any
 from aqa.cache.progress import Progress, silent
 from aqa.cache.provenance import Provenance, require_same
-from aqa.cache.replacement import locked, make_folder, remove_orphans
+from aqa.cache.replacement import lock_of, locked, make_folder, remove_orphans
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, Features, write_cache
 from aqa.cache.union import Copy, Union
@@ -126,7 +126,8 @@ def merge(
         for source in sources
         if Path(source).resolve() not in (cache.resolve(), folder.resolve())
     ]
-    if cache.exists() and not folder.exists() and not others:
+    left = folder.exists() or lock_of(cache).exists()
+    if cache.exists() and not left and not others:
         return cache
     make_folder(cache.parent)
     with locked(cache), ExitStack() as opened:

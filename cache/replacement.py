@@ -3,7 +3,8 @@
 Conventions: a file is written under a temporary name in its own folder (`.NAME.*.tmp`),
 fsynced, renamed over the old one, and the folder fsynced: after a crash at any instant
 the name holds the old bytes or the new ones. Locks are advisory (flock on `NAME.lock`
-beside the file), fall with their process, and leave nothing behind.
+beside the file) and fall with their process; a file that a killed process left goes
+with the next exclusive lock.
 """
 
 import errno
@@ -63,7 +64,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
     nothing but others' exclusive ones; an exclusive hold is refused with AqaError. The
     folder has to be there.
     """
-    lock = path.with_name(path.name + ".lock")
+    lock = lock_of(path)
     descriptor = None
     with _named(lock, "cannot be locked"):
         try:
@@ -88,6 +89,11 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
                 # Said aloud: a forked child may have the descriptor open for longer.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
                 os.close(descriptor)
+
+
+def lock_of(path: Path) -> Path:
+    """The file that `locked` holds; one that is there may be a killed process's."""
+    return path.with_name(path.name + ".lock")
 
 
 def make_folder(folder: Path) -> None:

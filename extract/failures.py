@@ -16,7 +16,7 @@ from typing import Any
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import part_path
 from aqa.cache.replacement import locked, make_folder, remove_orphans, replacing
-from aqa.extract.video_list import Video
+from aqa.extract.datasets.dataset import Video
 
 
 @dataclass(frozen=True)

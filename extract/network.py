@@ -22,7 +22,7 @@ from aqa.cache.provenance import Provenance
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ExtractConfig
-from aqa.extract.decoding import decode_all
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.precision import (
     DTYPES,
     arithmetic,
@@ -34,9 +34,9 @@ from aqa.extract.preprocessing import normalise
 from aqa.extract.sharing import CPU, CUDA, plain_features, shared_features
 from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted
-from aqa.extract.video import Decoded, VideoError
-from aqa.extract.video_list import Video
-from aqa.extract.weights import load_weights
+from aqa.extract.videos.decoding import decode_all
+from aqa.extract.videos.video import Decoded, VideoError
+from aqa.extract.weights.loaded import load_weights
 
 #: Waits for what was begun.
 Result = Callable[[], Extracted | AqaError]

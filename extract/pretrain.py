@@ -24,17 +24,17 @@ from aqa.cache.progress import Progress, silent
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.precision import arithmetic, choose_precision
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.pretrain_config import PretrainConfig
 from aqa.extract.pretraining.checkpoint import Checkpoint
+from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.curve import Curve
 from aqa.extract.pretraining.evaluation import Accuracy
 from aqa.extract.pretraining.material import Material, survey
 from aqa.extract.pretraining.processes import Processes, processes
 from aqa.extract.pretraining.start import Start, choose_start
 from aqa.extract.pretraining.trainer import Trainer
-from aqa.extract.weight_export import save_weights
-from aqa.extract.weight_stamp import Stamp
-from aqa.extract.weights import Weights
+from aqa.extract.weights.export import save_weights
+from aqa.extract.weights.loaded import Weights
+from aqa.extract.weights.stamp import Stamp
 
 
 @dataclass(frozen=True)

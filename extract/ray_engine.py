@@ -28,10 +28,10 @@ from typing import Any
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import ExtractConfig
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.network import C3DExtractor
 from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted
-from aqa.extract.video_list import Video
 
 try:
     import ray

@@ -1,15 +1,15 @@
 """Whether a file is still the one that features were made from.
 
-Conventions: a digest is that of `aqa.extract.video.Decoded.source_sha256`; times are
-nanoseconds. Reading every video again only to find it unchanged would take long on a
-large data set, so that only those are read that were touched since.
+Conventions: a digest is `source_sha256` of `aqa.extract.videos.video.Decoded`; times
+are nanoseconds. Reading every video again only to find it unchanged would take long on
+a large data set, so that only those are read that were touched since.
 """
 
 import hashlib
 from pathlib import Path
 
-from aqa.extract.picture_folder import folder_sha256
-from aqa.extract.video_list import Video
+from aqa.extract.datasets.dataset import Video
+from aqa.extract.videos.picture_folder import folder_sha256
 
 
 def video_changed(video: Video, sha256: str, since: int) -> bool:

@@ -23,8 +23,8 @@ from aqa.cache.progress import Progress, silent
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
+from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
-from aqa.extract.video_list import Dataset, Video
 
 __all__ = ["Extracted", "Extraction", "Extractor", "Failure", "extract", "plan"]
 

@@ -15,10 +15,10 @@ import pytest
 
 from aqa.cache.errors import AqaError
 from aqa.extract.config import ClipConfig, Limits
-from aqa.extract.decoding import AHEAD, decode_all
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.video import Decoded, VideoError, decode
-from aqa.extract.video_list import Video
+from aqa.extract.videos.decoding import AHEAD, decode_all
+from aqa.extract.videos.video import Decoded, VideoError, decode
 
 PRE = PRESETS["c3d"]
 CONFIG = ClipConfig()
@@ -27,7 +27,7 @@ CONFIG = ClipConfig()
 FAULTY = '''
 import ctypes, os, signal, time
 import numpy as np, torch
-from aqa.extract.video import Decoded
+from aqa.extract.videos.video import Decoded
 
 def decoder(path, pre, **options):
     """Do what the name of the file says."""
@@ -179,9 +179,9 @@ CALLER = """
 import math, sys
 from pathlib import Path
 from aqa.extract.config import ClipConfig
-from aqa.extract.decoding import decode_all
+from aqa.extract.videos.decoding import decode_all
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.video_list import Video
+from aqa.extract.datasets.dataset import Video
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])

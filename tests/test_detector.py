@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
-from aqa.extract import detector
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
-from aqa.extract.dataset import read_dataset
-from aqa.extract.detector import detect_poses, find_people
-from aqa.extract.pose_files import read_people
-from aqa.extract.pose_json import PoseError
-from aqa.extract.poses import read_poses
-from aqa.extract.video import VideoError
+from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.poses import detector
+from aqa.extract.poses.detector import detect_poses, find_people
+from aqa.extract.poses.files import read_people
+from aqa.extract.poses.joints import read_poses
+from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.videos.video import VideoError
 
 CONFIG = DetectorConfig(Path("model.onnx"))
 HEIGHT, WIDTH = 48, 64

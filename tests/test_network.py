@@ -11,11 +11,11 @@ from torch.nn import functional
 from aqa.cache.errors import AqaError
 from aqa.extract import network, sharing
 from aqa.extract.config import ClipConfig, ExtractConfig
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.network import C3DExtractor
 from aqa.extract.sharing import Batches
-from aqa.extract.video import Decoded, VideoError
-from aqa.extract.video_list import Video
-from aqa.extract.weights import load_weights
+from aqa.extract.videos.video import Decoded, VideoError
+from aqa.extract.weights.loaded import load_weights
 
 #: Short, so that a test takes a second: two copies of two clips.
 SHORT = ClipConfig(length=34, offsets=2)

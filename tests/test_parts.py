@@ -429,6 +429,16 @@ def kill_and_resume(cache, golden, kills, rng):
             assert not done or verify(cache) == []
 
 
+def test_the_lock_of_a_killed_merge_goes_with_the_next(cache, golden):
+    for key in KEYS:
+        part(cache, key)
+    merge(cache)
+    cache.with_name("features.h5.lock").touch()  # killed with all but this done
+    merge(cache)
+    assert cache.read_bytes() == golden
+    assert names(cache.parent) == ["features.h5"]
+
+
 def test_killed_at_any_instant_it_goes_on(cache, golden):
     kill_and_resume(cache, golden, kills=6, rng=random.Random(0))
 

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from aqa.extract.config import DetectorConfig, Limits
-from aqa.extract.dataset import read_dataset
-from aqa.extract.detector import detect_poses
-from aqa.extract.pose_files import read_people
-from aqa.extract.pose_json import PoseError
-from aqa.extract.pose_model import PoseModel, pose_model_record
+from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.poses.detector import detect_poses
+from aqa.extract.poses.files import read_people
+from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.poses.model import PoseModel, pose_model_record
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("rtmlib")

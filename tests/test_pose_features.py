@@ -9,14 +9,14 @@ from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
 from aqa.extract.config import PoseConfig
-from aqa.extract.pose_features import (
+from aqa.extract.poses.features import (
     approximate_entropy,
     head_centred,
     low_frequencies,
     pose_features,
     pose_record,
 )
-from aqa.extract.pose_json import PoseError
+from aqa.extract.poses.keypoints import PoseError
 
 SERIES = st.lists(
     st.floats(-500, 500, allow_subnormal=False), min_size=4, max_size=30

@@ -10,9 +10,9 @@ import pytest
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.store import FeatureCache
 from aqa.extract.config import PoseConfig
-from aqa.extract.dataset import read_dataset
-from aqa.extract.pose_features import pose_features
-from aqa.extract.pose_stage import PoseExtractor
+from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.poses.extractor import PoseExtractor
+from aqa.extract.poses.features import pose_features
 from aqa.extract.stage import extract
 
 DCT = PoseConfig()

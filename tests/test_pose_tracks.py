@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqa.extract.pose_json import PoseError
-from aqa.extract.pose_tracks import fill_gaps, follow, trust
+from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.poses.tracks import fill_gaps, follow, trust
 
 FRAMES, JOINTS = 20, 17
 

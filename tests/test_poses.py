@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.extract.config import PoseConfig
-from aqa.extract.pose_features import pose_features
-from aqa.extract.pose_files import find_poses, read_people
-from aqa.extract.pose_json import PoseError
-from aqa.extract.poses import read_poses
+from aqa.extract.poses.features import pose_features
+from aqa.extract.poses.files import find_poses, read_people
+from aqa.extract.poses.joints import read_poses
+from aqa.extract.poses.keypoints import PoseError
 
 FRAMES, KEY = 12, "diving/001"
 #: COCO's names, and OpenPose's two orders by the same names, as their manuals list

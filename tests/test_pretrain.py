@@ -17,11 +17,11 @@ from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.preprocessing import PRESETS, Preprocessing, resize_crop
 from aqa.extract.pretrain import pretrain
-from aqa.extract.pretrain_config import PretrainConfig
+from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.loading import Footage, TrainingClips
 from aqa.extract.pretraining.loading import TestClips as CentreClips
 from aqa.extract.pretraining.sampling import Draw, cut, window
-from aqa.extract.weights import load_weights
+from aqa.extract.weights.loaded import load_weights
 
 #: A network and a preset small enough for dozens of iterations a second.
 MICRO = Architecture("micro", ((4,), (8,), (8,), (8,), (8,)), 16, crop=16)
@@ -261,7 +261,7 @@ from pathlib import Path
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.preprocessing import PRESETS, Preprocessing
 from aqa.extract.pretrain import pretrain
-from aqa.extract.pretrain_config import PretrainConfig
+from aqa.extract.pretraining.config import PretrainConfig
 
 videos, out, settings = sys.argv[1:]
 ARCHITECTURES["micro"] = Architecture("micro", ((4,), (8,), (8,), (8,), (8,)), 16, 16)

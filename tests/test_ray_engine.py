@@ -15,9 +15,9 @@ import pytest
 from aqa.cache.errors import AqaError
 from aqa.cache.maintenance import verify
 from aqa.extract.config import ClipConfig, ExtractConfig
+from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.network import C3DExtractor
 from aqa.extract.stage import extract
-from aqa.extract.video_list import Dataset, Video
 
 ray = pytest.importorskip("ray")
 

@@ -14,7 +14,7 @@ from aqa.extract.pretraining.evaluation import as_input
 from aqa.extract.pretraining.footage import read_frames
 from aqa.extract.pretraining.rendered import Recipe, begin, make, settings
 from aqa.extract.synthetic.classes import ClipTask, make_clip
-from aqa.extract.weights import load_weights
+from aqa.extract.weights.loaded import load_weights
 
 DATA = Path(aqa.extract.__file__).parent / "data"
 

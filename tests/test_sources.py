@@ -15,10 +15,10 @@ from aqa.cache.parts import part_path, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
-from aqa.extract.picture_folder import folder_sha256
+from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.sources import source_sha256, video_changed
 from aqa.extract.stage import Extracted, extract, plan
-from aqa.extract.video_list import Dataset, Video
+from aqa.extract.videos.picture_folder import folder_sha256
 
 PROVENANCE = Provenance({"features": "bytes"})
 

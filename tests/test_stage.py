@@ -22,10 +22,10 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.replacement import locked
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
+from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
 from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract, plan
-from aqa.extract.video_list import Dataset, Video
 
 KEYS = [f"diving/{number:03d}" for number in range(1, 8)]
 

@@ -14,7 +14,7 @@ import pytest
 from aqa.extract.clips import fit_length
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.video import VideoError, decode
+from aqa.extract.videos.video import VideoError, decode
 
 PRE = PRESETS["c3d"]
 FULL = ClipConfig()

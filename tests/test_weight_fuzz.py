@@ -14,11 +14,11 @@ from safetensors.torch import save
 
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES
-from aqa.extract.caffe import read_blob, read_model
-from aqa.extract.means import read_mean
-from aqa.extract.protobuf import BYTES, FIXED32, VARINT, WireError, fields
-from aqa.extract.weight_inspection import inspect
-from aqa.extract.weights import load_weights
+from aqa.extract.weights.caffe import read_blob, read_model
+from aqa.extract.weights.inspection import inspect
+from aqa.extract.weights.loaded import load_weights
+from aqa.extract.weights.means import read_mean
+from aqa.extract.weights.protobuf import BYTES, FIXED32, VARINT, WireError, fields
 
 MODERATE = settings(
     max_examples=100,

@@ -19,9 +19,9 @@ from aqa.cache.labels import Label, relabel
 from aqa.cache.maintenance import verify
 from aqa.cache.parts import finished
 from aqa.cache.provenance import Provenance
+from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract
-from aqa.extract.video_list import Dataset, Video
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 9))
 BROKEN = KEYS[5]

@@ -13,10 +13,10 @@ import damage
 import numpy as np
 
 from aqa.extract.config import ClipConfig, Limits
-from aqa.extract.decoding import decode_all
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.video import Decoded, VideoError
-from aqa.extract.video_list import Video
+from aqa.extract.videos.decoding import decode_all
+from aqa.extract.videos.video import Decoded, VideoError
 from soaking.borrowed import tests
 from soaking.tally import Attack
 

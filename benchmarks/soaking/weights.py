@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import torch
 
-from aqa.extract.means import read_mean
-from aqa.extract.weight_inspection import inspect
-from aqa.extract.weights import load_weights
+from aqa.extract.weights.inspection import inspect
+from aqa.extract.weights.loaded import load_weights
+from aqa.extract.weights.means import read_mean
 from soaking.borrowed import tests
 from soaking.hostile import Canary, Reader, attack_readers
 from soaking.tally import Attack

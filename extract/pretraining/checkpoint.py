@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
-from aqa.extract.weight_stamp import KEY
+from aqa.extract.weights.stamp import KEY
 
 
 @dataclass(frozen=True)

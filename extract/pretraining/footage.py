@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from torch.nn import functional
 
 from aqa.extract.config import Limits
-from aqa.extract.damage import Signs, VideoError, ffmpeg_log
 from aqa.extract.preprocessing import Preprocessing
-from aqa.extract.video_file import open_file
+from aqa.extract.videos.damage import Signs, VideoError, ffmpeg_log
+from aqa.extract.videos.video_file import open_file
 
 Frames = NDArray[np.uint8]
 

@@ -16,7 +16,7 @@ from torch import distributed
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress
 from aqa.extract.preprocessing import Preprocessing
-from aqa.extract.pretrain_config import PretrainConfig
+from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.loading import (
     Footage,
     Survey,

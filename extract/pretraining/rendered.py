@@ -12,10 +12,10 @@ from pathlib import Path
 
 from aqa.cache.progress import Progress, silent
 from aqa.extract.pretrain import Pretrained, pretrain
-from aqa.extract.pretrain_config import PretrainConfig
+from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.synthetic.classes import synthesise_classes
-from aqa.extract.weight_export import save_weights
-from aqa.extract.weights import Weights, load_weights
+from aqa.extract.weights.export import save_weights
+from aqa.extract.weights.loaded import Weights, load_weights
 
 ARCH = "c3d-tiny"
 

@@ -15,8 +15,8 @@ from torch import Tensor
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.preprocessing import PRESETS, Preprocessing
-from aqa.extract.pretrain_config import PretrainConfig
-from aqa.extract.weights import DEFAULT_ARCH, load_weights
+from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.weights.loaded import DEFAULT_ARCH, load_weights
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 from aqa.cache.errors import AqaError
 from aqa.extract.precision import DTYPES
-from aqa.extract.pretrain_config import PretrainConfig
 from aqa.extract.pretraining.checkpoint import Checkpoint
 from aqa.extract.pretraining.classifier import Classifier, initial_state
+from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.evaluation import Accuracy, as_input, evaluate
 from aqa.extract.pretraining.loading import load_batches, worker_count
 from aqa.extract.pretraining.material import Material

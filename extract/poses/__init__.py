@@ -1,0 +1,1 @@
+"""Poses: found in videos or read from files, tracked, and made into features."""

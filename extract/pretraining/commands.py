@@ -1,0 +1,95 @@
+"""`aqa pretrain`: labelled videos to C3D weights."""
+
+from typing import Any
+
+import click
+
+from aqa.cache.options import (
+    PATH,
+    device_option,
+    given,
+    json_option,
+    seed_option,
+    workers_option,
+)
+from aqa.cache.terminal import print_json, progress_bar
+from aqa.extract.options import ARCH, PRECISION
+from aqa.extract.pretraining.config import PretrainConfig
+
+
+@click.command()
+@click.option(
+    "--videos",
+    type=PATH,
+    required=True,
+    help="UCF-101, or any folder of class folders.",
+)
+@click.option(
+    "--split",
+    type=PATH,
+    help="trainlist0N.txt, with testlist0N.txt and classInd.txt beside it.",
+)
+@click.option("--out", type=PATH, required=True, help="The weights file to write.")
+@click.option("--arch", type=ARCH, help="The network; c3d-small unless --init says.")
+@click.option("--init", help="Weights to start from, as for `aqa extract --weights`.")
+@click.option(
+    "--iterations",
+    type=click.IntRange(1),
+    default=PretrainConfig.iterations,
+    show_default=True,
+    help="Batches to train on.",
+)
+@click.option(
+    "--batch",
+    type=click.IntRange(1),
+    default=PretrainConfig.batch,
+    show_default=True,
+    help="Clips in a batch.",
+)
+@click.option(
+    "--learning-rate",
+    type=float,
+    default=PretrainConfig.learning_rate,
+    show_default=True,
+    help="Initial rate of SGD.",
+)
+@click.option(
+    "--step",
+    type=click.IntRange(1),
+    default=PretrainConfig.step,
+    show_default=True,
+    help="Iterations after which the rate is divided by ten.",
+)
+@seed_option
+@device_option
+@click.option("--precision", type=PRECISION, help="As for extract.")
+@workers_option
+@click.option("--allow-damaged", is_flag=True, help="Train on damaged videos as well.")
+@json_option
+def pretrain(as_json: bool, **options: Any) -> None:
+    """Train C3D to tell actions apart, as the paper's was on UCF-101.
+
+    Run again, it goes on where it stopped. On several GPUs: torchrun -m aqa.cli
+    pretrain ... .
+    """
+    from aqa.extract.pretrain import pretrain as run
+
+    with progress_bar() as progress:
+        made = run(PretrainConfig(**given(**options)), progress)
+    if as_json:
+        print_json(
+            {
+                "weights": str(made.path),
+                "clip_accuracy": made.clip_accuracy,
+                "video_accuracy": made.video_accuracy,
+                "classes": list(made.classes),
+                "iterations": made.iterations,
+                "seconds": made.seconds,
+            }
+        )
+        return
+    click.echo(
+        f"{made.path}: {made.clip_accuracy:.1%} of the test clips and "
+        f"{made.video_accuracy:.1%} of the test videos right, of {len(made.classes)} "
+        f"classes, after {made.iterations} iterations, {made.seconds:.0f} s"
+    )

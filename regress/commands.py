@@ -1,0 +1,166 @@
+"""`aqa fit`, `aqa compare` and `aqa model`: from a cache to models and tables."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aqa.cache.options import (
+    PATH,
+    actions_option,
+    cache_option,
+    device_option,
+    given,
+    json_option,
+    seed_option,
+    workers_option,
+)
+from aqa.cache.terminal import print_json, progress_bar
+from aqa.regress.config import CompareConfig, FitConfig, Schedule
+
+
+@click.command()
+@cache_option
+@click.option(
+    "--mode",
+    type=click.Choice(["all-action", "single-action"]),
+    default=FitConfig.mode,
+    show_default=True,
+    help="One model of all actions, or one of each.",
+)
+@click.option(
+    "--head",
+    type=click.Choice(["lstm", "svr"]),
+    default=FitConfig.head,
+    show_default=True,
+    help="LSTM over the clips, or SVR on their mean.",
+)
+@actions_option
+@click.option(
+    "--iterations",
+    type=click.IntRange(1),
+    help=f"Batches that an LSTM learns from; the paper's {Schedule.iterations}.",
+)
+@seed_option
+@click.option(
+    "--labels",
+    type=click.Choice(["final", "incremental"]),
+    default=FitConfig.labels,
+    show_default=True,
+    help="incremental: clip k of K learns k/K of the score, to localise errors.",
+)
+@device_option
+@workers_option
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("models"),
+    show_default=True,
+    help="Folder of the model files.",
+)
+@json_option
+def fit(cache: Path, out: Path, as_json: bool, **options: Any) -> None:
+    """Train heads on the cached features, test them, and write model files.
+
+    Trains on the training list and reports Spearman's rho on the test list. Needs a
+    cache and nothing else: no video, no network, no GPU.
+    """
+    from rich.console import Console
+
+    from aqa.regress.fitting import fit as run
+    from aqa.regress.report.terminal import rich_table
+
+    with progress_bar() as progress:
+        report = run(cache, FitConfig(**given(**options)), out, progress)
+    if as_json:
+        print_json(
+            {
+                "models": [str(path) for path in report.models],
+                "results": dict(report.results),
+                "average": dict(report.average),
+            }
+        )
+        return
+    Console().print(rich_table(report.table()))
+    for path in report.models:
+        click.echo(path)
+
+
+@click.group()
+def model() -> None:
+    """Look into fitted models."""
+
+
+@model.command("info")
+@click.argument("file", type=PATH)
+def model_info(file: Path) -> None:
+    """Say what a model knows, how it was fitted, and how good it is."""
+    from aqa.regress.model_file import load_model
+
+    print_json(load_model(file).record())
+
+
+@click.command()
+@click.argument(
+    "experiment",
+    type=click.Choice(["single-vs-all", "zero-shot", "fine-tune", "all"]),
+)
+@cache_option
+@click.option(
+    "--also",
+    type=PATH,
+    multiple=True,
+    help="A further cache of the same videos: rows of its own in the table.",
+)
+@click.option(
+    "--seeds",
+    type=click.IntRange(1),
+    default=CompareConfig.seeds,
+    show_default=True,
+    help="Repetitions, each with its own random seed.",
+)
+@click.option(
+    "--iterations",
+    type=click.IntRange(1),
+    help=f"Scale all schedules to this length; the paper's is {Schedule.iterations}.",
+)
+@actions_option
+@click.option(
+    "--average-offsets", is_flag=True, help="Add rows that average the six copies."
+)
+@device_option
+@workers_option
+@click.option(
+    "--out",
+    type=PATH,
+    default=Path("report"),
+    show_default=True,
+    help="Folder of the report.",
+)
+@json_option
+def compare(
+    experiment: str,
+    cache: Path,
+    also: tuple[Path, ...],
+    out: Path,
+    as_json: bool,
+    **options: Any,
+) -> None:
+    """Run an experiment of the paper: Table 2, Table 3, Table 4, or all three.
+
+    Needs a cache and nothing else. Stopped, it goes on where it was; run again, it
+    answers at once. Writes report.json, report.md, report.html and CSV into --out.
+    """
+    from rich.console import Console
+
+    from aqa.regress.experiments import compare as run
+    from aqa.regress.report.terminal import print_reports
+
+    config = CompareConfig(**given(**options))
+    with progress_bar() as progress:
+        reports = run(cache, [experiment], config, out, progress, also=also)
+    if as_json:
+        print_json(reports if experiment == "all" else reports[0])
+        return
+    print_reports(reports, Console())
+    click.echo(f"report: {out / 'report.html'}")
