@@ -208,12 +208,10 @@ def demo(ctx: click.Context, out: Path, scale: float, iterations: int) -> None:
         yield
         click.echo(f"   {time.monotonic() - begun:.0f} s", err=True)
 
-    if not (data / "AQA-7" / "Split_4").exists():
-        with stage("render a data set in the layout of AQA-7"):
-            ctx.invoke(synth, folder=data, scale=scale, actions=EXPERIMENT_ACTIONS)
-    if not (clips / "trainlist01.txt").exists():
-        with stage("render other clips to pre-train on"), progress_bar() as progress:
-            synthesise_classes(clips, DEMO_CLIPS, DEMO_SEED, progress=progress)
+    with stage("render a data set in the layout of AQA-7"):
+        ctx.invoke(synth, folder=data, scale=scale, actions=EXPERIMENT_ACTIONS)
+    with stage("render other clips to pre-train on"), progress_bar() as progress:
+        synthesise_classes(clips, DEMO_CLIPS, DEMO_SEED, progress=progress)
     with stage("train C3D a little further on those clips"):
         ctx.invoke(
             pretrain,

@@ -12,7 +12,7 @@ import aqa.extract
 from aqa.extract.c3d import ARCHITECTURES, build
 from aqa.extract.pretraining.evaluation import as_input
 from aqa.extract.pretraining.footage import read_frames
-from aqa.extract.pretraining.rendered import Recipe, begin, make, settings
+from aqa.extract.pretraining.rendered import Recipe, begin, settings, train
 from aqa.extract.synthetic.classes import ClipTask, make_clip
 from aqa.extract.weights.loaded import load_weights
 
@@ -116,6 +116,6 @@ def test_the_shipped_weights_tell_what_untrained_ones_do_not(clips):
 @pytest.mark.slow
 def test_a_short_form_of_the_recipe_learns(clips, tmp_path):
     recipe = Recipe(iterations=60, batch=8, step=40)
-    run = make(clips, tmp_path / "short.safetensors", recipe, workers=0)
+    run = train(clips, tmp_path / "short.safetensors", recipe, workers=0)
     assert len(run.classes) == 6
     assert run.clip_accuracy >= 0.5  # guessing gives 0.17

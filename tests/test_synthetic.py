@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import av
@@ -115,6 +116,22 @@ def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path, monkeypatch):
     assert [done for done, _, _ in steps] == [1, 2, 3, 4]
 
 
+def test_a_stopped_rendering_goes_on(small, tmp_path, monkeypatch):
+    monkeypatch.setattr("aqa.extract.synthetic.release.FEWEST", 2)
+    root = tmp_path / "AQA-7"
+    shutil.copytree(small, root)
+    (root / "truth.json").unlink()
+    shutil.rmtree(root / "Split_4")
+    (root / "poses" / "gym_vault" / "002.json").unlink()
+    (root / "Actions" / "gym_vault" / "003.avi").unlink()
+    (root / "poses" / "gym_vault" / "003.json").unlink()
+    kept = root / "Actions" / "gym_vault" / "001.avi"
+    before = kept.stat().st_mtime_ns
+    synthesise(tmp_path, 0.01, seed=3, workers=1, actions=["gym_vault"])
+    assert digests(root) == digests(small)
+    assert kept.stat().st_mtime_ns == before
+
+
 @pytest.mark.parametrize("action", ALL_ACTIONS)
 def test_another_seed_another_performance(action):
     (first, _), (second, _) = (performances(action, 1, seed)[0] for seed in (0, 1))
@@ -126,8 +143,11 @@ def test_refuses_what_it_cannot_make(small, tmp_path):
         synthesise(tmp_path, actions=["curling"])
     with pytest.raises(AqaError, match="above 0, found 0"):
         synthesise(tmp_path, scale=0)
-    with pytest.raises(AqaError, match="already"):
+    with pytest.raises(AqaError, match="holds another set already.*remove it or"):
         synthesise(small.parent)
+    (tmp_path / "mine.txt").touch()
+    with pytest.raises(AqaError, match="holds something else already"):
+        synthesise_classes(tmp_path, 3)
     with pytest.raises(AqaError, match="at least 3"):
         synthesise_classes(tmp_path, 2)
     with pytest.raises(AqaError, match="no fault in 'ski_big_air'"):

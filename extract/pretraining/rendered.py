@@ -43,11 +43,19 @@ def make(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Pretrained:
-    """Render the classes into `folder`, unless they are there, and train on them."""
-    if not (folder / "classInd.txt").exists():
-        synthesise_classes(
-            folder, recipe.videos_per_class, recipe.seed, workers, progress
-        )
+    """Render the classes into `folder` and train on them; both go on if stopped."""
+    synthesise_classes(folder, recipe.videos_per_class, recipe.seed, workers, progress)
+    return train(folder, out, recipe, workers, progress)
+
+
+def train(
+    folder: Path,
+    out: Path,
+    recipe: Recipe = Recipe(),
+    workers: int | None = None,
+    progress: Progress = silent,
+) -> Pretrained:
+    """Train on the classes in `folder` as the recipe says."""
     start = out.with_name(f"{out.name}.start")
     save_weights(begin(recipe.seed), start)
     return pretrain(settings(folder, start, out, recipe, workers), progress)

@@ -16,6 +16,8 @@ import numpy as np
 
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress, silent
+from aqa.cache.replacement import replacing
+from aqa.extract.synthetic.commission import commission
 from aqa.extract.synthetic.crew import work_through
 from aqa.extract.synthetic.filming import film
 from aqa.extract.synthetic.look import VENUES, vary
@@ -121,8 +123,8 @@ def synthesise_classes(
 ) -> Path:
     """Render labelled clips into `folder`, in UCF-101's layout, and return it.
 
-    Raises AqaError if the folder holds such clips already, or if there would be no
-    group left to test on.
+    A call that was stopped goes on when it is made again. Raises AqaError if the
+    folder holds something else, or if there would be no group left to test on.
     """
     root = Path(folder)
     groups = -(-videos_per_class // CLIPS_PER_GROUP)
@@ -131,8 +133,9 @@ def synthesise_classes(
             f"videos per class: expected at least {CLIPS_PER_GROUP + 1}, so that one "
             f"group is left for testing, found {videos_per_class}"
         )
+    commission(root, seed=seed, videos_per_class=videos_per_class)
     if (root / "classInd.txt").exists():
-        raise AqaError(f"{root} holds rendered classes already: remove or name another")
+        return root
     tasks = [
         ClipTask(root, name, index, seed)
         for name in sorted(CLASSES)
@@ -158,11 +161,14 @@ def synthesise_classes(
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
+        file.writelines(f"{line}\n" for line in lines)
 
 
 def make_clip(task: ClipTask) -> None:
-    """Render and encode one clip."""
+    """Render and encode one clip, unless it is there."""
+    if (task.folder / task.label).exists():
+        return
     spec, number = CLASSES[task.name], sorted(CLASSES).index(task.name)
     group = np.random.default_rng([task.seed, 101, task.group])
     rng = np.random.default_rng([task.seed, 102, number, task.index])

@@ -17,7 +17,9 @@ import numpy as np
 from aqa.cache.actions import ACTIONS, BY_NAME
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress, silent
+from aqa.cache.replacement import replacing
 from aqa.extract.config import ClipConfig
+from aqa.extract.synthetic.commission import commission
 from aqa.extract.synthetic.crew import work_through
 from aqa.extract.synthetic.judging import judge
 from aqa.extract.synthetic.performance import Fault, Performance
@@ -55,22 +57,27 @@ def plant(
 ) -> Path:
     """Render videos with bent knees in one known clip each; return `manifest.csv`.
 
-    Raises AqaError for a sport that does not mind bent knees and a folder in use.
+    A call that was stopped goes on when it is made again. Raises AqaError for a sport
+    that does not mind bent knees, and a folder that holds something else.
     """
     able = [name for name, r in REPERTOIRES.items() if "bent_knees" in r.faults]
     if action not in able:
         raise AqaError(f"bent knees are no fault in {action!r}; expected one of {able}")
     root = Path(folder)
     manifest = root / "manifest.csv"
+    commission(root, action=action, planted=videos, seed=seed)
     if manifest.exists():
-        raise AqaError(f"{root} holds planted videos already: remove or name another")
+        return manifest
     for kind in ("videos", "poses"):
         (root / kind / action).mkdir(parents=True, exist_ok=True)
     tasks = [PlantTask(root, action, number, seed) for number in range(1, videos + 1)]
     truths = work_through(make_planted, tasks, workers, progress)
     named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
     write_truth(root / "truth.json", named, seed=seed)
-    with manifest.open("w", newline="", encoding="utf-8") as file:
+    with (
+        replacing(manifest) as descriptor,
+        open(descriptor, "w", newline="", closefd=False) as file,
+    ):
         rows = csv.writer(file, lineterminator="\n")
         rows.writerow(["video", "action", "score", "split"])
         for name, truth in named.items():

@@ -2,6 +2,7 @@
 
 Conventions: videos are 320x240 MPEG-4 in AVI at 25 frames a second, as UCF-101's
 are; the same pictures give the same bytes (one encoding thread, no version strings).
+A file is there whole or not at all.
 """
 
 import json
@@ -12,6 +13,7 @@ import av
 import numpy as np
 from av.codec.context import Flags
 
+from aqa.cache.replacement import replacing
 from aqa.extract.synthetic.athlete import COCO, Array
 from aqa.extract.synthetic.drawing import Image
 from aqa.extract.synthetic.look import HEIGHT, WIDTH
@@ -23,7 +25,11 @@ QUANTISER = 4
 
 def write_video(path: Path, pictures: Iterable[Image]) -> None:
     """Encode pictures, each uint8 (240, 320, 3) RGB."""
-    with av.open(str(path), "w", format="avi", options={"fflags": "+bitexact"}) as file:
+    with (
+        replacing(path) as descriptor,
+        open(descriptor, "wb", closefd=False) as bare,
+        av.open(bare, "w", format="avi", options={"fflags": "+bitexact"}) as file,
+    ):
         stream = file.add_stream("mpeg4", rate=RATE)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         context = stream.codec_context
@@ -55,4 +61,5 @@ def write_poses(path: Path, keypoints: Array) -> None:
         ]
         for frame in people
     ]
-    path.write_text(json.dumps(frames, separators=(",", ":")), encoding="utf-8")
+    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
+        json.dump(frames, file, separators=(",", ":"))

@@ -19,6 +19,8 @@ from scipy.io import savemat
 from aqa.cache.actions import ACTIONS, BY_NAME, Action
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress, silent
+from aqa.cache.replacement import replacing
+from aqa.extract.synthetic.commission import commission
 from aqa.extract.synthetic.crew import work_through
 from aqa.extract.synthetic.filming import film
 from aqa.extract.synthetic.judging import Verdict, judge
@@ -66,8 +68,9 @@ def synthesise(
 
     `scale` multiplies Table 1's numbers of videos, at least six a list; `actions`
     None means all seven; `workers` None means one process per processor. The same
-    seed and scale give the same bytes, however many workers. Raises AqaError on an
-    unknown action, a scale that is not positive, or a folder already in use.
+    seed and scale give the same bytes, however many workers; a call that was stopped
+    goes on when it is made again. Raises AqaError on an unknown action, a scale that
+    is not positive, or a folder that holds something else.
     """
     wanted = list(BY_NAME) if actions is None else list(actions)
     unknown = sorted(set(wanted) - set(BY_NAME))
@@ -79,18 +82,20 @@ def synthesise(
     if not scale > 0:
         raise AqaError(f"scale: expected a number above 0, found {scale}")
     root = Path(folder) / "AQA-7"
-    if (root / "Actions").exists():
-        raise AqaError(f"{root} holds a data set already: remove it or name another")
+    commission(root, actions=wanted, fewest=FEWEST, scale=scale, seed=seed)
+    truth = root / "truth.json"
+    if truth.exists():
+        return root
     tasks = []
     for action in (action for action in ACTIONS if action.name in wanted):
         for kind in ("Actions", "poses"):
-            (root / kind / action.name).mkdir(parents=True)
+            (root / kind / action.name).mkdir(parents=True, exist_ok=True)
         for number, split in enumerate(split_of(action, scale, seed), start=1):
             tasks.append(Task(root, action.name, number, split, seed))
     truths = work_through(make_video, tasks, workers, progress)
     _write_lists(root / "Split_4", tasks, [truth["score"] for truth in truths])
     named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
-    write_truth(root / "truth.json", named, seed=seed, scale=scale)
+    write_truth(truth, named, seed=seed, scale=scale)
     return root
 
 
@@ -132,11 +137,12 @@ def record(
     verdict: Verdict,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Film a performance into two files and describe it."""
+    """Film a performance into two files, unless they are there, and describe it."""
     look = draw_look(performance.action, rng)
-    shot = film(performance, look)
-    write_video(video, shot.pictures())
-    write_poses(poses, shot.keypoints())
+    if not poses.exists():
+        shot = film(performance, look)
+        write_video(video, shot.pictures())
+        write_poses(poses, shot.keypoints())
     return {
         **asdict(verdict),
         "frames": performance.frames,
@@ -148,14 +154,15 @@ def record(
 
 
 def write_truth(path: Path, videos: dict[str, dict[str, Any]], **settings: Any) -> None:
-    """Write what was planted in each video."""
-    text = json.dumps({**settings, "videos": videos}, indent=1, sort_keys=True)
-    path.write_text(text + "\n", encoding="utf-8")
+    """Write what was planted in each video; a set that has this is whole."""
+    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
+        json.dump({**settings, "videos": videos}, file, indent=1, sort_keys=True)
+        file.write("\n")
 
 
 def _write_lists(folder: Path, tasks: Sequence[Task], scores: Sequence[float]) -> None:
     """Write both lists as the release has them, without MATLAB's time stamp."""
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     order = np.random.default_rng([tasks[0].seed, 77]).permutation(len(tasks))
     for split in ("train", "test"):
         rows = [
