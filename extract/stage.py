@@ -3,14 +3,16 @@
 Conventions: features are float32 (offsets, clips, D). A video that cannot be used is
 a `Failure`, named with its reason here and in `failures.json` beside the cache; the
 others go on. Every finished video is durable at once (`aqa.cache.parts`), so the
-stage may be killed at any instant and called again, in any number of processes that
-each do a shard. Whoever finds every video of the data set finished or failed merges.
+stage may be killed at any instant and called again, in any number of processes, each
+with a shard or all with the same videos, of which each then does some. Whoever finds
+every video of the data set finished or failed merges.
 """
 
 import time
 from collections.abc import Generator, Iterable
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
+from math import isnan
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +27,7 @@ from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
+from aqa.extract.other_runs import OtherRuns
 
 __all__ = ["Extracted", "Extraction", "Extractor", "Failure", "extract", "plan"]
 
@@ -50,10 +53,18 @@ class Extractor(Protocol):
     def provenance(self) -> Provenance:
         """What the features are made with."""
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the user should know before it begins."""
+
     def extract(
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Features of each video, or why there are none, in order."""
+        """Features of each video, or why there are none, in any order.
+
+        Videos are asked for a few at a time, as late as can be: by then another run
+        may have finished them, and they do not come up.
+        """
 
     def changed(self, video: Video, sha256: str, since: int) -> bool:
         """Whether what features with this `source_sha256` were made from is another.
@@ -64,20 +75,33 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: the videos `todo`, and the keys `finished` before."""
+    """What a run would do: the videos `todo`, and the keys `finished` before.
+
+    `relabelled` is as in `Extraction`.
+    """
 
     todo: tuple[Video, ...]
     skipped: int
     finished: frozenset[str]
+    relabelled: int
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """What a run did. `merged` is false while other shards have work left."""
+    """What a run did, in the order of the data set.
+
+    `skipped` were finished before, `elsewhere` by other runs on the cache meanwhile.
+    `damage` says by key what was wrong with videos that were taken all the same.
+    `relabelled` counts samples of the cache whose labels are not the data set's.
+    `merged` is false while other shards have work left.
+    """
 
     cache: Path
     done: int
     skipped: int
+    elsewhere: int
+    damage: dict[str, str]
+    relabelled: int
     failures: tuple[Failure, ...]
     merged: bool
     seconds: float
@@ -110,7 +134,8 @@ def plan(
             if extractor.changed(video, done[video.key], since):
                 del done[video.key]
     todo = tuple(video for video in own if video.key not in done)
-    return Plan(todo, len(own) - len(todo), frozenset(done))
+    relabelled = _relabelled(dataset.videos, cache)
+    return Plan(todo, len(own) - len(todo), frozenset(done), relabelled)
 
 
 def extract(
@@ -128,16 +153,19 @@ def extract(
     """
     begun = time.monotonic()
     work = plan(dataset, cache, extractor, shard)
+    others = OtherRuns(cache, work.todo)
     log = FailureLog(cache)
-    failures = []
-    with closing(extractor.extract(work.todo)) as results:
+    failures, damage = {}, {}
+    with closing(extractor.extract(others.left())) as results:
         for count, (video, made) in enumerate(results, start=1):
             if isinstance(made, AqaError):
-                failures.append(log.remember(video, made))
+                failures[video.key] = log.remember(video, made)
             else:
                 log.forget(video.key)
                 _store(cache, video, made, extractor.provenance)
-            progress(count, len(work.todo), video.key)
+                if made.damage:
+                    damage[video.key] = made.damage
+            progress(count + others.finished, len(work.todo), video.key)
     failed = log.of(dataset.videos)
     log.list_for_user(failed.values())
     merged = False
@@ -147,9 +175,12 @@ def extract(
         merge(cache)
     return Extraction(
         cache=cache,
-        done=len(work.todo) - len(failures),
+        done=len(work.todo) - others.finished - len(failures),
         skipped=work.skipped,
-        failures=tuple(failures),
+        elsewhere=others.finished,
+        damage=dict(sorted(damage.items())),
+        relabelled=_relabelled(dataset.videos, cache),
+        failures=tuple(failure for _, failure in sorted(failures.items())),
         merged=merged,
         seconds=time.monotonic() - begun,
     )
@@ -174,6 +205,18 @@ def _made_at(cache: Path, key: str) -> int:
         with suppress(OSError):
             return made.stat().st_mtime_ns
     return time.time_ns()  # taken away a moment ago: nothing was touched since
+
+
+def _relabelled(videos: Iterable[Video], cache: Path) -> int:
+    """How many of the labelled videos carry other labels in the merged cache."""
+    if not cache.exists():
+        return 0
+    labels = {v.key: (v.action, v.split, v.score) for v in videos if not isnan(v.score)}
+    with FeatureCache.open(cache) as merged:
+        samples = merged.samples
+        columns = samples.action, samples.split, samples.score
+        found = zip(samples.key, zip(*columns, strict=True), strict=True)
+        return sum(labels.get(key, label) != label for key, label in found)
 
 
 def _all_there(

@@ -10,6 +10,7 @@ import sys
 import textwrap
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +23,10 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.replacement import locked
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
+from aqa.extract import other_runs
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
+from aqa.extract.other_runs import OtherRuns
 from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract, plan
 
@@ -85,7 +88,7 @@ def test_what_is_finished_is_not_made_again(cache):
         first.provenance,
     )
     extract(dataset(), cache, first)
-    assert first.seen == KEYS[:2] + KEYS[3:]
+    assert sorted(first.seen) == KEYS[:2] + KEYS[3:]
     second = Extractor()
     made = extract(dataset(), cache, second)
     assert (second.seen, made.skipped, made.merged) == ([], 7, True)
@@ -100,7 +103,7 @@ def test_failures_are_named_and_tried_again(cache):
     assert "found noise" in listed[0]["reason"]
     again = Extractor()
     assert extract(dataset(), cache, again).failures == ()
-    assert again.seen == [KEYS[1], KEYS[4]]
+    assert sorted(again.seen) == [KEYS[1], KEYS[4]]
     assert not (cache.parent / "failures.json").exists()
     with FeatureCache.open(cache) as opened:
         assert list(opened.samples.key) == KEYS
@@ -123,7 +126,7 @@ def test_features_of_another_kind_are_refused_before_anything_runs(cache):
 
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_make_the_same_bytes_and_the_last_one_merges(tmp_path, order):
-    whole = tmp_path / "whole.h5"
+    whole = tmp_path / "whole" / "features.h5"
     extract(dataset(), whole, Extractor(broken={KEYS[3]}))
     cache = tmp_path / "shards" / "features.h5"
     merged = [
@@ -148,11 +151,82 @@ def test_an_interruption_leaves_what_was_finished(cache):
             yield from super().extract(list(videos)[:3])
             raise KeyboardInterrupt
 
+    begun, rest = Interrupted(), Extractor()
     with pytest.raises(KeyboardInterrupt):
-        extract(dataset(), cache, Interrupted())
-    rest = Extractor()
+        extract(dataset(), cache, begun)
     assert extract(dataset(), cache, rest).skipped == 3
-    assert rest.seen == KEYS[3:]
+    assert sorted(begun.seen + rest.seen) == KEYS
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_runs_on_one_cache_share_the_work(tmp_path, cache, count):
+    """Other runs begin while the first has its third video in hand."""
+    others = []
+
+    class Joined(Extractor):
+        def extract(self, videos):
+            for place, result in enumerate(super().extract(videos)):
+                if place == 2:
+                    for number in range(count):
+                        shard = None if count == 1 else (number, count)
+                        others.append(extract(dataset(), cache, Extractor(), shard))
+                yield result
+
+    first = extract(dataset(), cache, Joined())
+    # The third video alone was made twice.
+    assert (first.done, first.elsewhere, first.skipped) == (3, 4, 0)
+    assert sum(other.done for other in others) == 5
+    assert first.merged and others[-1].merged
+    whole = tmp_path / "whole.h5"
+    extract(dataset(), whole, Extractor())
+    assert cache.read_bytes() == whole.read_bytes()
+
+
+def test_features_of_a_replaced_video_are_not_taken_for_another_run_s(cache):
+    class Replaced(Extractor):
+        def changed(self, video, sha256, since):
+            return True
+
+    extract(dataset(), cache, Extractor())
+    made = extract(dataset(), cache, Replaced())
+    assert (made.done, made.elsewhere, made.skipped) == (7, 0, 0)
+
+
+def test_runs_begin_at_different_places(cache, monkeypatch):
+    begun = set()
+    for process in range(100, 107):
+        monkeypatch.setattr(other_runs.os, "getpid", lambda n=process: n)
+        order = [video.key for video in OtherRuns(cache, dataset().videos).left()]
+        assert sorted(order) == KEYS
+        begun.add(order[0])
+    assert len(begun) >= 5
+
+
+def test_labels_that_are_not_the_data_set_s_are_counted(cache):
+    extract(dataset(), cache, Extractor())
+    given = dataset().videos
+    scored = replace(given[0], score=51.0)
+    moved = replace(given[1], split="test")
+    unlabelled = replace(given[2], action="", split="", score=math.nan)
+    new = Video("diving/099", Path("x"), "diving", "train", 1.0)
+    other = Dataset(
+        Path("."), "aqa-7", (scored, moved, unlabelled, *given[3:], new), ()
+    )
+    assert plan(dataset(), cache, Extractor()).relabelled == 0
+    assert plan(other, cache, Extractor()).relabelled == 2
+    assert extract(other, cache, Extractor()).relabelled == 2
+    with FeatureCache.open(cache) as opened:
+        assert list(opened.samples.score) == [50.0] * 7 + [1.0]
+
+
+def test_what_was_wrong_with_videos_that_were_taken_is_told(cache):
+    class Lenient(Extractor):
+        def extract(self, videos):
+            for video, made in super().extract(videos):
+                damage = "12 frames missing" if video.key == KEYS[5] else ""
+                yield video, replace(made, damage=damage)
+
+    assert extract(dataset(), cache, Lenient()).damage == {KEYS[5]: "12 frames missing"}
 
 
 def test_an_unlabelled_video_has_no_score(cache):
