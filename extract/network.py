@@ -19,6 +19,7 @@ from torch import Tensor
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
+from aqa.extract.arrival import Arrival
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ExtractConfig
@@ -58,8 +59,10 @@ class C3DExtractor:
         """
         if config.weights is None:
             raise AqaError(
-                "--weights: expected a C3D weights file (see the README for where "
-                "such files come from), `tiny` (comes with aqa) or `random`"
+                "--weights: expected `tiny` (comes with aqa), `random`, or a C3D "
+                "weights file: c3d_ucf101_iter_38000.caffemodel of video-caffe, "
+                "conv3d_deepnetA_sport1m_iter_1900000 of C3D, c3d.pickle, or one "
+                "that `aqa pretrain` made"
             )
         if config.clips.clip != CLIP:
             raise AqaError(
@@ -130,7 +133,7 @@ class C3DExtractor:
         """Features of each video, or why there are none, in order.
 
         A GPU is given the next video before the last one's features are waited for,
-        so that it works while they are stored.
+        and for no longer than they take, so that it works while they are stored.
         """
         ahead = 1 if self.device.type == "cuda" else 0
         under_way: deque[tuple[Video, Result]] = deque()
@@ -151,16 +154,17 @@ class C3DExtractor:
 
     def features(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Features of one video: (t, crop, crop, 3) -> (offsets, clips, D)."""
-        return self._fetch(self._compute(frames))
+        return self._fetch(Arrival(self._compute(frames)))
 
     def _begin(self, video: Video, decoded: Decoded | VideoError) -> Result:
         """Set the network to work, and return what waits for the result."""
         if isinstance(decoded, AqaError):
             return lambda: decoded
-        return partial(self._end, video, decoded, self._compute(decoded.frames))
+        features = Arrival(self._compute(decoded.frames))
+        return partial(self._end, video, decoded, features)
 
     def _end(
-        self, video: Video, decoded: Decoded, features: Tensor
+        self, video: Video, decoded: Decoded, features: Arrival
     ) -> Extracted | AqaError:
         made = self._fetch(features)
         if not np.isfinite(made).all():
@@ -171,10 +175,9 @@ class C3DExtractor:
         damage = "; ".join(decoded.damage)
         return Extracted(made, decoded.total, decoded.source_sha256, damage)
 
-    def _fetch(self, features: Tensor) -> npt.NDArray[np.float32]:
-        """(distinct clips, D), on the device -> (offsets, clips, D)."""
-        made: npt.NDArray[np.float32] = features.float().cpu().numpy()
-        return made[self._places]
+    def _fetch(self, features: Arrival) -> npt.NDArray[np.float32]:
+        """(distinct clips, D) -> (offsets, clips, D)."""
+        return features.wait()[self._places]
 
     def _compute(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Features of the distinct clips: (t, crop, crop, 3) -> (distinct, D)."""
@@ -199,21 +202,26 @@ class C3DExtractor:
     def _run(
         self, way: Callable[..., Tensor], frames: npt.NDArray[np.uint8], at: list[int]
     ) -> Tensor:
-        """Run the network one way, in smaller batches where memory does not suffice."""
+        """Run the network one way, in smaller batches where memory does not suffice.
+
+        The next video is tried in full ones again: its features, which may depend on
+        their size, shall not depend on what came before.
+        """
+        batches = self._batches
         while True:
             try:
                 with torch.inference_mode(), arithmetic(self.precision):
                     video = self._on_device(frames)
-                    return way(self._net, video, at, batches=self._batches)
+                    return way(self._net, video, at, batches=batches)
             except torch.OutOfMemoryError:
-                smaller = self._batches.halved()
+                smaller = batches.halved()
             # Only here, after the handler, has the failed run let go of its memory.
             if smaller is None:
                 raise AqaError(
                     f"{self.device}: expected memory for one clip, found too little; "
                     "use another device, or a smaller network"
                 )
-            self._batches = smaller
+            batches = smaller
             torch.cuda.empty_cache()
 
     def _on_device(self, frames: npt.NDArray[np.uint8]) -> Tensor:

@@ -122,7 +122,7 @@ def test_bad_input_ends_in_one_line(
 def test_without_weights_extract_says_what_to_pass(aqa, videos, tmp_path):
     cache = tmp_path / "f.h5"
     ran = aqa("extract", "--videos", videos, "--cache", cache, code=1)
-    assert "tiny" in ran.stderr and "README" in ran.stderr
+    assert "tiny" in ran.stderr and "aqa pretrain" in ran.stderr
 
 
 def test_from_features_to_model_to_score(aqa, videos, tiny, tmp_path):

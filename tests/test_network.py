@@ -10,6 +10,7 @@ from torch.nn import functional
 
 from aqa.cache.errors import AqaError
 from aqa.extract import network, sharing
+from aqa.extract.arrival import Arrival
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.network import C3DExtractor
@@ -120,8 +121,29 @@ def test_too_little_memory_halves_the_batches_and_goes_on(monkeypatch):
     found = extractor.features(frames)
     assert tried == [8, 4, 2]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
-    extractor.features(frames)
-    assert tried == [8, 4, 2, 2]
+    # Other videos' memory says nothing of this one's.
+    np.testing.assert_array_equal(extractor.features(frames), found)
+    assert tried == [8, 4, 2] * 2
+
+
+def test_values_arrive_as_single_precision():
+    values = torch.arange(6.0).reshape(2, 3).bfloat16()
+    found = Arrival(values).wait()
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, np.arange(6).reshape(2, 3))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_values_arrive_while_the_gpu_goes_on():
+    values = torch.full((3,), 7.0, device="cuda")
+    arrival = Arrival(values)
+    end = torch.cuda.Event()
+    torch.cuda._sleep(2_000_000_000)  # cycles: a second or so
+    values.zero_()
+    end.record()
+    np.testing.assert_array_equal(arrival.wait(), [7, 7, 7])
+    assert not end.query()
+    end.synchronize()
 
 
 def test_no_memory_for_one_clip_is_an_error(monkeypatch):
@@ -174,7 +196,7 @@ def test_what_cannot_be_had_is_refused(bad, message):
 
 
 def test_without_weights_the_message_says_what_to_pass():
-    with pytest.raises(AqaError, match="random"):
+    with pytest.raises(AqaError, match=r"random.*\.caffemodel.*aqa pretrain"):
         C3DExtractor(ExtractConfig())
 
 
