@@ -1,7 +1,7 @@
 """`aqa extract` and `aqa poses`: from videos to features, and to joints."""
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,9 +23,20 @@ from aqa.extract.config import (
     ExtractConfig,
     PoseConfig,
 )
-from aqa.extract.options import with_features
+from aqa.extract.options import refuse_given, with_features
+
+if TYPE_CHECKING:
+    from aqa.extract.datasets.dataset import Dataset
+    from aqa.extract.stage import Extractor
 
 SOME_FAILED = 3
+
+#: Options that say how videos are decoded and run through the network.
+OF_C3D = (
+    *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
+    *("allow_damaged", "length", "keep", "workers", "engine", "ray_address", "plain"),
+)
+OF_POSES = ("poses", "athletes", "confidence", "missing")
 
 
 def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any:
@@ -61,6 +72,23 @@ def print_failures(failures: Any) -> None:
     help="C3D on the frames, or a transform of poses.",
 )
 @click.option("--poses", type=PATH, help="Folder of poses, for pose features.")
+@click.option(
+    "--athletes",
+    type=click.IntRange(1, 2),
+    help="Pose features: athletes followed, 2 for synchronised dives; by default 1.",
+)
+@click.option(
+    "--confidence",
+    type=click.FloatRange(0, 1),
+    help="Pose features: a joint found with less counts as missing; by default "
+    f"{PoseConfig.confidence}.",
+)
+@click.option(
+    "--missing",
+    type=click.FloatRange(0, 1),
+    help="Pose features: the share of missing joints above which a video fails; by "
+    f"default {PoseConfig.missing}.",
+)
 @actions_option
 @click.option(
     "--length",
@@ -95,50 +123,37 @@ def extract(
     videos: Path,
     cache: Path,
     features: str,
-    poses: Path | None,
     actions: Any,
-    length: int,
-    keep: str,
     dry_run: bool,
     as_json: bool,
     shard: tuple[int, int] | None,
-    engine: str,
-    ray_address: str | None,
     **options: Any,
 ) -> None:
     """Fill the cache with features; run again, it goes on where it stopped.
 
     Shards of one data set may run at once, on any number of machines that share the
-    folder; whoever finishes last merges.
+    folder, and so may runs without shards: each does some of the videos. Whoever
+    finishes last merges.
     """
     from aqa.extract.datasets.reader import read_dataset
-    from aqa.extract.stage import Extractor, plan
     from aqa.extract.stage import extract as run
+    from aqa.extract.stage import plan
 
+    if features == "c3d":
+        refuse_given(OF_POSES, "C3D features")
+    else:
+        refuse_given(OF_C3D, "pose features")
+    if options["engine"] == "local":
+        refuse_given(["ray_address"], "--engine local")
     dataset = read_dataset(videos, actions)
     for note in dataset.notes:
         click.echo(note, err=True)
-    extractor: Extractor
-    clips = ClipConfig(length=length, keep=keep)
-    config = ExtractConfig(clips=clips, **given(**options))
-    if features == "c3d" and engine == "ray":
-        from aqa.extract.ray_engine import RayExtractor
-
-        extractor = RayExtractor(config, ray_address)
-    elif features == "c3d":
-        from aqa.extract.network import C3DExtractor
-
-        extractor = network = C3DExtractor(config)
-        for note in network.notes:
-            click.echo(note, err=True)
-    else:
-        from aqa.extract.poses.extractor import PoseExtractor
-
-        if poses is None:
-            raise click.UsageError(f"--features {features} needs --poses DIR")
-        extractor = PoseExtractor(poses, PoseConfig(features=features))
+    extractor = _extractor(dataset, features, **options)
+    for note in extractor.notes:
+        click.echo(note, err=True)
     if dry_run:
         work = plan(dataset, cache, extractor, shard)
+        _print_relabelled(work.relabelled)
         result = {"todo": [v.key for v in work.todo], "finished": work.skipped}
         if as_json:
             print_json(result)
@@ -148,16 +163,68 @@ def extract(
     with progress_bar() as progress:
         made = run(dataset, cache, extractor, shard, progress)
     print_failures(made.failures)
+    if made.damage:
+        key, damage = next(iter(made.damage.items()))
+        click.echo(
+            f"not whole, and taken: {len(made.damage)} of {made.done} videos, the "
+            f"first of them {key}: {damage}",
+            err=True,
+        )
+    _print_relabelled(made.relabelled)
     if as_json:
         print_json(made.record())
     else:
+        elsewhere = f"{made.elsewhere} by another run, " if made.elsewhere else ""
         click.echo(
-            f"{cache}: {made.done} extracted, {made.skipped} there before, "
+            f"{cache}: {made.done} extracted, {elsewhere}{made.skipped} there before, "
             f"{len(made.failures)} failed, {made.seconds:.0f} s"
             + ("" if made.merged else "; not merged: videos are left to do")
         )
     if made.failures:
         raise click.exceptions.Exit(SOME_FAILED)
+
+
+def _extractor(
+    dataset: "Dataset",
+    features: str,
+    *,
+    engine: str,
+    ray_address: str | None,
+    length: int,
+    keep: str,
+    poses: Path | None,
+    athletes: int | None,
+    confidence: float | None,
+    missing: float | None,
+    **options: Any,
+) -> "Extractor":
+    """Build what makes the features that were asked for."""
+    if features != "c3d":
+        from aqa.extract.poses.extractor import PoseExtractor
+
+        if poses is None:
+            raise click.UsageError(f"--features {features} needs --poses DIR")
+        asked = given(athletes=athletes, confidence=confidence, missing=missing)
+        config = PoseConfig(features=features, **asked)
+        return PoseExtractor(poses, config, dataset.videos)
+    clips = ClipConfig(length=length, keep=keep)
+    asked_for = ExtractConfig(clips=clips, **given(**options))
+    if engine == "ray":
+        from aqa.extract.ray_engine import RayExtractor
+
+        return RayExtractor(asked_for, ray_address)
+    from aqa.extract.network import C3DExtractor
+
+    return C3DExtractor(asked_for)
+
+
+def _print_relabelled(count: int) -> None:
+    if count:
+        click.echo(
+            f"labels of {count} videos differ from the cache's: `aqa cache relabel` "
+            "takes them over",
+            err=True,
+        )
 
 
 @click.command()

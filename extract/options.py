@@ -1,9 +1,10 @@
 """Options of the commands that run the network, said in one way."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from aqa.cache.options import PATH, device_option
 from aqa.extract.config import PRECISIONS
@@ -59,3 +60,12 @@ def with_features(command: Command) -> Command:
     ):
         command = option(command)
     return command
+
+
+def refuse_given(names: Collection[str], of: str) -> None:
+    """Refuse options of the running command that were given and could do nothing."""
+    context = click.get_current_context()
+    for option in context.command.params:
+        source = context.get_parameter_source(option.name or "")
+        if option.name in names and source is ParameterSource.COMMANDLINE:
+            raise click.UsageError(f"{option.opts[0]} does nothing for {of}")

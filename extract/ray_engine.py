@@ -57,13 +57,13 @@ LOOK = 1.0
 class Network:
     """What lives in a worker: the network, for as long as its node does."""
 
-    def load(self, config: ExtractConfig) -> str | AqaError:
-        """Load the weights; return the provenance as JSON, or what is wrong here."""
+    def load(self, config: ExtractConfig) -> tuple[str, tuple[str, ...]] | AqaError:
+        """Load the weights; return provenance as JSON and notes, or what is wrong."""
         try:
             self._extractor = C3DExtractor(config)
         except AqaError as error:
             return error
-        return self._extractor.provenance.json
+        return self._extractor.provenance.json, self._extractor.notes
 
     def extract(self, videos: list[Video]) -> Generator[Extracted | AqaError]:
         """Features of each video, or why there are none, in order."""
@@ -132,6 +132,7 @@ class RayExtractor:
         self._workers: list[Worker] = []
         self._refused = Counter[str]()
         self._found: Provenance | None = None
+        self._notes: dict[str, None] = {}
 
     @cached_property
     def provenance(self) -> Provenance:
@@ -142,6 +143,12 @@ class RayExtractor:
                 for worker in self._wait():
                     self._greet(worker)
         return self._found
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the nodes that are known have to say of device and precision."""
+        _ = self.provenance  # by now there is one
+        return tuple(self._notes)
 
     def extract(
         self, videos: Iterable[Video]
@@ -212,9 +219,11 @@ class RayExtractor:
             return
         if isinstance(found, AqaError):
             raise AqaError(f"on the node {worker.node[:12]}: {found}") from found
-        loaded = Provenance.parse(found)
+        record, notes = found
+        loaded = Provenance.parse(record)
         self._found = self._found or loaded
         require_same(loaded, self._found, f"the node {worker.node[:12]}")
+        self._notes |= dict.fromkeys(notes)
         worker.ready = True
         del self._refused[worker.node]
 
