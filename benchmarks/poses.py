@@ -75,8 +75,9 @@ def cached(data: Path, how: Disturbance, config: PoseConfig, seed: int) -> Featu
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         disturb(data / "poses", folder / "poses", how, seed)
-        extractor = PoseExtractor(folder / "poses", config)
-        result = extract(read_dataset(data), folder / "poses.h5", extractor)
+        dataset = read_dataset(data)
+        extractor = PoseExtractor(folder / "poses", config, dataset.videos)
+        result = extract(dataset, folder / "poses.h5", extractor)
         for failure in result.failures:
             print(f"failed: {failure.key}: {failure.reason}")
         return load(result.cache)

@@ -4,6 +4,7 @@
 """
 
 import json
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -111,6 +112,27 @@ def test_next_run_does_what_is_left(videos):
     assert json.loads(json.dumps(again.record()))["skipped"] == 2
 
 
+def test_a_replaced_video_is_looked_at_again(videos):
+    run(videos)
+    time.sleep(0.02)  # the file system's clock is a coarse one
+    write_video(videos / "a.avi", frames=7)
+    (videos / "deep" / "b.avi").touch()  # touched, and the same
+    again = run(videos)
+    assert (again.done, again.skipped) == (1, 1)
+    assert len(read_people(again.folder / "a.avi.json")) == 7
+    assert run(videos).done == 0
+
+
+def test_failures_are_listed_until_they_are_none(videos):
+    sound = (videos / "a.avi").read_bytes()
+    (videos / "a.avi").write_bytes(b"nothing to see")
+    listed = run(videos).folder.with_name("failures.json")
+    (failure,) = json.loads(listed.read_text())
+    assert failure["key"] == "a.avi" and failure["path"].endswith("a.avi")
+    (videos / "a.avi").write_bytes(sound)
+    assert run(videos).failures == () and not listed.exists()
+
+
 def test_damaged_videos_are_named_and_the_others_go_on(videos):
     whole = write_video(videos / "a.avi", frames=20).read_bytes()
     (videos / "a.avi").write_bytes(whole[: len(whole) * 4 // 5])
@@ -129,6 +151,14 @@ def test_too_many_frames_are_a_failure(videos):
     result = run(videos, replace(CONFIG, limits=Limits(frames=6)))
     (failure,) = result.failures
     assert failure.key == "a.avi" and "at most 6 frames" in failure.reason
+
+
+def test_the_process_that_looks_takes_so_much_memory_and_no_more(monkeypatch):
+    limited = []
+    monkeypatch.setattr(detector, "PoseModel", Stub)
+    monkeypatch.setattr(detector, "limit_memory", limited.append)
+    detector._prepare(CONFIG)
+    assert limited == [CONFIG.limits.memory]
 
 
 def test_poses_of_other_models_are_not_mixed(videos):

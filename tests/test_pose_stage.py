@@ -47,8 +47,9 @@ def videos(tmp_path):
 
 def run(videos, config=DCT, shard=None):
     folder = videos.parent
-    extractor = PoseExtractor(folder / "poses", config)
-    return extract(read_dataset(videos), folder / "poses.h5", extractor, shard)
+    dataset = read_dataset(videos)
+    extractor = PoseExtractor(folder / "poses", config, dataset.videos)
+    return extract(dataset, folder / "poses.h5", extractor, shard)
 
 
 @pytest.mark.parametrize("kind", ["pose-dct", "pose-apen"])
@@ -160,4 +161,35 @@ def test_other_features_are_not_mixed_in(videos):
 
 def test_no_folder_of_poses_is_one_error(tmp_path):
     with pytest.raises(AqaError, match="expected a folder of poses"):
-        PoseExtractor(tmp_path / "none", PoseConfig())
+        PoseExtractor(tmp_path / "none", PoseConfig(), ())
+
+
+def test_poses_that_two_detectors_found_do_not_mix(videos):
+    def found(name, seed, detector):
+        """What `aqa poses` would have written, had it seen one person."""
+        (videos.parent / "poses" / f"{name}.npy").unlink(missing_ok=True)
+        record = {
+            "info": {"made_with": {"model": detector}},
+            "images": [{"id": frame} for frame in range(30)],
+            "annotations": [
+                {"image_id": frame, "keypoints": np.insert(one, 2, 1, 1).tolist()}
+                for frame, one in enumerate(joints(seed))
+            ],
+        }
+        path = videos.parent / "poses" / f"{name}.json"
+        path.write_text(json.dumps(record))
+
+    found("dives/a", 0, "rtmo")
+    found("dives/b", 1, "rtmpose")
+    mixed = run(videos)
+    assert [failure.key for failure in mixed.failures] == ["dives/b.mp4", "pairs/c.mp4"]
+    assert 'found "rtmpose", asked for "rtmo"' in mixed.failures[0].reason
+    found("dives/b", 1, "rtmo")
+    found("pairs/c", 2, "rtmo")
+    assert run(videos).done == 2
+    with FeatureCache.open(mixed.cache) as cache:
+        assert cache.provenance.record["found_with"] == {"model": "rtmo"}
+    for name, seed in (("dives/a", 0), ("dives/b", 1), ("pairs/c", 2)):
+        found(name, seed, "rtmpose")
+    with pytest.raises(ProvenanceMismatch, match="rtmpose"):
+        run(videos)

@@ -5,9 +5,11 @@ annotation file: `images` are the frames, with ids from 0 on, `annotations` the
 people, joints in pixels to 1/100 and scores to 1/1000; `info` says what made it, and
 of which video. `aqa.extract.poses.files` reads it back.
 
-A file is there whole or not at all, so the same command goes on where it stopped. A
-video that is damaged, crashes the process that looks at it or takes too long is a
-`Failure`; the others go on. Frames are looked at one at a time, at their own size.
+A file is there whole or not at all, so the same command goes on where it stopped; the
+file of a video that has been replaced since is made anew. A video that is damaged,
+crashes the process that looks at it, takes too long or too much memory is a `Failure`,
+also listed in `failures.json` beside `<out>`; the others go on. Frames are looked at one at a
+time, at their own size.
 """
 
 import json
@@ -32,10 +34,12 @@ from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.replacement import replacing
 from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.poses.files import MAX_FRAMES
 from aqa.extract.poses.keypoints import Person, PoseError, load_json
 from aqa.extract.poses.model import PoseModel, pose_model_record
-from aqa.extract.stage import Failure
+from aqa.extract.sources import video_changed
+from aqa.extract.videos.decoding_worker import limit_memory
 from aqa.extract.videos.video import VideoError, watch
 
 
@@ -65,9 +69,7 @@ def detect_poses(
     """
     begun = time.monotonic()
     made_with = Provenance(pose_model_record(config))
-    todo = [
-        video for video in dataset.videos if not _is_done(_path(out, video), made_with)
-    ]
+    todo = [video for video in dataset.videos if not _is_done(video, out, made_with)]
     PoseModel(config)  # what is wrong with it shall be said once, not once a video
     failures = []
     with closing(_look_at(todo, config)) as results:
@@ -77,6 +79,7 @@ def detect_poses(
             else:
                 _write(_path(out, video), found, made_with)
             progress(count, len(todo), video.key)
+    FailureLog(out).list_for_user(failures)
     return Detection(
         folder=out,
         done=len(todo) - len(failures),
@@ -119,6 +122,7 @@ _config: DetectorConfig
 def _prepare(config: DetectorConfig) -> None:
     global _model, _config
     _model, _config = PoseModel(config), config
+    limit_memory(config.limits.memory)
 
 
 def _work(path: Path) -> Found:
@@ -166,18 +170,20 @@ def _path(out: Path, video: Video) -> Path:
     return out / f"{video.key}.json"
 
 
-def _is_done(path: Path, made_with: Provenance) -> bool:
+def _is_done(video: Video, out: Path, made_with: Provenance) -> bool:
+    path = _path(out, video)
     if not path.exists():
         return False
     try:
-        found = load_json(path)["info"]["made_with"]
+        info = load_json(path)["info"]
+        found, source = info["made_with"], info["source_sha256"]
     except (TypeError, KeyError) as error:
         raise PoseError(
             f"{path}: expected poses that `aqa poses` found, or no file; "
             "choose another folder"
         ) from error
     require_same(Provenance(found), made_with, str(path))
-    return True
+    return not video_changed(video, source, path.stat().st_mtime_ns)
 
 
 def _write(path: Path, found: Found, made_with: Provenance) -> None:

@@ -5,7 +5,8 @@ video. `frames` are those of the poses, `source_sha256` is of the pose file, and
 `damage` says what was missing and interpolated. The videos themselves are not opened.
 """
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
@@ -15,6 +16,7 @@ from aqa.extract.datasets.dataset import Video
 from aqa.extract.poses.features import pose_features, pose_record
 from aqa.extract.poses.files import digest, find_poses
 from aqa.extract.poses.joints import read_poses
+from aqa.extract.poses.keypoints import PoseError, made_with
 from aqa.extract.sources import touched
 from aqa.extract.stage import Extracted
 
@@ -22,15 +24,24 @@ from aqa.extract.stage import Extracted
 class PoseExtractor:
     """Poses below a folder and what is made of them: a stage's `Extractor`."""
 
-    def __init__(self, folder: Path, config: PoseConfig) -> None:
-        """Take poses from `folder`; AqaError when there is none."""
+    notes = ()
+
+    def __init__(
+        self, folder: Path, config: PoseConfig, videos: Iterable[Video]
+    ) -> None:
+        """Take poses from `folder`; AqaError when there is none.
+
+        The first of `videos` that has poses says how they are found: what was made
+        otherwise does not go into the same cache.
+        """
         if not folder.is_dir():
             raise AqaError(
                 f"{folder}: expected a folder of poses, one file a video, named by "
                 "the video's key (diving/001.json); `aqa poses` makes one"
             )
         self._folder, self._config = folder, config
-        self.provenance = Provenance(pose_record(config))
+        self._way = next(self._ways(videos), Provenance({}))
+        self.provenance = Provenance({**pose_record(config), **self._way.record})
 
     def extract(
         self, videos: Iterable[Video]
@@ -54,7 +65,20 @@ class PoseExtractor:
         except (AqaError, OSError):
             return False
 
+    def _ways(self, videos: Iterable[Video]) -> Iterator[Provenance]:
+        """How the poses of each video were found that has some."""
+        for video in videos:
+            with suppress(AqaError, OSError):
+                way = made_with(find_poses(self._folder, video.key))
+                yield Provenance({"found_with": way} if way else {})
+
     def _features(self, video: Video) -> Extracted:
+        for way in self._ways([video]):
+            if differences := way.differences(self._way):
+                raise PoseError(
+                    f"{video.key}: poses that were found otherwise than those of the "
+                    f"first video: {'; '.join(differences)}"
+                )
         poses = read_poses(self._folder, video.key, video.action, self._config)
         features = pose_features(poses.joints, self._config)
         return Extracted(

@@ -8,7 +8,8 @@ One file a video, one of
 - a list of frames: each a list of people, or an object that holds such a list under
   `people`, `instances`, `annotations` or `predictions`, or one person, or null;
 - COCO results: a list of people, each with `image_id` (a frame number, or the name
-  of an image that ends in one) and `keypoints`;
+  of an image that ends in one) and `keypoints`; such a list is silent on frames
+  before its first person and after its last, which therefore do not count;
 - a COCO annotation file: `images` (in order of their ids) and `annotations`;
 or OpenPose's folder of `*_<frame number>_keypoints.json`, one a frame.
 
@@ -52,6 +53,13 @@ def read_file(path: Path) -> Frames:
             f"{path}: expected COCO keypoints (a list of frames, of results, or "
             f"images and annotations): {_reason(error)}"
         ) from error
+
+
+def made_with(path: Path) -> Any:
+    """What `aqa poses` noted in a pose file of how it was found, else None."""
+    record = load_json(path) if path.suffix == ".json" else None
+    info = record.get("info") if isinstance(record, dict) else None
+    return info.get("made_with") if isinstance(info, dict) else None
 
 
 def read_folder(path: Path) -> Frames:

@@ -198,9 +198,7 @@ class _Crew:
 
 
 def _context() -> Any:
-    """Where processes come from; Windows knows no server to fork."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
+    """Where processes come from."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([decoding_worker.__name__])
     return context

@@ -8,6 +8,7 @@ is the caller's to notice.
 
 import os
 import re
+import resource
 import threading
 from collections.abc import Callable
 from multiprocessing import parent_process
@@ -23,11 +24,6 @@ from aqa.cache.errors import AqaError
 from aqa.extract.preprocessing import Preprocessing
 from aqa.extract.videos.video import Decoded, VideoError
 
-try:
-    import resource
-except ImportError:  # no such limits on Windows
-    resource = None  # type: ignore[assignment]
-
 #: Shape, total, damage, source digest: `Decoded` without its pixels.
 Answer = tuple[tuple[int, ...], int, tuple[str, ...], str]
 
@@ -40,7 +36,7 @@ def prepare(shared: Any, size: int, memory: int) -> None:
     _slots = np.frombuffer(shared, np.uint8).reshape(-1, size)
     torch.set_num_threads(1)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    _limit_memory(memory)
+    limit_memory(memory)
 
 
 def work(
@@ -84,7 +80,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _limit_memory(extra: int) -> None:
+def limit_memory(extra: int) -> None:
     """Let this process allocate `extra` bytes more than now, where the system can.
 
     The limit is on writable private memory; one on addresses would count torch's
@@ -94,7 +90,7 @@ def _limit_memory(extra: int) -> None:
         status = Path("/proc/self/status").read_text()
     except OSError:  # only Linux heeds such limits
         return
-    if resource is not None and (held := re.search(r"VmData:\s+(\d+) kB", status)):
+    if held := re.search(r"VmData:\s+(\d+) kB", status):
         most = int(held[1]) * 1024 + extra
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if hard != resource.RLIM_INFINITY:
