@@ -12,6 +12,10 @@ class AqaError(ValueError):
     exit_code = 1
 
 
+class UnreadableFile(AqaError):
+    """A file that may be sound, but cannot be read now: nobody may act as if not."""
+
+
 class ProvenanceMismatch(AqaError):
     """A cache or model was made with other features than those asked for."""
 

@@ -5,13 +5,15 @@ external storage, not virtual), has the type and rank asked for and no filter bu
 fletcher32, and when as many bytes are stored as its shape declares: then reading it
 allocates no more than the file's size. Errors are AqaErrors that say what was found
 but do not name the file; `reading(path)` around them does, and turns whatever h5py
-raises over a damaged file into one line as well.
+raises over a damaged file into one line as well. What the system itself refuses
+(permission, a device, memory) says nothing about the file: that is an UnreadableFile.
 """
 
+import errno
 import math
 import os
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import product, repeat
 from pathlib import Path
@@ -20,7 +22,7 @@ from typing import Any
 import h5py
 import numpy as np
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.heap import REFERENCE, Heap
 
 #: Longest text of a dataset, and of an attribute of fixed length, in bytes.
@@ -32,7 +34,9 @@ INT32 = h5py.h5t.STD_I32LE
 
 # What h5py and NumPy raise over bytes that make no sense.
 _BROKEN: tuple[type[Exception], ...] = (OSError, RuntimeError, LookupError, ValueError)
-_BROKEN += (TypeError, OverflowError, MemoryError, struct.error)
+_BROKEN += (TypeError, OverflowError, struct.error)
+# What the system says of a place or a size that no file has: damage, like those.
+_NOWHERE = (None, errno.EINVAL, errno.EOVERFLOW)
 
 
 @contextmanager
@@ -40,13 +44,20 @@ def reading(path: Path) -> Iterator[None]:
     """Make every error over the file at `path` one line that begins with its name."""
     try:
         yield
+    except UnreadableFile:
+        raise
     except AqaError as error:
         raise AqaError(f"{path}: {error}") from error
     except FileNotFoundError as error:
         raise AqaError(
             f"{path}: no such file; `aqa extract` or `aqa cache import` makes a cache"
         ) from error
+    except MemoryError as error:
+        raise UnreadableFile(f"{path}: cannot be read: no memory left") from error
     except _BROKEN as error:
+        if isinstance(error, OSError) and error.errno not in _NOWHERE:
+            reason = os.strerror(error.errno)
+            raise UnreadableFile(f"{path}: cannot be read: {reason}") from error
         reason = " ".join(str(error).split())[:200]
         raise AqaError(f"{path}: damaged, or not a cache: {reason}") from error
 
@@ -157,12 +168,12 @@ class GuardedFile:
                 f"{dataset.name} declares {shape}, {declared} bytes; the file has {end}"
             )
         stored: dict[tuple[int, ...], int | None] = {}
-        starts: Iterable[range] = [range(1)]
+        starts = [range(1)]
         length = declared
         if dataset.chunks:
             checksums = 4 * dataset.id.get_create_plist().get_nfilters()
             length = math.prod(dataset.chunks) * size + checksums
-            starts = map(range, repeat(0), shape, dataset.chunks)
+            starts = list(map(range, repeat(0), shape, dataset.chunks))
 
             def note(chunk: Any) -> None:
                 if chunk.filter_mask == 0 and chunk.size == length:
@@ -171,10 +182,12 @@ class GuardedFile:
             dataset.id.chunk_iter(note)
         elif dataset.id.get_storage_size() == length:
             stored[(0,)] = dataset.id.get_offset()
-        blocks = [(stored.get(start, end) or end, length) for start in product(*starts)]
-        if any(place + length > end for place, length in blocks):
-            raise AqaError(f"{dataset.name} is not stored whole: {shape}")
-        return blocks
+        # Counted before any is listed: a shape may promise a million times the file.
+        if len(stored) >= math.prod(map(len, starts)):
+            places = [stored.get(start, end) or end for start in product(*starts)]
+            if all(place + length <= end for place in places):
+                return [(place, length) for place in places]
+        raise AqaError(f"{dataset.name} is not stored whole: {shape}")
 
 
 def _require_plain(dataset: Any, name: str, rank: int) -> None:

@@ -6,6 +6,7 @@ checksum and SHA-256 of every sample's features, their being finite, the digest 
 provenance, and that parts and cache have one provenance and shape.
 """
 
+import os
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
@@ -44,6 +45,8 @@ def verify(path: Path | str, progress: Progress = silent) -> list[str]:
             part = read_part(path)
             union.agree(path, part.provenance, part.features.shape)
         except AqaError as error:
-            problems.append(str(error))
+            # A merge may have moved it into the cache meanwhile.
+            if os.path.lexists(path):
+                problems.append(str(error))
     progress(count + len(parts), count + len(parts), "verified")
     return problems

@@ -3,25 +3,27 @@
 Conventions: the part of a video is `<cache>.parts/<SHA-256 of its key>.h5`, a cache
 of one sample (see store.py), there whole or not at all. A video is finished when its
 part, or its row in the cache, is sound; a damaged one counts as never done and is
-written over. Any number of processes, on one machine or several, may write parts of
-one cache at once.
+written over; one that cannot be read (UnreadableFile) stops everything, and stays.
+Any number of processes, on one machine or several, may write parts of one cache at
+once. The first part says what all are made with.
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.problems import raise_any
 from aqa.cache.progress import Progress, silent
 from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.replacement import lock_of, locked, make_folder, remove_orphans
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, Features, write_cache
-from aqa.cache.union import Copy, Union
+from aqa.cache.union import Copy, Union, is_sound
 
 
 class Part(NamedTuple):
@@ -48,22 +50,42 @@ def write_part(
 ) -> Path:
     """Store one finished video, float32 (offsets, clips, D); durable on return.
 
-    Replaces an older part of the same key. Waits while the cache is being merged.
-    Raises AqaError as `write_cache` does.
+    Replaces an older part of the same key. Waits while the cache is being merged, or
+    its first part written. Raises ProvenanceMismatch where there are other features,
+    and AqaError as `write_cache` does.
     """
-    make_folder(Path(cache).parent)
-    with locked(Path(cache), shared=True):
-        path = part_path(cache, sample.key)
+    cache = Path(cache)
+    folder, path = parts_folder(cache), part_path(cache, sample.key)
+    make_folder(cache.parent)
+    first = next(_parts(folder), None) is None
+    with locked(cache, shared=not first, needed=False):
+        for there in (path, *islice(_parts(folder), 1), cache):
+            if found := _made_with(there):
+                require_same(found, provenance, str(there))
+                break
         return write_cache(path, [sample], [features], provenance)
 
 
 def list_parts(folder: Path) -> list[Path]:
     """List the parts that lie in `folder`, sorted; none where there is no folder."""
-    return sorted(
-        path
-        for path in folder.glob("[0-9a-f]*.h5")
-        if len(path.stem) == 64 and path.is_file() and not path.is_symlink()
-    )
+    return sorted(_parts(folder))
+
+
+def _parts(folder: Path) -> Iterator[Path]:
+    for path in folder.glob("[0-9a-f]*.h5"):
+        if len(path.stem) == 64 and path.is_file() and not path.is_symlink():
+            yield path
+
+
+def _made_with(path: Path) -> Provenance | None:
+    """Return what a cache was made with, None where there is no sound one."""
+    try:
+        with FeatureCache.open(path) as found:
+            return found.provenance
+    except UnreadableFile:
+        raise
+    except AqaError:
+        return None
 
 
 def read_part(path: Path) -> Part:
@@ -82,14 +104,16 @@ def finished(cache: Path | str, provenance: Provenance) -> dict[str, str]:
     """Map the key of every finished video to the SHA-256 of its video file.
 
     Looks at the parts and the cache, reads all their features, changes nothing. Raises
-    ProvenanceMismatch when any was made with another provenance, and AqaError when
-    the cache itself cannot be opened.
+    ProvenanceMismatch when any was made with another provenance, UnreadableFile when
+    any cannot be read, and AqaError when the cache itself cannot be opened.
     """
     done: dict[str, str] = {}
     # Parts first: what a merge moves away meanwhile is then found in the cache.
     for path in list_parts(parts_folder(cache)):
         try:
             part = read_part(path)
+        except UnreadableFile:
+            raise
         except AqaError:
             continue
         require_same(part.provenance, provenance, str(path))
@@ -98,10 +122,8 @@ def finished(cache: Path | str, provenance: Provenance) -> dict[str, str]:
         with FeatureCache.open(cache) as merged:
             require_same(merged.provenance, provenance, str(cache))
             for row, key in enumerate(merged.samples.key):
-                if key not in done:
-                    with suppress(AqaError):
-                        merged.read_sound(row)
-                        done[key] = merged.samples.source_sha256[row]
+                if key not in done and is_sound(partial(merged.read_sound, row)):
+                    done[key] = merged.samples.source_sha256[row]
     return done
 
 
@@ -118,7 +140,8 @@ def merge(
 
     Raises ProvenanceMismatch, or AqaError naming both files of every conflict, and
     leaves the cache as it was. Damaged parts of the cache are named and removed: the
-    next extraction makes them anew, the next merge goes on without.
+    next extraction makes them anew, the next merge goes on without. One that cannot
+    be read ends in UnreadableFile, and nothing is removed.
     """
     cache, folder = Path(cache), parts_folder(cache)
     others = [
@@ -168,6 +191,8 @@ def _add_parts(union: Union, paths: Sequence[Path]) -> dict[Path, str]:
     for path in paths:
         try:
             part = read_part(path)
+        except UnreadableFile:
+            raise
         except AqaError as error:
             damaged[path] = str(error)
             continue

@@ -12,7 +12,7 @@ import fcntl
 import glob
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -22,11 +22,14 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[int]:
+def replacing(
+    path: Path, check: Callable[[Path], object] | None = None
+) -> Iterator[int]:
     """Yield the descriptor of a new file that takes the place of `path` at the end.
 
-    Missing folders are made. When the body or any step fails, `path` stays as it was
-    and the temporary file goes; an OSError comes out as AqaError. Durable on return.
+    `check` may read it back before that, under its temporary name. Missing folders are
+    made. When the body or any step fails, `path` stays as it was and the temporary
+    file goes; an OSError comes out as AqaError. Durable on return.
     """
     with _named(path, "cannot be written"):
         make_folder(path.parent)
@@ -38,6 +41,8 @@ def replacing(path: Path) -> Iterator[int]:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+            if check is not None:
+                check(temporary)
             os.replace(temporary, path)
         except BaseException:
             with suppress(OSError):
@@ -57,12 +62,12 @@ def remove_orphans(folder: Path, name: str | None = None) -> None:
 
 
 @contextmanager
-def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
+def locked(path: Path, *, shared: bool = False, needed: bool = True) -> Iterator[None]:
     """Hold the lock of `path`, waiting for it: many may share it, or one have it alone.
 
     On a file system without locks a shared hold goes on without, since it protects
-    nothing but others' exclusive ones; an exclusive hold is refused with AqaError. The
-    folder has to be there.
+    nothing but others' exclusive ones, and so does one that is not `needed`; any other
+    is refused with AqaError. The folder has to be there.
     """
     lock = lock_of(path)
     descriptor = None
@@ -72,7 +77,7 @@ def locked(path: Path, *, shared: bool = False) -> Iterator[None]:
         except OSError as error:
             if error.errno not in _NO_LOCKS:
                 raise
-            if not shared:
+            if needed and not shared:
                 raise AqaError(
                     f"{path}: this file system has no locks; "
                     "merge into a cache on one that has them"

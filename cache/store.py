@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.disk import Disk
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.guards import FLOAT32, FLOAT64, INT32, GuardedFile, reading
 from aqa.cache.provenance import Provenance
 from aqa.cache.replacement import replacing
@@ -63,7 +63,8 @@ class FeatureCache:
         """Open and check the cache at `path`; features are read later.
 
         Raises AqaError, in one line, for a file that is missing, damaged, unfinished,
-        of another format or version, or hostile. Costs no more than its labels do:
+        of another format or version, or hostile, and UnreadableFile (an AqaError) for
+        one that the system will not let us read. Costs no more than its labels do:
         checksums of features are the business of `read`, digests of `verify`.
         """
         path = Path(path)
@@ -115,11 +116,14 @@ class FeatureCache:
     def read_sound(self, row: int) -> Features:
         """Read one sample, (offsets, clips, D), and prove it against its digest.
 
-        Raises AqaError naming the sample when it is damaged or not finite.
+        Raises AqaError naming the sample when it is damaged or not finite, and
+        UnreadableFile when that cannot be told.
         """
         key = self.samples.key[row]
         try:
             features: Features = self.read([row])[0]
+        except UnreadableFile:
+            raise
         except AqaError as error:
             raise AqaError(f"{self.path}: sample {key!r} is damaged") from error
         if _digest(features) != self.samples.feature_sha256[row]:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.problems import raise_any
 from aqa.cache.progress import Progress
 from aqa.cache.provenance import Provenance, require_same
@@ -61,7 +61,7 @@ class Union:
             if first.feature_sha256 != copy.feature_sha256:
                 differences.append("features")
             if differences:
-                if older and not _is_sound(copy):
+                if older and not is_sound(copy.read):
                     return
                 self._conflicts.append(
                     f"{copy.sample.key}: {first.where} and {copy.where} "
@@ -92,8 +92,12 @@ def _first_sound(copies: list[Copy]) -> Features:
     return copies[-1].read()
 
 
-def _is_sound(copy: Copy) -> bool:
-    with suppress(AqaError):
-        copy.read()
-        return True
-    return False
+def is_sound(read: Callable[[], Features]) -> bool:
+    """Tell whether features can be read sound; UnreadableFile where nobody can."""
+    try:
+        read()
+    except UnreadableFile:
+        raise
+    except AqaError:
+        return False
+    return True

@@ -6,6 +6,7 @@ byte; a canary beside it would show that something outside was read.
 
 import os
 import random
+import resource
 import struct
 import tracemalloc
 
@@ -13,7 +14,7 @@ import h5py
 import numpy as np
 import pytest
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.maintenance import verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
@@ -233,6 +234,28 @@ def unknown_filter(file):
     space = h5py.h5s.create_simple((3,))
     kind = h5py.h5t.IEEE_F64LE
     h5py.h5d.create(file["samples"].id, b"score", kind, space, layout)
+
+
+def test_what_the_system_refuses_is_not_damage(cache):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, hard))
+    try:
+        with pytest.raises(UnreadableFile, match=f"{cache}: cannot be read: Too many"):
+            FeatureCache.open(cache)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert verify(cache) == []
+
+
+def test_a_promise_of_millions_of_chunks_is_not_listed(cache):
+    with h5py.File(cache, "r+") as file:
+        del file["features"]
+        file.create_dataset("features", (1 << 20, 1, 1, 1), "f4", chunks=(1, 1, 1, 1))
+    os.truncate(cache, 1 << 23)  # as long as is promised, and nothing in it
+    tracemalloc.start()
+    assert "not stored whole" in refusal(cache)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -8,7 +8,7 @@ import pytest
 
 from aqa.cache.errors import AqaError
 from aqa.cache.maintenance import verify
-from aqa.cache.parts import part_path, write_part
+from aqa.cache.parts import merge, part_path, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
@@ -32,6 +32,15 @@ def test_sound_caches_and_parts_have_no_problems(cache):
     assert verify(part_path(cache, "a/3")) == []
     cache.unlink()
     assert verify(cache) == []
+
+
+def test_a_part_that_a_merge_moves_away_meanwhile_is_no_problem(cache):
+    def merge_now(done, total, label):
+        if label.endswith(".h5"):
+            merge(cache)
+
+    assert verify(cache, merge_now) == []
+    assert not part_path(cache, "a/3").exists()
 
 
 def test_nothing_to_verify_is_an_error(tmp_path):

@@ -14,12 +14,14 @@ import tracemalloc
 from contextlib import suppress
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqa.cache.errors import AqaError, ProvenanceMismatch
+from aqa.cache.errors import AqaError, ProvenanceMismatch, UnreadableFile
+from aqa.cache.guards import reading
 from aqa.cache.maintenance import verify
 from aqa.cache.parts import finished, merge, part_path, parts_folder, write_part
 from aqa.cache.provenance import Provenance
@@ -236,9 +238,97 @@ def test_a_source_with_another_video_file_is_a_conflict_not_an_update(cache):
         merge(cache, [other])
 
 
+@pytest.mark.parametrize("error", [PermissionError(errno.EACCES, ""), MemoryError()])
+def test_a_part_that_cannot_be_read_is_not_taken_for_damaged(
+    cache, golden, monkeypatch, error
+):
+    for key in KEYS:
+        part(cache, key)
+    path, before = part_path(cache, KEYS[3]), names(parts_folder(cache))
+    real = h5py.File
+
+    def refuse(name, *arguments, **keywords):
+        if Path(name) == path:
+            raise error
+        return real(name, *arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(h5py, "File", refuse)
+        for action in (
+            lambda: merge(cache),
+            lambda: finished(cache, MADE),
+            lambda: part(cache, KEYS[3], made=OTHER),
+        ):
+            with pytest.raises(UnreadableFile, match=f"{path}: cannot be read"):
+                action()
+        assert len(verify(cache)) == 1
+    assert names(parts_folder(cache)) == before
+    assert merge(cache).read_bytes() == golden
+
+
+def test_a_row_that_cannot_be_read_does_not_give_way(cache, monkeypatch):
+    whole(cache)
+    part(cache, KEYS[2], seed=1)
+    read = FeatureCache.read
+
+    def refuse(opened, rows=None, out=None):
+        if opened.path == cache:
+            with reading(cache):
+                raise OSError(errno.EIO, "injected")
+        return read(opened, rows, out)
+
+    monkeypatch.setattr(FeatureCache, "read", refuse)
+    with pytest.raises(UnreadableFile, match="Input/output error"):
+        merge(cache)
+    with pytest.raises(UnreadableFile):
+        finished(cache, MADE)
+
+
+def test_the_first_part_says_what_all_are_made_with(cache):
+    first = part(cache, KEYS[0]).read_bytes()
+    for key in KEYS[:2]:
+        with pytest.raises(ProvenanceMismatch, match=str(parts_folder(cache))):
+            part(cache, key, made=OTHER)
+    assert part_path(cache, KEYS[0]).read_bytes() == first
+    merge(cache)
+    with pytest.raises(ProvenanceMismatch, match=str(cache)):
+        part(cache, KEYS[0], made=OTHER)
+    assert names(cache.parent) == ["features.h5"]
+
+
+def test_of_two_first_runs_with_different_weights_one_is_refused(cache):
+    """Both begin on an empty folder, as fast as they can."""
+    refused = []
+    start = threading.Barrier(2)
+
+    def work(made):
+        start.wait()
+        try:
+            for key in KEYS:
+                part(cache, key, made=made)
+        except ProvenanceMismatch:
+            refused.append(made)
+
+    threads = [threading.Thread(target=work, args=(made,)) for made in (MADE, OTHER)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 1
+    kept = OTHER if refused == [MADE] else MADE
+    assert set(finished(cache, kept)) == set(KEYS)
+
+
+def test_a_damaged_part_has_no_say_in_what_others_are_made_with(cache):
+    path = part(cache, KEYS[0])
+    path.write_bytes(path.read_bytes()[:3000])
+    part(cache, KEYS[0], made=OTHER)
+    assert set(finished(cache, OTHER)) == {KEYS[0]}
+
+
 def test_provenance_and_shape_have_to_agree(cache):
-    whole(cache, KEYS[:2])
     path = part(cache, KEYS[2], made=OTHER)
+    whole(cache, KEYS[:2])
     with pytest.raises(ProvenanceMismatch, match=str(cache)):
         merge(cache)
     assert [str(path) in problem for problem in verify(cache)] == [True]

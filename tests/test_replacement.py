@@ -117,12 +117,27 @@ def test_the_lock_survives_its_file_being_removed_under_many(tmp_path):
     assert most == [1] * 120 and names(tmp_path) == []
 
 
+def test_what_is_read_back_otherwise_is_not_put_in_place(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def check(temporary):
+        assert temporary.read_bytes() == b"new" and path.read_bytes() == b"old"
+        raise AqaError("something else")
+
+    with pytest.raises(AqaError, match="else"), replacing(path, check) as descriptor:
+        os.write(descriptor, b"new")
+    assert path.read_bytes() == b"old" and names(tmp_path) == ["file"]
+
+
 def test_without_locks_sharing_goes_on_and_having_alone_does_not(tmp_path, monkeypatch):
     def no_locks(*_):
         raise OSError(errno.ENOLCK, "no locks")
 
     monkeypatch.setattr("fcntl.flock", no_locks)
     with locked(tmp_path / "file", shared=True):
+        pass
+    with locked(tmp_path / "file", needed=False):
         pass
     with (
         pytest.raises(AqaError, match="no locks; merge into"),
