@@ -3,7 +3,8 @@
 Conventions: iterations, batches, rates and decay as `PretrainConfig` says, on Caffe's
 solver and C3D's clips (random crop and mirror, one of each per clip, mean subtracted).
 Beside OUT lie `OUT.checkpoint`, from which the same call goes on exactly where it was
-stopped, with FC-7 and FC-8 in it, and `OUT.csv`, the course of the run.
+saved, with FC-7 and FC-8 in it, and `OUT.csv`, the course of the run. It is saved every
+so many iterations or minutes, and before Ctrl-C or SIGTERM end a run.
 
 Under torchrun the batch is divided between the processes, one for each GPU; the
 gradients are averaged, and the result is that of one process, but for rounding.
@@ -13,7 +14,7 @@ Sources: the paper, section 5; facebookarchive/C3D `conv3d_ucf101_solver.prototx
 """
 
 import time
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +29,7 @@ from aqa.extract.pretraining.checkpoint import Checkpoint
 from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.curve import Curve
 from aqa.extract.pretraining.evaluation import Accuracy
+from aqa.extract.pretraining.interruption import held_back
 from aqa.extract.pretraining.material import Material, survey
 from aqa.extract.pretraining.processes import Processes, processes
 from aqa.extract.pretraining.start import Start, choose_start
@@ -125,17 +127,27 @@ def _train(
     )
     course = config.out.with_name(f"{config.out.name}.csv")
     accuracy = None
-    with Curve(course, trainer.done) if group.leads else nullcontext() as curve:
-        for loss in trainer.steps():
+    saved = time.monotonic()
+    with (
+        Curve(course, trainer.done) if group.leads else nullcontext() as curve,
+        held_back() as interruption,
+        closing(trainer.steps()) as steps,
+    ):
+        for loss in steps:
             done = trainer.done
             last = done == config.iterations
+            stopped = group.any(interruption.came)
             evaluated = last or done % config.evaluate_every == 0
             accuracy = trainer.evaluate() if evaluated else None
             if curve is not None:
                 curve.add(done, trainer.rate, loss, accuracy)
-                if last or done % config.checkpoint_every == 0:
+                due = time.monotonic() - saved >= config.checkpoint_seconds
+                if last or stopped or due or done % config.checkpoint_every == 0:
                     trainer.checkpoint(asked, stamp.json()).save(path)
+                    saved = time.monotonic()
                 progress(done, config.iterations, f"training, loss {loss:.3f}")
+            if stopped:
+                raise KeyboardInterrupt
     accuracy = accuracy or trainer.evaluate()
     if group.leads:
         notes = {

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -12,12 +13,16 @@ import av
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from aqa.cache.errors import AqaError
+from aqa.cli import main
 from aqa.extract.c3d import ARCHITECTURES, Architecture
+from aqa.extract.config import Limits
 from aqa.extract.preprocessing import PRESETS, Preprocessing, resize_crop
-from aqa.extract.pretrain import pretrain
+from aqa.extract.pretrain import Pretrained, pretrain
 from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.pretraining.interruption import held_back
 from aqa.extract.pretraining.loading import Footage, TrainingClips
 from aqa.extract.pretraining.loading import TestClips as CentreClips
 from aqa.extract.pretraining.sampling import Draw, cut, window
@@ -51,7 +56,7 @@ def micro(monkeypatch):
 def write_video(path, frames):
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 48, 32, "yuv420p"
+        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             file.mux(stream.encode(picture))
@@ -181,6 +186,83 @@ def test_stopped_and_resumed_is_not_stopped(moving, tmp_path, micro, stops):
     again = pretrain(config(moving, parts))  # finished: nothing is left to do
     assert parts.read_bytes() == whole.read_bytes()
     assert again.clip_accuracy == load_weights(parts).notes["clip_accuracy"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_run_loses_no_iteration(moving, tmp_path, micro, number):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    pretrain(config(moving, whole))
+
+    def interrupt(done, total, label):
+        if label.startswith("training") and done == 2:
+            signal.raise_signal(number)
+
+    handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    asked = config(moving, parts, checkpoint_every=1000)
+    with pytest.raises(KeyboardInterrupt):
+        pretrain(asked, interrupt)
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == (
+        handlers
+    )
+    # The step that was under way when the signal came was finished, and saved.
+    with pytest.raises(AqaError, match="has done 3 already"):
+        pretrain(replace(asked, iterations=1))
+    pretrain(asked)
+    assert whole.read_bytes() == parts.read_bytes()
+
+
+def test_a_second_signal_is_not_held_back():
+    with pytest.raises(KeyboardInterrupt), held_back() as interruption:
+        signal.raise_signal(signal.SIGINT)
+        assert interruption.came
+        signal.raise_signal(signal.SIGTERM)
+        raise AssertionError("interrupted before")
+
+
+def test_it_is_also_saved_by_the_clock(moving, tmp_path, micro):
+    asked = config(moving, tmp_path / "w", checkpoint_every=1000)
+    with pytest.raises(Stop):
+        pretrain(asked, stop_after(3))
+    assert not (tmp_path / "w.checkpoint").exists()
+    with pytest.raises(Stop):
+        pretrain(replace(asked, checkpoint_seconds=0), stop_after(3))
+    with pytest.raises(AqaError, match="has done 3 already"):
+        pretrain(replace(asked, iterations=1))
+
+
+@pytest.mark.parametrize(
+    ("limits", "frames", "reason"),
+    [
+        (Limits(seconds=1e-3), (9000, 32, 48), "takes longer than 0.001 s"),
+        (Limits(memory=1 << 22), (4, 720, 1280), "needs more memory|allocate memory"),
+    ],
+)
+def test_a_video_that_costs_too_much_is_named(tmp_path, micro, limits, frames, reason):
+    write_video(tmp_path / "a.avi", [np.zeros((*frames[1:], 3), np.uint8)] * frames[0])
+    for name in ("Across/0", "Across/1", "Down/0", "Down/1"):
+        path = tmp_path / "set" / f"{name}.avi"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((tmp_path / "a.avi").read_bytes())
+    asked = config(tmp_path / "set", tmp_path / "w", limits=limits)
+    with pytest.raises(AqaError, match=rf"Across/0\.avi: .*({reason})"):
+        pretrain(asked)
+
+
+def test_the_command_passes_on_and_only_rank_0_prints(tmp_path, monkeypatch):
+    asked = []
+
+    def stub(config, progress):
+        asked.append(config)
+        return Pretrained(config.out, 0.5, 0.75, ("a", "b"), config.iterations, 1.0)
+
+    monkeypatch.setattr("aqa.extract.pretrain.pretrain", stub)
+    command = ["pretrain", "--videos", "x", "--out", "y", "--checkpoint-every", "7"]
+    ran = CliRunner().invoke(main, [*command, "--json"])
+    assert json.loads(ran.stdout)["clip_accuracy"] == 0.5
+    assert asked[0].checkpoint_every == 7
+    monkeypatch.setenv("RANK", "1")
+    ran = CliRunner().invoke(main, [*command, "--json"])
+    assert (ran.exit_code, ran.stdout) == (0, "")
 
 
 def test_the_tiny_network_resumes_bit_for_bit(moving, tmp_path):

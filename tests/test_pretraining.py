@@ -290,6 +290,21 @@ def test_a_curve_that_was_stopped_reads_as_if_it_had_not_been(tmp_path, monkeypa
     ]
 
 
+def test_a_curve_that_cannot_be_taken_up_keeps_its_rows(tmp_path, monkeypatch):
+    path = tmp_path / "c.csv"
+    with Curve(path, 0) as curve:
+        curve.add(1, 0.1, 2.0, None)
+    before = path.read_bytes()
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        Curve(path, 1)
+    assert path.read_bytes() == before
+
+
 def test_tensorboard_is_written_where_there_is_one(tmp_path, monkeypatch):
     told = []
     writer = SimpleNamespace(

@@ -8,8 +8,8 @@ of which video. `aqa.extract.poses.files` reads it back.
 A file is there whole or not at all, so the same command goes on where it stopped; the
 file of a video that has been replaced since is made anew. A video that is damaged,
 crashes the process that looks at it, takes too long or too much memory is a `Failure`,
-also listed in `failures.json` beside `<out>`; the others go on. Frames are looked at one at a
-time, at their own size.
+also listed in `failures.json` beside `<out>`; the others go on. Frames are looked at
+one at a time, at their own size.
 """
 
 import json

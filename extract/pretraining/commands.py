@@ -60,6 +60,13 @@ from aqa.extract.pretraining.config import PretrainConfig
     show_default=True,
     help="Iterations after which the rate is divided by ten.",
 )
+@click.option(
+    "--checkpoint-every",
+    type=click.IntRange(1),
+    default=PretrainConfig.checkpoint_every,
+    show_default=True,
+    help="Iterations after which the state is saved, five minutes at the latest.",
+)
 @seed_option
 @device_option
 @click.option("--precision", type=PRECISION, help="As for extract.")
@@ -69,13 +76,16 @@ from aqa.extract.pretraining.config import PretrainConfig
 def pretrain(as_json: bool, **options: Any) -> None:
     """Train C3D to tell actions apart, as the paper's was on UCF-101.
 
-    Run again, it goes on where it stopped. On several GPUs: torchrun -m aqa.cli
-    pretrain ... .
+    Run again, it goes on where it stopped: Ctrl-C saves its state first. On several
+    GPUs: torchrun -m aqa.cli pretrain ... .
     """
     from aqa.extract.pretrain import pretrain as run
+    from aqa.extract.pretraining.processes import rank
 
     with progress_bar() as progress:
         made = run(PretrainConfig(**given(**options)), progress)
+    if rank() > 0:
+        return
     if as_json:
         print_json(
             {

@@ -10,6 +10,8 @@ heavy, so that the command line can show defaults.
 from dataclasses import dataclass
 from pathlib import Path
 
+from aqa.extract.config import Limits
+
 
 @dataclass(frozen=True)
 class PretrainConfig:
@@ -47,7 +49,9 @@ class PretrainConfig:
     stride: int = 16
     mirror: bool = True
     evaluate_every: int = 5_000
+    #: Whichever comes first, iterations or seconds.
     checkpoint_every: int = 1_000
+    checkpoint_seconds: float = 300.0
     device: str = "auto"
     #: "auto" (bf16 or fp16 on CUDA, else fp32), "fp32", "bf16" or "fp16".
     precision: str = "auto"
@@ -57,3 +61,5 @@ class PretrainConfig:
     memory: int = 1024
     #: Train on what can be decoded of a damaged video, its last frame repeated.
     allow_damaged: bool = False
+    #: What a video may cost when it is looked through, before anything is learnt.
+    limits: Limits = Limits()

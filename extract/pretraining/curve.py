@@ -11,6 +11,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from aqa.cache.replacement import replacing
 from aqa.extract.pretraining.evaluation import Accuracy
 
 HEADER = ("iteration", "learning_rate", "loss", "clip_accuracy", "video_accuracy")
@@ -25,9 +26,13 @@ class Curve:
         if after and path.exists():
             with path.open(newline="", encoding="utf-8") as file:
                 kept = list(csv.reader(file))[1 : after + 1]
-        self._file = path.open("w", newline="", encoding="utf-8")
+        with (
+            replacing(path) as descriptor,
+            open(descriptor, "w", newline="", encoding="utf-8", closefd=False) as file,
+        ):
+            csv.writer(file, lineterminator="\n").writerows([HEADER, *kept])
+        self._file = path.open("a", newline="", encoding="utf-8")
         self._rows = csv.writer(self._file, lineterminator="\n")
-        self._rows.writerows([HEADER, *kept])
         self._board = _board(path.with_suffix(".tensorboard"), after)
 
     def __enter__(self) -> Self:

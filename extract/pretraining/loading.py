@@ -9,6 +9,7 @@ anew, as far as needed; it keeps none when it has no part.
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -22,8 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import CLIP
+from aqa.extract.config import Limits
 from aqa.extract.preprocessing import Preprocessing
-from aqa.extract.pretraining.footage import Frames, count_frames, read_frames
+from aqa.extract.pretraining.footage import Frames, read_frames
 from aqa.extract.pretraining.sampling import ClipTable, Draw, Window, window
 
 #: Clips (B, 16, crop, crop, 3) and what each is: a label, or a video to judge.
@@ -114,64 +116,46 @@ class TestClips(Dataset[Any]):
         return np.stack(cropped), self.table.video[list(clips)]
 
 
-@dataclass(frozen=True)
-class Survey(Dataset[Any]):
-    """Lengths of videos, decoded from end to end once; an item is one of them."""
-
-    paths: Sequence[Path]
-    allow_damaged: bool
-
-    def __getitem__(self, video: int) -> int | AqaError:
-        """Return the number of frames, or what is wrong."""
-        try:
-            return count_frames(self.paths[video], self.allow_damaged)
-        except AqaError as error:
-            return error
-
-
-def load(items: Dataset[Any], asked: Iterable[Any], workers: int) -> Iterator[Any]:
-    """Yield the items that are asked for, in that order, made by worker processes.
+def load_batches(
+    clips: TrainingClips | TestClips, asked: Iterable[Any], workers: int
+) -> Iterator[Batch]:
+    """Yield the batches that are asked for, in that order, made by worker processes.
 
     Raises:
-        AqaError: if a process died, as a decoder may on a hostile video.
+        AqaError: naming the video that could not be decoded; or if a process died or
+            got stuck, although every video was looked through before.
     """
     loader: Iterable[Any] = DataLoader(
-        items,
+        clips,
         batch_size=None,
         sampler=asked,
         num_workers=workers,
         multiprocessing_context=_context() if workers else None,
         collate_fn=_as_it_is,
+        worker_init_fn=_leave_interrupts,
+        timeout=Limits.seconds if workers else 0,
     )
     try:
-        yield from loader
+        for batch in loader:
+            if isinstance(batch, AqaError):
+                raise batch
+            yield batch
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if not str(error).startswith("DataLoader"):
             raise
         raise AqaError(f"a decoding process died ({str(error)[:120]})") from None
 
 
-def load_batches(
-    clips: TrainingClips | TestClips, asked: Iterable[Any], workers: int
-) -> Iterator[Batch]:
-    """Yield batches of clips.
-
-    Raises:
-        AqaError: naming the video that could not be decoded.
-    """
-    for batch in load(clips, asked, workers):
-        if isinstance(batch, AqaError):
-            raise batch
-        yield batch
-
-
 def _context() -> BaseContext:
     """Where processes come from: a server that has imported torch and done nothing."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return context
+
+
+def _leave_interrupts(_: int) -> None:
+    """Leave Ctrl-C to the caller, who has a step to finish and to save."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def worker_count(workers: int | None) -> int:

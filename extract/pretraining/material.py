@@ -7,7 +7,9 @@ classes, and every video's name, label and length: what the order of a run depen
 import hashlib
 import json
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from math import nan
 from typing import Any
 
 import numpy as np
@@ -15,19 +17,21 @@ from torch import distributed
 
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress
+from aqa.extract.config import ClipConfig
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import Preprocessing
 from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.pretraining.footage import look_through
 from aqa.extract.pretraining.loading import (
     Footage,
-    Survey,
     TestClips,
     TrainingClips,
-    load,
     worker_count,
 )
 from aqa.extract.pretraining.processes import Processes
 from aqa.extract.pretraining.sampling import cut
 from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo, read_classes
+from aqa.extract.videos.decoding import decode_all
 
 _MIB = 1 << 20
 
@@ -68,7 +72,7 @@ def survey(
     videos = (*classes.train, *classes.test)
     told: list[list[int]] = [[]]
     if group.leads:
-        told = [_lengths(config, classes, videos, progress)]
+        told = [_lengths(config, pre, classes, videos, progress)]
     if group.count > 1:
         distributed.broadcast_object_list(told)
     lengths = told[0]
@@ -98,19 +102,31 @@ def survey(
 
 def _lengths(
     config: PretrainConfig,
+    pre: Preprocessing,
     classes: ClassSet,
     videos: Sequence[LabelledVideo],
     progress: Progress,
 ) -> list[int]:
-    """Count the frames of every video, or name those that are damaged."""
-    paths = [classes.root / video.name for video in videos]
-    items = Survey(paths, config.allow_damaged)
-    found = []
-    workers = worker_count(config.workers)
-    for count in load(items, range(len(paths)), workers):
-        found.append(count)
-        progress(len(found), len(paths), "looking through the videos")
-    if problems := [str(each) for each in found if isinstance(each, AqaError)]:
+    """Count the frames of every video, or name those that cannot be used."""
+    asked = (Video(each.name, classes.root / each.name, "", "", nan) for each in videos)
+    seen = decode_all(
+        asked,
+        pre,
+        ClipConfig(),
+        workers=config.workers or None,
+        allow_damaged=config.allow_damaged,
+        limits=config.limits,
+        decoder=look_through,
+    )
+    lengths, problems = [], []
+    with closing(seen):
+        for count, (_, found) in enumerate(seen, start=1):
+            if isinstance(found, AqaError):
+                problems.append(str(found))
+            else:
+                lengths.append(found.total)
+            progress(count, len(videos), "looking through the videos")
+    if problems:
         more = f"; and {len(problems) - 5} more" if len(problems) > 5 else ""
         raise AqaError(f"{'; '.join(problems[:5])}{more}")
-    return found
+    return lengths

@@ -15,7 +15,10 @@ from torch import distributed
 from aqa.cache.errors import AqaError
 from aqa.extract.precision import choose_device
 
-_ALONE = {"RANK": 0, "WORLD_SIZE": 1}
+
+def rank() -> int:
+    """Which of the processes this is; that of rank 0 speaks for all."""
+    return int(os.environ.get("RANK", 0))
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,14 @@ class Processes:
         size = batch // self.count
         return slice(self.rank * size, (self.rank + 1) * size)
 
+    def any(self, here: bool) -> bool:
+        """Whether it is so in any process; all have to ask."""
+        if self.count == 1:
+            return here
+        told = torch.tensor(float(here), device=self.device)
+        distributed.all_reduce(told)
+        return bool(told)
+
     def wait(self) -> None:
         """Let no process go on before all are here."""
         if self.count > 1:
@@ -50,7 +61,7 @@ class Processes:
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
     """Join the other processes, for as long as the block runs."""
-    rank, count = (int(os.environ.get(key, n)) for key, n in _ALONE.items())
+    count = int(os.environ.get("WORLD_SIZE", 1))
     place = choose_device(device)
     if count == 1:
         yield Processes(0, 1, place)
@@ -60,6 +71,6 @@ def processes(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(place)
     distributed.init_process_group("nccl" if place.type == "cuda" else "gloo")
     try:
-        yield Processes(rank, count, place)
+        yield Processes(rank(), count, place)
     finally:
         distributed.destroy_process_group()

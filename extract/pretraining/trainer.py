@@ -6,7 +6,7 @@ it would have done. In memory, convolutions lie channels last, which is faster; 
 never know.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import numpy as np
@@ -81,7 +81,7 @@ class Trainer:
             "precision": self.precision
         }
 
-    def steps(self) -> Iterator[float]:
+    def steps(self) -> Generator[float]:
         """Do the iterations that are left, yielding the loss of each batch."""
         config, device, pre = self.config, self.group.device, self.start.preprocessing
         share = self.group.share(config.batch)
