@@ -14,9 +14,14 @@ def given(**options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def as_actions(_: click.Context, option: click.Parameter, text: str | None) -> Any:
-    """Read a comma-separated list of action names."""
-    return tuple(text.split(",")) if text else None
+def as_actions(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """Read a comma-separated list of action names, blanks around them aside."""
+    if not text:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise click.BadParameter("expected names with a comma between them")
+    return names
 
 
 PATH = click.Path(path_type=Path)
@@ -43,7 +48,9 @@ actions_option = click.option(
     help="Comma-separated actions; by default the six of the paper's experiments.",
 )
 workers_option = click.option(
-    "--workers", type=click.IntRange(1), help="Processes; by default one a processor."
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes at once; by default as many as suit the processors.",
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."

@@ -1,12 +1,12 @@
 """What commands show: progress on stderr, results on stdout.
 
 Conventions: on a terminal progress is a bar, elsewhere a line now and then; JSON is
-one strict value and nothing else beside it.
+one strict value and nothing else beside it. Names of files are shown as `printable`.
 """
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ def progress_bar() -> Iterator[Progress]:
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
+        TaskID,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -33,44 +34,77 @@ def progress_bar() -> Iterator[Progress]:
         yield log_lines()
         return
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    started = time.monotonic()
+    rate_of = pace()
+    bar: TaskID | None = None
     with Bars(*columns, console=console, transient=True) as bars:
-        bar = bars.add_task("", total=None, rate="")
 
         def show(done: float, total: float, label: str) -> None:
-            rate = done / max(time.monotonic() - started, 1e-9)
-            bars.update(
-                bar,
-                completed=round(done),
-                total=round(total),
-                description=label,
-                rate=f"{rate:.3g}/s",
-            )
+            nonlocal bar
+            rate = rate_of(done)
+            now: dict[str, Any] = {
+                "description": printable(label),
+                "completed": round(done),
+                "total": round(total),
+                "rate": f"{rate:.3g}/s" if rate else "",
+            }
+            if bar is None:  # what was done before does not count for the time left
+                bar = bars.add_task(**now)
+            else:
+                bars.update(bar, **now)
 
         yield show
 
 
 def log_lines(every: float = 10.0) -> Progress:
     """Write a plain line to stderr at most every `every` seconds, and at the end."""
-    started = last = time.monotonic()
+    last = time.monotonic()
+    rate_of = pace()
 
     def show(done: float, total: float, label: str) -> None:
         nonlocal last
         now = time.monotonic()
+        rate = rate_of(done)
         if now - last < every and done < total:
             return
         last = now
-        left = (now - started) * (total - done) / done if done else float("nan")
-        click.echo(f"{label}: {done:.0f}/{total:.0f}, {left:.0f} s left", err=True)
+        line = f"{printable(label)}: {done:.0f}/{total:.0f}"
+        if rate:
+            line += f", {rate:.3g}/s, {(total - done) / rate:.0f} s left"
+        click.echo(line, err=True)
 
     return show
+
+
+def pace() -> Callable[[float], float]:
+    """Tell how much is done a second, what was done at the first call left aside."""
+    begun: tuple[float, float] | None = None
+
+    def rate(done: float) -> float:
+        nonlocal begun
+        now = time.monotonic()
+        if begun is None:
+            begun = now, done
+        return (done - begun[1]) / max(now - begun[0], 1e-9)
+
+    return rate
+
+
+def printable(text: object) -> str:
+    """Text that a terminal shows and does not obey.
+
+    Control characters, and bytes of a file's name that are no text, are escaped.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )
 
 
 def print_json(result: Any) -> None:
