@@ -7,6 +7,9 @@ command line can show defaults.
 
 from dataclasses import dataclass, replace
 
+#: Precisions of the two large products of an LSTM's iteration.
+PRODUCTS = ("fp32", "bf16")
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -33,7 +36,7 @@ class LstmConfig:
 
     hidden: int = 256
     init_std: float = 0.1
-    #: What the two large products of an iteration multiply: "fp32", or "bf16" where
+    #: What the two large products of an iteration multiply, of `PRODUCTS`: "bf16" where
     #: the hardware has it. On planted data bf16 moved rho by 0.005 (standard deviation
     #: over 24 heads), another seed moves it by 0.038.
     products: str = "fp32"
@@ -55,13 +58,12 @@ class SvrConfig:
     folds: int = 5
 
 
-#: SVRs with a name. "pose-dct": Pirsiavash et al. 2014, linear nu-SVR, nothing scaled.
-SVR_PRESETS = {
-    "c3d": SvrConfig(),
-    "pose-dct": SvrConfig(
-        kernels=("linear",), costs=(0.001,), epsilons=(), nu=0.5, scaled=False
-    ),
-}
+#: The linear nu-SVR of Pirsiavash et al. 2014, nothing scaled: "nu-svr" by name.
+NU_SVR = SvrConfig(
+    kernels=("linear",), costs=(0.001,), epsilons=(), nu=0.5, scaled=False
+)
+#: The SVR that comes with features, by their kind.
+SVR_PRESETS = {"c3d": SvrConfig(), "pose-dct": NU_SVR}
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class FitConfig:
     """One fit: a model of all actions together, or one of each."""
 
     mode: str = "all-action"
+    #: "lstm", "svr" as `svr` says, or "nu-svr", the preset, for single actions.
     head: str = "lstm"
     #: None: every action with labelled training videos, trampoline left aside.
     actions: tuple[str, ...] | None = None
@@ -84,7 +87,7 @@ class FitConfig:
     lstm: LstmConfig = LstmConfig()
     svr: SvrConfig = SvrConfig()
     device: str = "auto"
-    #: Training processes on CPU; None: one per processor.
+    #: Training processes on CPU; None: as many as torch would use threads.
     workers: int | None = None
 
 
@@ -136,7 +139,7 @@ class CompareConfig:
     lstm: LstmConfig = LstmConfig()
     svr: SvrConfig = SvrConfig()
     device: str = "auto"
-    #: Training processes on CPU; None: one per processor.
+    #: Training processes on CPU; None: as many as torch would use threads.
     workers: int | None = None
     bootstrap: int = 2_000
     bootstrap_seed: int = 0

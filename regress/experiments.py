@@ -19,7 +19,7 @@ from aqa.regress import fine_tune, single_vs_all, zero_shot
 from aqa.regress.config import CompareConfig
 from aqa.regress.report.writing import write_report
 from aqa.regress.result import Result, strict
-from aqa.regress.roster import Heads, unique
+from aqa.regress.roster import Heads, NamedHeads, unique
 from aqa.regress.study import Study, open_study
 from aqa.regress.svr_rows import fit_svrs
 from aqa.regress.tasks import HeadTask
@@ -76,7 +76,7 @@ def compare(
         store=out / "heads",
         progress=_part(progress, 0, iterations, total),
     )
-    heads = {task.name: head for task, head in zip(tasks, trained, strict=True)}
+    heads = NamedHeads([task.name for task in tasks], trained)
     svrs = fit_svrs(
         svr_tasks, out / "heads", _part(progress, iterations, total - iterations, total)
     )

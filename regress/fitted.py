@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from aqa.cache.progress import Progress
-from aqa.regress.config import FitConfig, Schedule
+from aqa.regress.config import NU_SVR, FitConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats, Rows
 from aqa.regress.folds import deal
 from aqa.regress.lstm import LstmHead
@@ -101,9 +101,14 @@ def fit_svrs(
     fitted = []
     for done, group in enumerate(groups):
         progress(done, len(groups), f"fitting {group.name}")
-        head = fit_svr(features, targets, group.rows, config.svr, config.seed)
-        settings = {"svr": asdict(config.svr), "worth": head.worth}
-        folds = min(config.svr.folds, len(group.rows))
+        wanted = NU_SVR if config.head == "nu-svr" else config.svr
+        head = fit_svr(features, targets, group.rows, wanted, config.seed)
+        settings = {
+            "svr": asdict(wanted),
+            "worth": head.worth,
+            "converged": head.converged,
+        }
+        folds = min(wanted.folds, len(group.rows))
         fitted.append(Fitted(head, head.held_out, folds, settings))
     progress(len(groups), len(groups), f"{len(groups)} SVRs fitted")
     return fitted

@@ -31,9 +31,10 @@ from aqa.regress.metrics import (
 from aqa.regress.model import Model
 from aqa.regress.model_file import save_model
 from aqa.regress.report.table import Entry, Line, Table, number
+from aqa.regress.svr_choice import MOST_ITERATIONS
 
 MODES = ("all-action", "single-action")
-HEADS = ("lstm", "svr")
+HEADS = ("lstm", "svr", "nu-svr")
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,13 @@ class FitReport:
 
     `results` by action: `spearman`, `kendall`, `rl2`, `n_train`, `n_test`. `average`:
     Spearman's `fisher_z` and `arithmetic` mean over actions, and in how many of them
-    it is `undefined`.
+    it is `undefined`. `warnings` are for whoever trusts the numbers.
     """
 
     models: tuple[Path, ...]
     results: Mapping[str, Mapping[str, float | None]]
     average: Mapping[str, float | None]
+    warnings: tuple[str, ...] = ()
 
     def table(self) -> Table:
         """Spearman's rho by action, and both averages of it."""
@@ -76,6 +78,11 @@ def fit(
             f"cannot fit {config.mode} {config.head}: modes are {' and '.join(MODES)}, "
             f"heads {' and '.join(HEADS)}"
         )
+    if config.head == "nu-svr" and config.mode != "single-action":
+        raise AqaError(
+            "nu-svr scales nothing, so it learns one action at a time: "
+            "--mode single-action"
+        )
     features = load(cache, config.actions)
     groups = _groups(features, config)
     scale = deviations(features, np.concatenate([group.rows for group in groups]))
@@ -101,7 +108,13 @@ def fit(
         "arithmetic": _defined(arithmetic_mean(rhos)),
         "undefined": undefined(rhos),
     }
-    return FitReport(tuple(paths), results, average)
+    warnings = tuple(
+        f"{group.name}: the SVR stopped after {MOST_ITERATIONS:,} iterations, before "
+        "it converged"
+        for group, result in zip(groups, fitted, strict=True)
+        if not result.settings.get("converged", True)
+    )
+    return FitReport(tuple(paths), results, average, warnings)
 
 
 def _groups(features: FeatureSet, config: FitConfig) -> list[Group]:

@@ -6,8 +6,9 @@ and `loss`. A file is written under a temporary name and renamed, so a name that
 exists is a head that is complete.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,3 +65,26 @@ class HeadStore:
             watched=notes["watched"],
             loss=notes["loss"],
         )
+
+
+class StoredHeads(Sequence[TrainedHead]):
+    """Heads of a store in an order of their own, read anew whenever asked for."""
+
+    def __init__(self, store: HeadStore, digests: Sequence[str]) -> None:
+        """Take heads by their digests; all of them are in the store."""
+        self._store = store
+        self._digests = digests
+
+    def __len__(self) -> int:
+        """How many heads there are."""
+        return len(self._digests)
+
+    @overload
+    def __getitem__(self, place: int) -> TrainedHead: ...
+    @overload
+    def __getitem__(self, place: slice) -> "StoredHeads": ...
+    def __getitem__(self, place: int | slice) -> "TrainedHead | StoredHeads":
+        """One head, or some of them."""
+        if isinstance(place, slice):
+            return StoredHeads(self._store, self._digests[place])
+        return self._store.read(self._digests[place])

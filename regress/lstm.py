@@ -26,9 +26,6 @@ Arrays = Mapping[str, NDArray[np.float32]]
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
 
-#: Precisions of the two large products of an iteration.
-PRODUCTS = ("fp32", "bf16")
-
 #: Sequences that `course` takes through the network at once.
 CHUNK = 512
 

@@ -2,10 +2,11 @@
 
 Conventions: `truth` and `predicted` are float arrays (n,) over the test samples of
 ONE action, in the same order; correlations lie in -1..1 and are `nan` where they are
-undefined (fewer than two samples, all truths or all predictions equal, a prediction
-that is not finite). A mean over actions or seeds leaves undefined values out; whoever
-reports it counts them with `undefined`. Pooling several actions in one correlation
-mostly measures which sport is watched: `action_mean_floor` says how much.
+undefined (fewer than two samples, all truths equal, all predictions equal up to
+rounding, a prediction that is not finite). A mean over actions or seeds leaves
+undefined values out; whoever reports it counts them with `undefined`. Pooling several
+actions in one correlation mostly measures which sport is watched: `action_mean_floor`
+says how much.
 """
 
 import numpy as np
@@ -17,6 +18,9 @@ Floats = NDArray[np.float64]
 #: Fisher's z of a perfect correlation is infinite; it is taken as that of this value,
 #: so that one perfect action weighs much in a mean and does not decide it alone.
 LARGEST_RHO = 1 - 1e-6
+#: Predictions closer than this, as a part of the largest of them, are one value: a
+#: matrix product gives equal rows results that are some roundings of float32 apart.
+ROUNDING = 1e-6
 
 
 def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
@@ -115,8 +119,13 @@ def _paired(truth: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
     return truths, predictions
 
 
+def constant(predicted: Floats) -> bool:
+    """Whether predictions (n,) are one value up to rounding, and rank nothing."""
+    return bool(np.ptp(predicted) <= ROUNDING * np.abs(predicted).max())
+
+
 def _rankable(truths: Floats, predictions: Floats) -> bool:
     finite = np.isfinite(truths).all() and np.isfinite(predictions).all()
     return bool(
-        finite and len(truths) > 1 and np.ptp(truths) > 0 and np.ptp(predictions) > 0
+        finite and len(truths) > 1 and np.ptp(truths) > 0 and not constant(predictions)
     )

@@ -3,12 +3,10 @@
 Conventions: Spearman's rho, one value an action in the order of
 `EXPERIMENT_ACTIONS` (diving, vault, skiing, snowboard, synchronised 3 m and 10 m);
 `nan` where the table has none. They are facts about AQA-7 alone: a report shows them
-only when its samples are the released lists, which `is_released` decides.
+only beside samples of the released lists (`released`).
 Source: Parmar and Morris, "Action Quality Assessment Across Multiple Actions".
 """
 
-import hashlib
-from collections.abc import Iterable
 from dataclasses import dataclass
 from math import nan
 
@@ -25,9 +23,15 @@ class Printed:
     average: float
 
 
+#: Rows whose heads learnt from several actions: with other actions they are others.
+OF_MANY = ("all-action LSTM", "multi-action")
+
+#: The row of Table 2 that no C3D feature went into.
+POSES = "Pose+DCT"
+
 #: Their averages are Fisher's z.
 TABLE_2 = {
-    "Pose+DCT": Printed((0.5300, nan, nan, nan, nan, nan), nan),
+    POSES: Printed((0.5300, nan, nan, nan, nan, nan), nan),
     "single-action SVR": Printed(
         (0.7902, 0.6824, 0.5209, 0.4006, 0.5937, 0.9120), 0.6937
     ),
@@ -78,25 +82,3 @@ TABLE_4 = {
         "sync_diving_10m": (0.4500, 0.7900, 0.8123),
     },
 }
-
-#: Digest of each action's samples in the released lists, as `list_digest` forms it.
-#: Counts alone would not do: other data sets may be laid out with the same counts.
-RELEASED_LISTS = {
-    "diving": "c7f1a7c093018d5f464794116cd9d639",
-    "gym_vault": "b26201084dc55681599574c576dfc5dc",
-    "ski_big_air": "e3019e059339fa707a25ab709ca51029",
-    "snowboard_big_air": "1c17e1badf32d362999e2c0b70505bf8",
-    "sync_diving_3m": "ff8b54c65de5f2210d6d980c4728523c",
-    "sync_diving_10m": "4feff532220c4ba5830d09d8c3f47bac",
-}
-
-
-def list_digest(samples: Iterable[tuple[str, str, float]]) -> str:
-    """Half a SHA-256 of one action's samples (key, split, score), in any order."""
-    lines = sorted(f"{key},{split},{score:.2f}\n" for key, split, score in samples)
-    return hashlib.sha256("".join(lines).encode()).hexdigest()[:32]
-
-
-def is_released(action: str, samples: Iterable[tuple[str, str, float]]) -> bool:
-    """Whether an action's samples are exactly those of the released lists."""
-    return RELEASED_LISTS.get(action) == list_digest(samples)

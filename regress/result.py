@@ -6,7 +6,7 @@ for the figures and the CSV of predictions: by row name, then by column.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from typing import Any
@@ -17,9 +17,12 @@ from numpy.typing import NDArray
 from aqa.cache.actions import EXPERIMENT_ACTIONS
 from aqa.regress.config import Schedule
 from aqa.regress.evaluation import Cell
-from aqa.regress.paper import SOURCE, Printed
+from aqa.regress.paper import OF_MANY, POSES, SOURCE, Printed
 from aqa.regress.statistics import draw_seeds
 from aqa.regress.study import Study
+
+#: From here on the bootstrap over seeds sees nine tenths of their variance or more.
+MANY_SEEDS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,8 +34,10 @@ class Result:
     keys: NDArray[Any]
 
 
-def opening(study: Study, experiment: str) -> dict[str, Any]:
-    """What every report says before its rows."""
+def opening(
+    study: Study, experiment: str, also: Iterable[Study] = ()
+) -> dict[str, Any]:
+    """What every report says before its rows; `also` are further caches behind them."""
     config = study.config
     schedule = config.schedule.scaled(config.scale)
     lists = study.features.rows
@@ -56,7 +61,12 @@ def opening(study: Study, experiment: str) -> dict[str, Any]:
             "bootstrap": {"resamples": config.bootstrap, "seed": config.bootstrap_seed},
         },
         "floor": {"pooled_action_mean": study.floor},
-        "notes": [*study.notes, *_length(schedule)],
+        "notes": [
+            *study.notes,
+            *_length(schedule),
+            *filter(None, (_about_seeds(config.seeds), study.paper_note)),
+            *_about_poses([study, *also]),
+        ],
     }
 
 
@@ -67,27 +77,31 @@ def drawn_seeds(study: Study) -> NDArray[np.intp]:
 
 
 def printed(
-    study: Study, number: int, table: Mapping[str, Printed]
+    study: Study,
+    number: int,
+    table: Mapping[str, Printed],
+    ours: Mapping[str, str],
 ) -> dict[str, Any] | None:
     """The paper's table beside ours; None unless these are the released lists.
 
-    Beside other features than C3D's its rows keep apart from ours, by their names.
+    `ours` maps a row of the paper to that of ours which it stands beside, by name; the
+    others keep apart. Of a part of the actions only those rows are given whose heads
+    learnt from none or one.
     """
     if not study.released:
         return None
-    whole = set(study.actions) == set(EXPERIMENT_ACTIONS)
-    ours = study.kind == "c3d"
     return {
         "source": SOURCE.format(number),
         "rows": {
-            name if ours else f"C3D {name}": {
+            ours.get(name, _apart(name)): {
                 "per_action": {
                     action: row.per_action[EXPERIMENT_ACTIONS.index(action)]
                     for action in study.actions
                 },
-                "average": row.average if whole else math.nan,
+                "average": row.average if study.whole else math.nan,
             }
             for name, row in table.items()
+            if study.whole or name not in OF_MANY
         },
     }
 
@@ -101,6 +115,38 @@ def strict(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _apart(name: str) -> str:
+    """A row of the paper that has none of ours beside it: its features in its name."""
+    return name if name == POSES else f"C3D {name}"
+
+
+def _about_seeds(seeds: int) -> str:
+    """What intervals leave out where seeds are few."""
+    if seeds == 1:
+        return (
+            "one seed: intervals cover test samples only, not what another seed would "
+            "give; --seeds N repeats everything with N of them"
+        )
+    if seeds < MANY_SEEDS:
+        return (
+            f"few seeds: a bootstrap over {seeds} of them sees about "
+            f"{(seeds - 1) / seeds:.0%} of their variance, so intervals of averages "
+            "and claims are somewhat too narrow"
+        )
+    return ""
+
+
+def _about_poses(studies: Iterable[Study]) -> list[str]:
+    """Which protocol rows of poses follow, where there are any."""
+    if not any(study.kind.startswith("pose-") for study in studies):
+        return []
+    return [
+        "rows of pose features follow the split and the metric of all other rows; the "
+        "protocol of Pirsiavash et al. (2014), the mean rho of random splits, is not "
+        "rebuilt"
+    ]
 
 
 def _length(schedule: Schedule) -> list[str]:

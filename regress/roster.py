@@ -6,7 +6,7 @@ name. The single-action heads serve Tables 2 and 3, the heads of all actions but
 serve zero-shot and fine-tuning.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -19,6 +19,27 @@ from aqa.regress.training import predict
 
 #: Trained heads by the name of their task.
 Heads = Mapping[str, TrainedHead]
+
+
+class NamedHeads(Mapping[str, TrainedHead]):
+    """Trained heads by the name of their task, each fetched when it is asked for."""
+
+    def __init__(self, names: Iterable[str], heads: Sequence[TrainedHead]) -> None:
+        """Give each head, in their order, its task's name."""
+        self._places = {name: place for place, name in enumerate(names)}
+        self._heads = heads
+
+    def __getitem__(self, name: str) -> TrainedHead:
+        """The head of a task."""
+        return self._heads[self._places[name]]
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of all tasks."""
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        """How many heads there are."""
+        return len(self._places)
 
 
 def trained_on(study: Study, actions: Sequence[str], seed: int) -> HeadTask:

@@ -17,15 +17,17 @@ from aqa.regress import metrics
 from aqa.regress.claims import covers_zero, describe_claim
 from aqa.regress.evaluation import Cell, describe_row, judge
 from aqa.regress.metrics import Floats
-from aqa.regress.paper import TABLE_2
+from aqa.regress.paper import POSES, TABLE_2
 from aqa.regress.result import Result, drawn_seeds, opening, printed
 from aqa.regress.roster import Heads, predict_scores, trained_on, unique
 from aqa.regress.study import Study
+from aqa.regress.svr_choice import MOST_ITERATIONS
 from aqa.regress.svr_rows import SvrTask, TriedSvr, preset_of
 from aqa.regress.tasks import HeadTask
 
 NAME = "single-vs-all"
 MODES = ("single-action", "all-action")
+HEADS = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}
 
 #: SVRs by the name of their task.
 Svrs = Mapping[str, TriedSvr]
@@ -44,8 +46,7 @@ class Row:
     @property
     def name(self) -> str:
         """The row's name in the table."""
-        head = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}[self.head]
-        name = f"{self.mode} {head}"
+        name = f"{self.mode} {HEADS[self.head]}"
         name += f", {self.features}" if self.features else ""
         return name + (f", mean of {self.copies} copies" if self.copies > 1 else "")
 
@@ -120,8 +121,10 @@ def evaluate(
         },
         drawn,
     )
+    opened = opening(study, NAME, also.values())
     report = {
-        **opening(study, NAME),
+        **opened,
+        "notes": [*opened["notes"], *_unconverged(rows)],
         "also": {
             label: dict(other.features.provenance.record)
             for label, other in also.items()
@@ -129,7 +132,7 @@ def evaluate(
         "rows": rows,
         "claims": [claim],
         "findings": [claim["words"], *_findings(rows)],
-        "paper": printed(study, 2, TABLE_2),
+        "paper": printed(study, 2, TABLE_2, _beside(_rows(study, also))),
     }
     return Result(report, table, study.features.key)
 
@@ -147,6 +150,17 @@ def _rows(study: Study, also: Mapping[str, Study]) -> list[Row]:
             found += [Row(mode, "svr", label, other, 1) for mode in MODES]
         if preset_of(other):
             found.append(Row("single-action", "nu-svr", label, other, 1))
+    return found
+
+
+def _beside(rows: Iterable[Row]) -> dict[str, str]:
+    """Which of our rows is what a row of the paper was: the first of its kind."""
+    found: dict[str, str] = {}
+    for row in rows:
+        if row.copies == 1 and row.study.kind == "c3d" and row.head != "nu-svr":
+            found.setdefault(f"{row.mode} {HEADS[row.head]}", row.name)
+        if row.study.kind == "pose-dct" and row.head == "nu-svr":
+            found.setdefault(POSES, row.name)
     return found
 
 
@@ -182,6 +196,22 @@ def _choices(row: Row, svrs: Svrs) -> dict[str, list[dict[str, Any]]]:
         ]
         for action in row.study.actions
     }
+
+
+def _unconverged(rows: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Name the SVRs whose solver was stopped before its end."""
+    named = [
+        f"{row['name']} on {action}"
+        for row in rows
+        for action, choices in row["choices"].items()
+        if row["copies"] == 1 and not all(choice["converged"] for choice in choices)
+    ]
+    if not named:
+        return []
+    return [
+        f"stopped after {MOST_ITERATIONS:,} iterations, before they converged: "
+        f"{', '.join(named)}"
+    ]
 
 
 def _pooled(cells: Sequence[Cell]) -> dict[str, Any]:

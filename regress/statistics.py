@@ -2,11 +2,13 @@
 
 Conventions: a resample draws n test samples with replacement and is kept as counts,
 how often each sample was drawn, so that ranks of all resamples come from sums, not
-from sorting each. One `Resamples` serves every model judged on the same samples,
-which pairs them. Arrays of resampled rho are (count,) or (seeds, count), `nan` where
-a resample leaves rho undefined. Intervals are percentiles; a probability "A better
-than B" is the share of resamples in which A has the higher rho, ties counted half.
-It is not a p-value, and no statement about other data sets.
+from sorting each. One draw serves every model judged on the same samples, which pairs
+them; test sets that are drawn from one pool take their part of the pool's counts, so
+that a sample in several of them varies in all alike. Arrays of resampled rho are
+(count,) or (seeds, count), `nan` where a resample leaves rho undefined. Intervals are
+percentiles; a probability "A better than B" is the share of resamples in which A has
+the higher rho, ties counted half. It is not a p-value, and no statement about other
+data sets.
 """
 
 from collections.abc import Sequence
@@ -14,32 +16,38 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aqa.regress.metrics import Floats, defined_mean
+from aqa.regress.metrics import Floats, constant, defined_mean
 
 #: An interval is given only where at least this share of the resamples is defined.
 LEAST_DEFINED = 0.5
 
 
-class Resamples:
-    """`count` bootstrap resamples of test samples whose truth is `truth` (n,), n >= 1.
+def draw_samples(n: int, count: int, seed: Sequence[int]) -> Floats:
+    """How often each of n >= 1 samples is drawn in `count` resamples: (count, n).
 
     `seed`: integers that, with n and count, fix every draw.
     """
+    generator = np.random.default_rng(list(seed))
+    return generator.multinomial(n, np.full(n, 1 / n), size=count).astype(np.float64)
 
-    def __init__(self, truth: ArrayLike, count: int, seed: Sequence[int]) -> None:
-        """Draw the resamples and rank the truth in each."""
-        truths = np.asarray(truth, np.float64)
-        n = len(truths)
-        generator = np.random.default_rng(list(seed))
-        self.counts: Floats = generator.multinomial(
-            n, np.full(n, 1 / n), size=count
-        ).astype(np.float64)  # (count, n)
-        self._truth, self._variance = self._ranked(truths)
+
+class Resamples:
+    """Bootstrap resamples of test samples.
+
+    `truth` (n,) in judges' units; `counts` (count, n) says how often each sample is
+    in a resample. The totals of resamples may differ.
+    """
+
+    def __init__(self, truth: ArrayLike, counts: Floats) -> None:
+        """Rank the truth in each resample."""
+        self.counts = counts
+        self._middle = (counts.sum(1, keepdims=True) + 1) / 2  # (count, 1)
+        self._truth, self._variance = self._ranked(np.asarray(truth, np.float64))
 
     def spearman(self, predicted: ArrayLike) -> Floats:
         """rho of `predicted` (n,) in each resample -> (count,)."""
         predictions = np.asarray(predicted, np.float64)
-        if not np.isfinite(predictions).all():
+        if not np.isfinite(predictions).all() or constant(predictions):
             return np.full(len(self.counts), np.nan)
         ranks, variance = self._ranked(predictions)
         covariance = np.einsum("bn,bn,bn->b", self.counts, ranks, self._truth)
@@ -60,7 +68,7 @@ class Resamples:
             self.counts @ np.eye(len(distinct))[group]
         )  # (count, n) -> (.., groups)
         ranks = np.cumsum(copies, axis=1) - (copies - 1) / 2
-        centred = ranks[:, group] - (len(values) + 1) / 2  # (count, groups) -> (.., n)
+        centred = ranks[:, group] - self._middle  # (count, groups) -> (.., n)
         return centred, np.einsum("bn,bn,bn->b", self.counts, centred, centred)
 
 

@@ -21,8 +21,8 @@ from aqa.cache.errors import AqaError
 from aqa.regress.config import CompareConfig
 from aqa.regress.data import FeatureSet, Rows, deviations, load, scaled_labels
 from aqa.regress.metrics import Floats, action_mean_floor
-from aqa.regress.paper import is_released
-from aqa.regress.statistics import Resamples
+from aqa.regress.released import listed, strangers
+from aqa.regress.statistics import Resamples, draw_samples
 
 #: With two samples rho can only be 1 or -1.
 LEAST_TEST = 3
@@ -59,8 +59,17 @@ class Study:
     @cached_property
     def tests(self) -> dict[str, HeldOut]:
         """Each action's test list."""
+        found = {}
+        for action in self.actions:
+            rows = self.features.rows(action, "test")
+            found[action] = self._held_out(action, rows, self._drawn(action, rows))
+        return found
+
+    @cached_property
+    def pools(self) -> dict[str, Floats]:
+        """Resamples (count, n) of each action's listed rows, all lists together."""
         return {
-            action: self.held_out(action, self.features.rows(action, "test"))
+            action: self._drawn(action, self.listed_rows(action))
             for action in self.actions
         }
 
@@ -69,10 +78,43 @@ class Study:
         """The name of the features in their provenance, as "c3d"."""
         return str(self.features.provenance.record.get("features", "unnamed"))
 
+    @property
+    def whole(self) -> bool:
+        """Whether all actions of the paper's experiments are judged, and no others."""
+        return set(self.actions) == set(EXPERIMENT_ACTIONS)
+
     @cached_property
     def released(self) -> bool:
-        """Whether these are samples of AQA-7 in the paper's split, whole actions."""
-        return all(is_released(action, self.samples(action)) for action in self.actions)
+        """Whether samples are of AQA-7 in the paper's split; some may be missing."""
+        return not self._strangers
+
+    @cached_property
+    def paper_note(self) -> str:
+        """What keeps the paper's numbers away, or is to be said of them; else empty."""
+        asked = sum(map(listed, self.actions))
+        found = sum(len(self.listed_rows(action)) for action in self.actions)
+        if self.released and found < asked:
+            return (
+                f"{asked - found} of the {asked} released samples of these actions "
+                "are missing; the paper's numbers are of all of them"
+            )
+        # Nobody expects the paper's numbers beside a data set of another kind.
+        if self.released or len(self._strangers) > found / 2:
+            return ""
+        return (
+            f"the paper's numbers are not shown: {len(self._strangers)} of {found} "
+            f"samples are not in the released lists or differ in split or score "
+            f"(first {self._strangers[0]})"
+        )
+
+    @cached_property
+    def _strangers(self) -> list[str]:
+        """Keys of samples that are not in AQA-7's released lists as they are here."""
+        return [
+            key
+            for action in self.actions
+            for key in strangers(action, self.samples(action))
+        ]
 
     @cached_property
     def floor(self) -> float:
@@ -97,12 +139,18 @@ class Study:
         for row in self.listed_rows(action):
             yield str(features.key[row]), str(features.split[row]), features.score[row]
 
-    def held_out(self, action: str, rows: Rows, *, draw: int = 0) -> HeldOut:
-        """Resample these rows of an action; `draw` tells apart sets drawn by seed."""
+    def held_out(self, action: str, rows: Rows) -> HeldOut:
+        """Test on these of an action's listed rows, resampled with all of them."""
+        places = np.searchsorted(self.listed_rows(action), rows)
+        return self._held_out(action, rows, self.pools[action][:, places])
+
+    def _held_out(self, action: str, rows: Rows, counts: Floats) -> HeldOut:
         truth = self.features.score[rows]
-        seed = (self.config.bootstrap_seed, zlib.crc32(action.encode()), draw)
-        resamples = Resamples(truth, self.config.bootstrap, seed)
-        return HeldOut(action, rows, truth, resamples)
+        return HeldOut(action, rows, truth, Resamples(truth, counts))
+
+    def _drawn(self, action: str, rows: Rows) -> Floats:
+        seed = (self.config.bootstrap_seed, zlib.crc32(action.encode()), 0)
+        return draw_samples(len(rows), self.config.bootstrap, seed)
 
 
 def title_of(action: str) -> str:

@@ -47,6 +47,7 @@ class SvrHead:
     head has one vector, its weights, and the coefficient 1. `worth` is the mean
     correlation that won the choice; `held_out` (n,) are the predictions it comes
     from, of copy 0 of each training row (empty in a head that was read from a file).
+    `converged` is False where the solver stopped at its last iteration.
     """
 
     choice: Choice
@@ -57,6 +58,7 @@ class SvrHead:
     intercept: float
     worth: float
     held_out: Floats
+    converged: bool = True
 
     def predict(self, x: NDArray[np.float32]) -> Floats:
         """Predictions (n,) for features (n, clips, D)."""
@@ -133,6 +135,7 @@ def _fit(
         intercept=intercept,
         worth=np.nan,
         held_out=np.empty(0),
+        converged=machine.fit_status_ == 0,
     )
 
 

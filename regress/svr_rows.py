@@ -27,7 +27,7 @@ from aqa.regress.study import Study
 from aqa.regress.svr import fit_svr
 
 #: Raised by one when the same task would now predict otherwise.
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,7 +89,10 @@ class SvrTask:
 
 @dataclass(frozen=True, eq=False)
 class TriedSvr:
-    """What an SVR chose (kernel, cost, epsilon, nu) and predicts (copies, n)."""
+    """What an SVR chose (kernel, cost, epsilon, nu) and predicts (copies, n).
+
+    `choice` also says whether it `converged`.
+    """
 
     choice: dict[str, Any]
     predicted: Floats
@@ -122,7 +125,8 @@ def _try(task: SvrTask, path: Path) -> TriedSvr:
     head = fit_svr(study.features, study.targets, rows, task.config, task.seed)
     x = study.features.x[task.tests]
     predicted = np.stack([head.predict(x[:, copy]) for copy in range(x.shape[1])])
-    tried = TriedSvr(asdict(head.choice), predicted)
+    choice = {**asdict(head.choice), "converged": head.converged}
+    tried = TriedSvr(choice, predicted)
     header = {"choice": json.dumps(tried.choice)}
     with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
         file.write(save({"predicted": predicted}, header))

@@ -18,11 +18,11 @@ import torch
 
 from aqa.cache.errors import AqaError
 from aqa.cache.progress import Progress, silent
-from aqa.regress.config import LstmConfig, Schedule
+from aqa.regress.config import PRODUCTS, LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats
-from aqa.regress.head_store import HeadStore
+from aqa.regress.head_store import HeadStore, StoredHeads
 from aqa.regress.jobs import Job, Plan, Trainer, plan
-from aqa.regress.lstm import PRODUCTS, course, predict
+from aqa.regress.lstm import course, predict
 from aqa.regress.parallel import arithmetic, train_in_processes, width
 from aqa.regress.sharing import share
 from aqa.regress.tasks import HeadTask, TrainedHead, labelled
@@ -48,10 +48,14 @@ def train_heads(
     workers: int | None = None,
     store: Path | None = None,
     progress: Progress = silent,
-) -> list[TrainedHead]:
+) -> Sequence[TrainedHead]:
     """Train each task's head, or take it from the store; in the order of `tasks`.
 
-    `workers` is the number of processors to use on CPU (None: all), `store` a folder
+    With a store, a head is read from there whenever it is asked for: many do not fit
+    into memory.
+
+    `workers` is the number of processors to use on CPU (None: as many as torch uses
+    threads), `store` a folder
     for finished heads (None: they are not kept). Progress counts head-iterations.
     Raises `AqaError` for training rows without a label, for a head that diverges and
     for a process that dies; heads finished by then are in the store.
@@ -71,7 +75,8 @@ def train_heads(
         elif work.jobs:
             trainer = Trainer(torch.from_numpy(features.x), lstm, heads)
             _on_processors(features, work.jobs, trainer, workers, tally)
-        return [heads.read(digest) for digest in work.digests]
+        stored = StoredHeads(heads, work.digests)
+        return stored if store is not None else list(stored)
 
 
 def choose_device(name: str) -> torch.device:
@@ -92,7 +97,10 @@ class _Tally:
     """Counts finished iterations and heads, and tells of them."""
 
     def __init__(self, work: Plan, progress: Progress) -> None:
-        self._jobs = len(work.jobs)
+        seeds = len({job.task.seed for job in work.jobs})
+        self._jobs = f"{len(work.jobs)} heads"
+        if seeds > 1:
+            self._jobs += f" of {seeds} seeds"
         self._spared = work.spared
         self._total = work.spared + sum(job.work for job in work.jobs)
         self._progress = progress
@@ -101,7 +109,7 @@ class _Tally:
 
     def set(self, iterations: int, heads: int) -> None:
         self._iterations, self._heads = iterations, heads
-        label = f"{heads} of {self._jobs} heads trained"
+        label = f"{heads} of {self._jobs} trained"
         self._progress(self._spared + iterations, self._total, label)
 
     def add(self, iterations: int, heads: int = 0) -> None:

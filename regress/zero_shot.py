@@ -68,7 +68,9 @@ def evaluate(study: Study, heads: Heads) -> Result:
         "rows": rows,
         "claims": [claim],
         "findings": [claim["words"], *_findings(rows)],
-        "paper": printed(study, 3, TABLE_3),
+        "paper": printed(
+            study, 3, TABLE_3, {name: name for name in TABLE_3 if study.kind == "c3d"}
+        ),
     }
     return Result(report, table, study.features.key)
 

@@ -8,14 +8,15 @@ import pytest
 from aqa.regress.claims import covers_zero, describe_claim
 from aqa.regress.evaluation import describe, describe_average, judge
 from aqa.regress.metrics import fisher_mean
-from aqa.regress.statistics import Resamples, draw_seeds
+from aqa.regress.statistics import Resamples, draw_samples, draw_seeds
 from aqa.regress.study import HeldOut
 
 
 def held_out(truth, seed=0):
     truth = np.array(truth, dtype=float)
     rows = np.arange(len(truth))
-    return HeldOut("diving", rows, truth, Resamples(truth, 400, [seed]))
+    resamples = Resamples(truth, draw_samples(len(truth), 400, [seed]))
+    return HeldOut("diving", rows, truth, resamples)
 
 
 def cell(truth, *predicted, seed=0, matched=False):
@@ -112,6 +113,28 @@ def test_a_claim_about_what_is_undefined_says_so():
     found = describe_claim("one", "other", {"a": (flat, flat)}, draw_seeds(1, 400, [0]))
     assert "undefined" in found["words"]
     assert math.isnan(found["average"]["fisher_z"]["probability"])
+
+
+def test_a_column_without_one_side_counts_for_neither():
+    """Each side's average is over the columns that both have."""
+    good, poor = [2, 1, 3, 4, 5, 6], [3, 2, 1, 4, 6, 5]
+    pairs = {
+        "a": (cell(UP, poor), cell(UP, poor)),
+        "b": (cell(UP, FLAT, seed=1), cell(UP, good, seed=1)),
+    }
+    found = describe_claim("one", "other", pairs, draw_seeds(1, 400, [0]))
+    for kind in ("fisher_z", "arithmetic"):
+        assert found["average"][kind]["difference"] == 0
+        assert found["average"][kind]["ci95"] == [0, 0]
+        assert found["average"][kind]["probability"] == 0.5
+
+
+def test_a_difference_without_an_interval_is_said_in_words():
+    test = HeldOut("a", np.arange(6), np.array(UP), Resamples(UP, np.zeros((9, 6))))
+    sides = [judge([test], [np.array(guess)]) for guess in (UP, DOWN)]
+    found = describe_claim("one", "other", {"a": sides}, draw_seeds(1, 9, [0]))
+    assert "no interval" in found["words"]
+    assert "nan" not in found["words"]
 
 
 def test_an_undefined_interval_covers_zero():

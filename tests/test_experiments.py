@@ -152,6 +152,47 @@ def test_a_head_that_two_experiments_need_is_one_task(compared):
     assert len({task.name for task in together}) == len(together)
 
 
+def test_one_seed_and_few_seeds_say_what_intervals_leave_out(compared, tmp_path):
+    for report in compared.reports:
+        (note,) = [note for note in report["notes"] if note.startswith("few seeds")]
+        assert "about 50% of their variance" in note
+    config = replace(compared.config, average_offsets=False, seeds=1)
+    reports = compare(compared.cache, ["all"], config, tmp_path)
+    for report in reports:
+        (note,) = [note for note in report["notes"] if note.startswith("one seed")]
+        assert "intervals cover test samples only" in note and "--seeds N" in note
+    text = (tmp_path / "report.md").read_text()
+    assert "over seeds and" not in text and "of seeds and" not in text
+    assert "over seeds and test samples together" in (
+        (compared.out / "report.md").read_text()
+    )
+
+
+def test_poses_follow_the_split_and_say_so(compared):
+    said = ["Pirsiavash" in "".join(report["notes"]) for report in compared.reports]
+    assert said == [True, False, False]
+
+
+def test_an_svr_that_was_stopped_is_named(compared, tmp_path, monkeypatch):
+    monkeypatch.setattr("aqa.regress.svr_choice.MOST_ITERATIONS", 1)
+    config = replace(
+        compared.config, average_offsets=False, seeds=1, actions=("diving",)
+    )
+    (report,) = compare(compared.cache, ["single-vs-all"], config, tmp_path)
+    (note,) = [note for note in report["notes"] if "before they converged" in note]
+    assert "single-action SVR on diving" in note
+    assert not any("converged" in n for n in compared.reports[0]["notes"])
+
+
+def test_fine_tunings_test_sets_are_resampled_as_one_pool(compared):
+    """What two seeds draw from one pool varies together in each resample."""
+    study = open_study(compared.cache, compared.config)
+    rows = study.listed_rows("diving")
+    a, b = study.held_out("diving", rows[3:9]), study.held_out("diving", rows[5:12])
+    np.testing.assert_array_equal(a.resamples.counts[:, 2:], b.resamples.counts[:, :4])
+    assert len(set(a.resamples.counts.sum(1))) > 1
+
+
 def test_a_second_run_trains_nothing_and_writes_the_same(compared, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trained again")
@@ -196,7 +237,7 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
                 '"{}"'.format(str(text).replace('"', '""'))
                 for text in (features.key[row], features.action[row])
             )
-            file.write(f"{key},{action},{row * 7 % 13},test\n")
+            file.write(f"{key},{action},{50 + row * 7 % 13},test\n")
     relabel(spoilt, read_labels(labels))
     predicted = {}
     for name, cache in (("kept", compared.cache), ("spoilt", spoilt)):
@@ -211,7 +252,7 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
             store=tmp_path / name,
         )
         predicted[name] = [
-            *(head.parameters["w_x"] for head in trained),
+            *(array for head in trained for array in head.parameters.values()),
             *(
                 tried.predicted
                 for tried in experiments.fit_svrs(svrs, tmp_path / name).values()

@@ -12,7 +12,10 @@ from hypothesis.extra.numpy import arrays
 from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 
 from aqa.regress import metrics
+from aqa.regress.config import LstmConfig
+from aqa.regress.lstm import initial_parameters, predict
 from aqa.regress.paper import TABLE_2, TABLE_3
+from aqa.regress.statistics import Resamples, draw_samples
 
 #: Few distinct values, so that ties are many.
 TIED = st.integers(2, 30).flatmap(
@@ -47,6 +50,23 @@ def test_spearman_by_hand():
 def test_undefined_correlations_are_nan(truth, predicted):
     assert math.isnan(metrics.spearman(truth, predicted))
     assert math.isnan(metrics.kendall(truth, predicted))
+
+
+def test_equal_inputs_give_no_rho_however_their_product_is_rounded():
+    """BLAS may round the rows of a product one by one: equal rows come out apart."""
+    generator = np.random.default_rng(0)
+    parameters = initial_parameters(256, LstmConfig(hidden=256), generator)
+    one = generator.random((1, 6, 256), np.float32)
+    predicted = predict(parameters, np.repeat(one, 55, axis=0)).astype(np.float64)
+    # As it was seen on one machine, whether this one does it or not.
+    apart = 13.5 * predicted * (1 + 7e-8 * generator.integers(-1, 2, size=55))
+    truth = generator.normal(size=55)
+    resamples = Resamples(truth, draw_samples(55, 20, [0]))
+    for found in (predicted, apart):
+        assert math.isnan(metrics.spearman(truth, found))
+        assert math.isnan(metrics.kendall(truth, found))
+        assert np.isnan(resamples.spearman(found)).all()
+    assert not math.isnan(metrics.spearman(truth, 1 + 1e-4 * truth))
 
 
 def test_a_prediction_that_is_not_finite_leaves_nothing_defined():

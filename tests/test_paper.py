@@ -3,6 +3,7 @@
 import csv
 import json
 from collections import defaultdict
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from aqa.cache.store import write_cache
 from aqa.regress import paper
 from aqa.regress.config import CompareConfig, LstmConfig, SvrConfig
 from aqa.regress.experiments import compare
+from aqa.regress.released import listed, strangers
+from aqa.regress.study import open_study
 
 #: How the record names the rows of Table 2 that are named otherwise here.
 NAMES = {
@@ -63,25 +66,36 @@ def test_table_4_is_the_recorded_one(record):
 
 def test_the_released_lists_are_known_in_any_order(released):
     for action in EXPERIMENT_ACTIONS:
-        assert len(released[action]) == BY_NAME[action].samples
-        assert paper.is_released(action, reversed(released[action]))
+        assert len(released[action]) == BY_NAME[action].samples == listed(action)
+        assert strangers(action, reversed(released[action])) == []
 
 
-def test_other_samples_with_the_same_counts_are_not_aqa7(released):
+def test_other_samples_with_the_same_keys_are_not_aqa7(released):
     diving = released["diving"]
     key, split, score = diving[0]
-    assert not paper.is_released("diving", [(key, split, score + 0.01), *diving[1:]])
-    assert not paper.is_released("diving", diving[1:])
-    assert not paper.is_released("rings", diving)
+    assert strangers("diving", [(key, split, score + 0.01), *diving[1:]]) == [key]
+    assert strangers("diving", [(key, "test", score)]) == [key]
+    assert len(strangers("rings", diving)) == len(diving)
+    assert listed("rings") == 0
+    for odd in (
+        "diving/371",
+        "diving/000",
+        "diving/x",
+        "diving/" + "9" * 5000,
+        "",
+        "x/1",
+    ):
+        assert strangers("diving", [(odd, split, score)]) == [odd]
 
 
-def released_cache(released, path, kind="c3d"):
+def released_cache(released, path, kind="c3d", missing=()):
     generator = np.random.default_rng(0)
     samples = sorted(
         (
             Sample(key, action, split, score, 103, "")
             for action in EXPERIMENT_ACTIONS
             for key, split, score in released[action]
+            if key not in missing
         ),
         key=lambda sample: sample.key,
     )
@@ -135,7 +149,75 @@ def test_beside_the_released_lists_the_papers_numbers_stand(released, tmp_path):
 def test_beside_other_features_the_papers_rows_keep_apart(released, tmp_path):
     cache = released_cache(released, tmp_path / "f.h5", kind="i3d")
     (report,) = compare(cache, ["single-vs-all"], CONFIG, tmp_path / "out")
-    assert {name[:4] for name in report["paper"]["rows"]} == {"C3D "}
+    assert set(report["paper"]["rows"]) == {
+        "Pose+DCT",
+        "C3D single-action SVR",
+        "C3D single-action LSTM",
+        "C3D all-action LSTM",
+    }
     markdown = (tmp_path / "out" / "report.md").read_text()
     assert "| *paper: C3D all-action LSTM* |" in markdown
     assert "| *paper* |" not in markdown
+
+
+@pytest.mark.parametrize("first", ["c3d", "pose-dct"])
+def test_the_papers_poses_stand_beside_ours(released, tmp_path, first):
+    """Whichever cache comes first, a row of the paper stands under its like."""
+    (second,) = {"c3d", "pose-dct"} - {first}
+    few = {name: samples[:20] + samples[-8:] for name, samples in released.items()}
+    caches = [
+        released_cache(few, tmp_path / f"{kind}.h5", kind) for kind in (first, second)
+    ]
+    config = replace(CONFIG, actions=("diving", "gym_vault"), iterations=2)
+    out = tmp_path / "out"
+    (report,) = compare(caches[0], ["single-vs-all"], config, out, also=caches[1:])
+    nu_svr = "single-action nu-SVR" + (", pose-dct" if first == "c3d" else "")
+    svr = "single-action SVR" + (", c3d" if first == "pose-dct" else "")
+    printed = report["paper"]["rows"]
+    assert printed[nu_svr]["per_action"]["diving"] == 0.53
+    assert printed[svr]["per_action"]["diving"] == 0.7902
+    assert {nu_svr, svr} <= {row["name"] for row in report["rows"]}
+    assert any("Pirsiavash" in note for note in report["notes"])
+    for name in ("report.md", "report.html"):
+        text = (out / name).read_text()
+        assert (
+            f"features&#34;: &#34;{second}" in text or f'features": "{second}' in text
+        )
+
+
+def test_beside_a_part_of_the_actions_stand_rows_of_one_action(released, tmp_path):
+    """The paper's heads of many actions learnt from others than these."""
+    few = {name: samples[:30] + samples[-10:] for name, samples in released.items()}
+    cache = released_cache(few, tmp_path / "f.h5")
+    config = replace(CONFIG, actions=("diving", "gym_vault"), iterations=2)
+    table_2, table_3, table_4 = compare(cache, ["all"], config, tmp_path / "out")
+    assert set(table_2["paper"]["rows"]) == {
+        "Pose+DCT",
+        "single-action SVR",
+        "single-action LSTM",
+    }
+    assert "multi-action" not in table_3["paper"]["rows"]
+    assert {"random", "diving", "gym_vault"} <= set(table_3["paper"]["rows"])
+    assert {row["init"] for row in table_4["paper"]["rows"]} == {"random"}
+    markdown = (tmp_path / "out" / "report.md").read_text()
+    assert "| paper: scratch, best |\n" in markdown
+    assert "paper: tuned" not in markdown
+
+
+def test_a_missing_sample_is_named_and_does_not_hide_the_paper(released, tmp_path):
+    gone = {"diving/001", "gym_vault/176"}
+    study = open_study(
+        released_cache(released, tmp_path / "f.h5", missing=gone), CONFIG
+    )
+    assert study.released
+    assert "2 of the 1106 released samples" in study.paper_note
+
+
+def test_lists_that_differ_say_why_the_paper_is_not_shown(released, tmp_path):
+    key, split, score = released["diving"][0]
+    released["diving"][0] = (key, split, score + 1)
+    cache = released_cache(released, tmp_path / "f.h5")
+    study = open_study(cache, CONFIG)
+    assert not study.released
+    assert study.paper_note.startswith("the paper's numbers are not shown: 1 of 1106")
+    assert key in study.paper_note

@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
+from aqa.regress.report import dots
 from aqa.regress.report.numbers import numbers_csv
 from aqa.regress.report.page import markdown, page
 from aqa.regress.report.sections import section_of, shared_notes
@@ -183,6 +184,66 @@ def test_numbers_csv_holds_every_number(compared):
         value(experiment="zero-shot", row="floor")
         == (compared.reports[1]["floor"]["pooled_action_mean"])
     )
+
+
+def test_numbers_csv_holds_numbers_alone(compared):
+    lines = csv.DictReader(io.StringIO((compared.out / "numbers.csv").read_text()))
+    for line in lines:
+        assert line["statistic"] not in ("matched", "converged")
+        float(line["value"] or 0)
+
+
+def test_names_are_no_formulas_in_a_spreadsheet(compared):
+    report = {**compared.reports[1], "claims": []}
+    vile = ("=1+1", "+1", "-1", "@x", "\t=1")
+    row = report["rows"][0]
+    report["rows"] = [{**row, "name": name} for name in vile]
+    lines = list(csv.DictReader(io.StringIO(numbers_csv([report]))))
+    assert {line["row"] for line in lines} == {"floor", *(f"'{name}" for name in vile)}
+
+
+def test_other_measures_leave_the_matched_case_out(compared):
+    section = section_of(compared.reports[1])
+    for table, metric in zip(section.details, ("kendall", "rl2_x100"), strict=True):
+        (line,) = [line for line in table.lines if line.label == "Diving"]
+        row = compared.reports[1]["rows"][1]
+        values = {
+            action: cell[f"{metric}_mean"] for action, cell in row["per_action"].items()
+        }
+        assert line.entries[0].text.startswith("(")
+        unseen = [value for action, value in values.items() if action != "diving"]
+        mean = sum(unseen) / len(unseen)
+        assert float(line.entries[-1].text) == pytest.approx(mean, abs=6e-3)
+        assert any(note.startswith("in parentheses") for note in table.notes)
+
+
+def test_fine_tuning_shows_its_other_measures_and_test_samples(compared):
+    section = section_of(compared.reports[2])
+    kendall, rl2 = section.details
+    rows = compared.reports[2]["rows"]
+    assert len(kendall.lines) == len(rl2.lines) == len(rows) // 2
+    scratch = next(row for row in rows if row["init"] == "random")
+    assert kendall.lines[0].entries[0].text == number(scratch["kendall_mean"])
+    assert rl2.lines[0].entries[0].text == number(scratch["rl2_x100_mean"], "{:.2f}")
+    (note,) = [note for note in section.tables[0].notes if note.startswith("tested on")]
+    assert "training and test lists together" in note
+    assert f"{scratch['n_test']} of " in note
+
+
+def test_single_action_rows_are_hollow_and_markers_tell_the_rest(compared):
+    rows = compared.reports[0]["rows"]
+    pens = dots._pens(rows)
+    assert [pen.hollow for pen in pens] == [
+        row["mode"] == "single-action" for row in rows
+    ]
+    looks = {(pen.marker, pen.hollow) for pen in pens}
+    assert len(looks) == len(rows)
+
+
+def test_each_caches_provenance_is_shown(compared, html):
+    for text in (Page(html).text, (compared.out / "report.md").read_text()):
+        assert '"features": "c3d"' in text
+        assert '"features": "pose-dct"' in text
 
 
 def test_predictions_csv_has_every_prediction(compared, hostile):

@@ -21,10 +21,16 @@ TIED = st.integers(2, 12).flatmap(
 )
 
 
+def made(truth, count, seed):
+    """Resamples of as many draws as there are samples."""
+    drawn = statistics.draw_samples(len(truth), count, seed)
+    return statistics.Resamples(truth, drawn)
+
+
 @given(TIED)
 def test_each_resample_is_scipys_rho_of_the_drawn_samples(pair):
     truth, predicted = pair
-    resamples = statistics.Resamples(truth, 20, [1])
+    resamples = made(truth, 20, [1])
     found = resamples.spearman(predicted)
     for counts, rho in zip(resamples.counts.astype(int), found, strict=True):
         drawn = np.repeat(np.arange(len(truth)), counts)
@@ -37,10 +43,9 @@ def test_each_resample_is_scipys_rho_of_the_drawn_samples(pair):
 
 
 def test_draws_are_fixed_by_their_seed():
-    truth = np.arange(9.0)
-    a, b, c = (statistics.Resamples(truth, 50, seed) for seed in ([3], [3], [3, 1]))
-    np.testing.assert_array_equal(a.counts, b.counts)
-    assert (a.counts != c.counts).any()
+    a, b, c = (statistics.draw_samples(9, 50, seed) for seed in ([3], [3], [3, 1]))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
 
 
 def test_the_interval_covers_the_true_rho_about_as_often_as_it_says():
@@ -49,16 +54,52 @@ def test_the_interval_covers_the_true_rho_about_as_often_as_it_says():
     for trial in range(trials):
         x = generator.normal(size=60)
         y = 0.5 * x + math.sqrt(0.75) * generator.normal(size=60)
-        resampled = statistics.Resamples(x, 300, [trial]).spearman(y)
+        resampled = made(x, 300, [trial]).spearman(y)
         low, high = statistics.interval(resampled)
         # Spearman's rho of a bivariate normal: 6 / pi * arcsin(r / 2).
         covered += low < 6 / math.pi * math.asin(0.25) < high
     assert 0.88 <= covered / trials <= 0.99
 
 
+@given(TIED)
+def test_totals_of_resamples_may_differ(pair):
+    """A test set takes its part of the draws from a larger pool."""
+    truth, predicted = pair
+    n = len(truth)
+    counts = statistics.draw_samples(2 * n, 20, [4])[:, :n]
+    assert len(set(counts.sum(1))) > 1
+    found = statistics.Resamples(truth, counts).spearman(predicted)
+    for drawn, rho in zip(counts.astype(int), found, strict=True):
+        places = np.repeat(np.arange(n), drawn)
+        x, y = truth[places], predicted[places]
+        if len(places) < 2 or np.ptp(x) == 0 or np.ptp(y) == 0:
+            assert math.isnan(rho)
+        else:
+            assert rho == pytest.approx(spearmanr(x, y).statistic, abs=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [1, 3, 10])
+def test_test_sets_of_one_pool_vary_together(seeds):
+    """Seeds that test on 50 of the same 88 samples are no fresh samples."""
+    generator = np.random.default_rng(seeds)
+    trials, covered = 200, 0
+    for trial in range(trials):
+        x = generator.normal(size=88)
+        y = 0.5 * x + math.sqrt(0.75) * generator.normal(size=88)
+        counts = statistics.draw_samples(88, 200, [trial])
+        resampled = []
+        for _ in range(seeds):
+            rows = generator.permutation(88)[:50]
+            resamples = statistics.Resamples(x[rows], counts[:, rows])
+            resampled.append(resamples.spearman(y[rows]))
+        low, high = statistics.interval(np.mean(resampled, 0))
+        covered += low < 6 / math.pi * math.asin(0.25) < high
+    assert 0.9 <= covered / trials <= 0.99
+
+
 def test_two_thousand_resamples_of_the_largest_test_list_are_quick():
     generator = np.random.default_rng(0)
-    resamples = statistics.Resamples(generator.normal(size=70), 2_000, [0])
+    resamples = made(generator.normal(size=70), 2_000, [0])
     predicted = generator.normal(size=(50, 70))
     start = time.perf_counter()
     for row in predicted:
@@ -69,7 +110,7 @@ def test_two_thousand_resamples_of_the_largest_test_list_are_quick():
 def test_a_clear_winner_wins_and_twins_tie():
     generator = np.random.default_rng(0)
     truth = generator.normal(size=50)
-    resamples = statistics.Resamples(truth, 500, [0])
+    resamples = made(truth, 500, [0])
     good = resamples.spearman(truth + 0.1 * generator.normal(size=50))
     bad = resamples.spearman(generator.normal(size=50))
     assert statistics.probability_better(good, bad) == 1
@@ -81,7 +122,7 @@ def test_pairing_sees_what_apart_cannot_be_seen():
     generator = np.random.default_rng(2)
     truth = generator.normal(size=60)
     noise = generator.normal(size=60)
-    resamples = statistics.Resamples(truth, 500, [0])
+    resamples = made(truth, 500, [0])
     better, worse = (resamples.spearman(truth + k * noise) for k in (1.0, 1.3))
     (_, high), (low, _) = (statistics.interval(rho) for rho in (worse, better))
     assert low < high
@@ -99,9 +140,9 @@ def test_undefined_resamples_are_left_out_of_intervals_and_probabilities():
 
 
 def test_constant_predictions_have_no_rho_in_any_resample():
-    rho = statistics.Resamples(np.arange(5.0), 10, [0]).spearman(np.ones(5))
+    rho = made(np.arange(5.0), 10, [0]).spearman(np.ones(5))
     assert np.isnan(rho).all()
-    rho = statistics.Resamples(np.arange(2.0), 10, [0]).spearman([1, math.nan])
+    rho = made(np.arange(2.0), 10, [0]).spearman([1, math.nan])
     assert np.isnan(rho).all()
 
 
@@ -123,7 +164,7 @@ def test_standard_deviation():
 
 def test_a_resample_that_draws_every_sample_once_is_the_plain_rho():
     truth, predicted = [3.0, 1.0, 2.0], [3.0, 2.0, 1.0]
-    resamples = statistics.Resamples(truth, 200, [0])
+    resamples = made(truth, 200, [0])
     whole = (resamples.counts == 1).all(axis=1)
     assert whole.any()
     found = resamples.spearman(predicted)[whole]

@@ -28,7 +28,7 @@ from aqa.regress.report.drawing import (
     zero_line,
 )
 from aqa.regress.report.table import defined
-from aqa.regress.report.tables import Report
+from aqa.regress.report.tables import Report, varied
 from aqa.regress.study import title_of
 
 #: Vertical room of one dot and of a legend's line, in inches.
@@ -37,7 +37,9 @@ ROOM, LEGEND_ROOM = 0.15, 0.22
 GAP = 1.4
 
 MARKERS = {"svr": "s", "lstm": "o", "nu-svr": "v"}
-FURTHER = ("^", "D", "P", "X")
+#: Of rows that average over copies, and of the caches that follow the first.
+MEANS = {"svr": "D", "lstm": "h"}
+FURTHER = {"svr": "^PX*", "nu-svr": "<>dp"}
 
 PAPER: dict[str, Any] = {
     "color": INK,
@@ -82,26 +84,29 @@ def dots(report: Report) -> Picture:
         "single-vs-all",
         draw("single-vs-all", (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
         "Spearman's rho by action, mean over seeds, with the bootstrap 95 % interval "
-        "over test samples. The average is Fisher's z, its interval over seeds and "
-        "samples together." + (" Black bars: the paper." if printed else ""),
+        f"over test samples. The average is Fisher's z, its interval over "
+        f"{varied(report)}." + (" Black bars: the paper." if printed else ""),
         f"Dots with intervals; averages: {averages_in_words(rows)}.",
         width=480,
     )
 
 
 def _pens(rows: Sequence[Mapping[str, Any]]) -> list[Pen]:
-    """Colour tells what a head was trained on, the marker what it is.
+    """The marker tells what a head is; hollow, and of another colour: single-action.
 
-    Each further cache has a colour pair of its own kind and one marker a cache.
+    Further caches have a colour pair of their own, and each its markers.
     """
     labels = list(dict.fromkeys(row["features"] for row in rows))
     found = []
     for row in rows:
-        further = labels.index(row["features"])
-        single, every = (ORANGE, SKY) if further else (VERMILION, BLUE)
-        pen = single if row["mode"] == "single-action" else every
-        marker = FURTHER[further % len(FURTHER)] if further else MARKERS[row["head"]]
-        hollow = row["copies"] > 1 or (further > 0 and row["head"] == "nu-svr")
+        head, further = row["head"], labels.index(row["features"])
+        hollow = row["mode"] == "single-action"
+        marker = MEANS[head] if row["copies"] > 1 else MARKERS[head]
+        single, every = VERMILION, BLUE
+        if further:
+            single, every = ORANGE, SKY
+            marker = FURTHER[head][(further - 1) % len(FURTHER[head])]
+        pen = single if hollow else every
         found.append(replace(pen, marker=marker, hollow=hollow))
     return found
 

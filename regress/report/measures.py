@@ -7,7 +7,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aqa.regress.report.table import Entry, Line, Table, defined, number
-from aqa.regress.report.tables import AVERAGES, Report
+from aqa.regress.report.tables import (
+    AVERAGES,
+    MATCHED,
+    Report,
+    by_setting,
+    printed_name,
+)
 from aqa.regress.study import title_of
 
 
@@ -49,15 +55,36 @@ def _chosen(found: Sequence[Mapping[str, Any]]) -> str:
 
 def _metric(report: Report, metric: str, name: str, title: str, text: str) -> Table:
     """One of the metrics besides rho, by action, with its arithmetic mean."""
+    if report["experiment"] == "fine-tune":
+        return _fine_tuned(report, metric, name, title, text)
     actions = list(report["samples"])
-    lines = []
+    lines, matched = [], False
     for row in report["rows"]:
-        values = [row["per_action"][action][metric] for action in actions]
-        kept = [value for value in values if defined(value)]
-        values.append(sum(kept) / len(kept) if kept else None)
-        entries = tuple(Entry(number(value, text)) for value in values)
-        lines.append(Line(title_of(row["name"]), entries))
+        entries, kept = [], []
+        for cell in (row["per_action"][action] for action in actions):
+            shown = number(cell[metric], text)
+            entries.append(Entry(f"({shown})" if cell["matched"] else shown))
+            if defined(cell[metric]) and not cell["matched"]:
+                kept.append(cell[metric])
+            matched |= cell["matched"]
+        mean = sum(kept) / len(kept) if kept else None
+        entries.append(Entry(number(mean, text)))
+        lines.append(Line(title_of(row["name"]), tuple(entries)))
     columns = (*map(title_of, actions), AVERAGES["arithmetic"])
+    notes = (MATCHED,) if matched else ()
+    return Table(name, title, "", columns, tuple(lines), notes)
+
+
+def _fine_tuned(report: Report, metric: str, name: str, title: str, text: str) -> Table:
+    """One of the metrics besides rho of both starts, after the last iteration."""
+    lines = [
+        Line(
+            printed_name("{} n={}".format(*setting)),
+            tuple(Entry(number(row[metric], text)) for row in pair),
+        )
+        for setting, pair in by_setting(report["rows"]).items()
+    ]
+    columns = ("scratch, last", "tuned, last")
     return Table(name, title, "", columns, tuple(lines))
 
 

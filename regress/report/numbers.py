@@ -3,7 +3,8 @@
 Conventions: numbers.csv is long: one number a line, `statistic` says which, `seed` and
 `iteration` are empty where a number is not of one; predictions.csv has one line a
 prediction, in judges' units. What is undefined is an empty value. Numbers are written
-with all their digits.
+with all their digits. A text that a spreadsheet would take for a formula has an
+apostrophe in front.
 """
 
 import csv
@@ -16,6 +17,9 @@ from aqa.regress.report.tables import Report
 from aqa.regress.result import Result
 
 Line = tuple[Any, ...]
+
+#: What a formula, or text that hides one, begins with.
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 NUMBERS = ("experiment", "row", "column", "statistic", "seed", "iteration", "value")
 PREDICTIONS = ("experiment", "row", "column", "seed", "key", "truth", "predicted")
@@ -48,11 +52,17 @@ def _csv(head: Sequence[str], lines: Iterable[Line]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(head)
     for line in lines:
-        writer.writerow(
-            "" if isinstance(item, float) and not defined(item) else item
-            for item in line
-        )
+        writer.writerow(map(_item, line))
     return text.getvalue()
+
+
+def _item(item: Any) -> Any:
+    """A value as a spreadsheet may have it: nothing undefined, no formula."""
+    if isinstance(item, float) and not defined(item):
+        return ""
+    if isinstance(item, str) and item.startswith(FORMULA):
+        return f"'{item}"
+    return item
 
 
 def _floor(report: Report) -> Iterator[Line]:
@@ -107,7 +117,9 @@ def _flat(
         elif isinstance(value, list):
             for seed, item in enumerate(value):
                 yield row, column, statistic, seed, "", item
-        elif value is None or isinstance(value, int | float):
+        elif value is None or (
+            isinstance(value, int | float) and not isinstance(value, bool)
+        ):
             yield row, column, statistic, "", "", value
 
 

@@ -34,14 +34,13 @@ def page(reports: Sequence[Report], chapters: Sequence[Chapter]) -> str:
     template = (
         files("aqa.regress.report").joinpath("page.html.jinja").read_text("utf-8")
     )
-    provenance = json.dumps(reports[0]["provenance"], indent=2, ensure_ascii=False)
     return environment.from_string(template).render(
         title=TITLE,
         facts=facts(reports[0]),
         notes=shared_notes(reports),
         chapters=chapters,
         methods=METHODS,
-        provenance=provenance,
+        provenances=provenances(reports),
     )
 
 
@@ -61,7 +60,19 @@ def markdown(reports: Sequence[Report], chapters: Sequence[Chapter]) -> str:
         for table in (*section.tables, *section.details):
             parts += [f"### {escape(table.title)}", table.markdown()]
     parts += ["## How the numbers are made", "\n".join(f"- {text}" for text in METHODS)]
+    parts.append("## What the features were made with")
+    for label, record in provenances(reports).items():
+        parts += [f"### {escape(label)}", f"```json\n{record}\n```"]
     return "\n\n".join(parts) + "\n"
+
+
+def provenances(reports: Sequence[Report]) -> dict[str, str]:
+    """What each cache was made with, as JSON text, by the label of its rows."""
+    first = reports[0]["provenance"]
+    records = {str(first.get("features", "unnamed")): first}
+    for report in reports:
+        records |= report.get("also", {})
+    return {label: json.dumps(record, indent=2) for label, record in records.items()}
 
 
 def facts(report: Report) -> dict[str, str]:
@@ -90,8 +101,8 @@ def facts(report: Report) -> dict[str, str]:
 
 
 METHODS = (
-    "rho is Spearman's rank correlation with average ranks for ties, on each action's "
-    "test list, in judges' units.",
+    "rho is Spearman's rank correlation with average ranks for ties, within each "
+    "action, on its test list; fine-tuning tests on samples drawn from both lists.",
     "Where all predictions are equal rho is undefined: it is named, counted and left "
     "out of means.",
     "Averages over actions are formed by Fisher's z and arithmetically; 1 and -1 count "
@@ -99,9 +110,11 @@ METHODS = (
     "Labels are divided by the standard deviation of the training scores of their "
     "action. Nothing that is fitted or chosen sees a test label.",
     "Intervals are percentiles of the bootstrap: they speak of other test samples like "
-    "these and of other seeds, not of other data sets or splits.",
+    "these, and of other seeds where there are several, not of other data sets or "
+    "splits. Test samples that seeds draw from one pool are resampled as a pool.",
     "R-l2 is the mean of ((predicted - true) / (highest - lowest true score))^2 over "
-    "the test list, times 100, as the leaderboards print it; lower is better.",
+    "the test samples, in judges' units, times 100, as the leaderboards print it; "
+    "lower is better.",
 )
 
 

@@ -65,7 +65,7 @@ def section_of(report: Report, shared: Sequence[str] = ()) -> Section:
     """
     name = report["experiment"]
     claims = tuple(
-        claim(found, f"{name}-claim-{nth}")
+        claim(report, found, f"{name}-claim-{nth}")
         for nth, found in enumerate(report["claims"], 1)
     )
     return Section(
@@ -89,7 +89,5 @@ def _main_table(report: Report) -> Table:
 
 def _details(report: Report) -> tuple[Table, ...]:
     name = report["experiment"]
-    if name == FINE_TUNE:
-        return ()
     others = (kendall(report, f"{name}-kendall"), rl2(report, f"{name}-rl2"))
     return (pooled(report), *others, choices(report)) if name == SINGLE else others

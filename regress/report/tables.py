@@ -13,11 +13,28 @@ from aqa.regress.study import title_of
 
 Report = Mapping[str, Any]
 
-AVERAGES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
-INTERVALS = (
-    "in brackets the bootstrap 95 % interval: of an action over test samples, of an "
-    "average over seeds and test samples together; sd: standard deviation over seeds"
+MATCHED = (
+    "in parentheses: trained and tested on the same action, left out of the row's "
+    "average"
 )
+AVERAGES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
+
+
+def intervals(report: Report) -> str:
+    """What the brackets of a table hold; a single seed has no spread."""
+    if len(report["seeds"]) == 1:
+        return "in brackets the bootstrap 95 % interval over test samples, of one seed"
+    return (
+        "in brackets the bootstrap 95 % interval: of an action over test samples, of "
+        f"an average over {varied(report)}; sd: standard deviation over seeds"
+    )
+
+
+def varied(report: Report) -> str:
+    """What the resamples behind averages and claims draw anew."""
+    if len(report["seeds"]) == 1:
+        return "test samples"
+    return "seeds and test samples together"
 
 
 def printed_name(name: str) -> str:
@@ -44,7 +61,7 @@ def by_action(report: Report, name: str, title: str) -> Table:
     return Table(name, title, "", columns, tuple(lines), tuple(_notes(report)))
 
 
-def claim(found: Mapping[str, Any], name: str) -> Table:
+def claim(report: Report, found: Mapping[str, Any], name: str) -> Table:
     """A paired comparison, column by column and on average."""
     columns = {
         printed_name(column): cell for column, cell in found["per_column"].items()
@@ -70,8 +87,8 @@ def claim(found: Mapping[str, Any], name: str) -> Table:
         ("difference", "95 % interval", "P(better)"),
         tuple(lines),
         (
-            "P(better): share of paired bootstrap resamples, of seeds and test samples "
-            "together, in which the first has the higher rho; it is not a p-value",
+            f"P(better): share of paired bootstrap resamples, of {varied(report)}, in "
+            "which the first has the higher rho; it is not a p-value",
         ),
     )
 
@@ -79,8 +96,10 @@ def claim(found: Mapping[str, Any], name: str) -> Table:
 def fine_tuning(report: Report) -> Table:
     """Table 4, with the last iteration beside the best."""
     paper = report["paper"]
-    rows = _by_setting(report["rows"])
-    printed = _by_setting(paper["rows"]) if paper else {}
+    rows = by_setting(report["rows"])
+    printed = by_setting(paper["rows"]) if paper else {}
+    # Both starts, or scratch alone, or nothing.
+    starts = max(map(len, printed.values()), default=0)
     lines = []
     for setting, pair in rows.items():
         last = [row["last"] for row in pair]
@@ -96,7 +115,7 @@ def fine_tuning(report: Report) -> Table:
         averages = [report["averages"][start] for start in ("random", "multi-action")]
         values = [found[at][kind] for at in ("last", "best") for found in averages]
         entries = [Entry(number(value)) for value in values]
-        entries += [Entry("")] * (2 if paper else 0)
+        entries += [Entry("")] * starts
         lines.append(Line(f"average, {label}", tuple(entries)))
     columns = ["scratch, last", "tuned, last", "scratch, best", "tuned, best"]
     notes = [
@@ -104,11 +123,12 @@ def fine_tuning(report: Report) -> Table:
         "actions",
         "last: after the last iteration, the honest number; best: the highest of all "
         "evaluated iterations, chosen on the test samples, as the paper does",
-        INTERVALS,
+        _tested(report["rows"]),
+        intervals(report),
         *_undefined(report),
     ]
     if paper:
-        columns += ["paper: scratch, best", "paper: tuned, best"]
+        columns += ["paper: scratch, best", "paper: tuned, best"][:starts]
         notes.append(f"paper: {paper['source']}")
     return Table(
         "table-4",
@@ -164,15 +184,24 @@ def _printed(cells: Mapping[str, Any], report: Report, label: str) -> Line:
 
 
 def _notes(report: Report) -> list[str]:
-    notes = [INTERVALS]
+    notes = [intervals(report)]
     if any(cell["matched"] for row in report["rows"] for cell in _cells(row)):
-        notes.append(
-            "in parentheses: trained and tested on the same action, left out of the "
-            "row's average"
-        )
+        notes.append(MATCHED)
     if report["paper"]:
         notes.append(f"paper: {report['paper']['source']}")
     return [*notes, *_undefined(report)]
+
+
+def _tested(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many samples each action is tested on, and where they are from."""
+    tests = {title_of(row["action"]): row["n_test"] for row in rows}
+    sizes = [f"{n} of {action}" for action, n in tests.items()]
+    if len(set(tests.values())) == 1:
+        sizes = [f"{rows[0]['n_test']} of each action"]
+    return (
+        f"tested on samples that each seed draws from an action's training and test "
+        f"lists together, none of which it trains on: {', '.join(sizes)}"
+    )
 
 
 def _undefined(report: Report) -> list[str]:
@@ -196,7 +225,7 @@ def _cells(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return list(row["per_action"].values()) if "per_action" in row else [row]
 
 
-def _by_setting(
+def by_setting(
     rows: Sequence[Mapping[str, Any]],
 ) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
     """Rows by action and training size, from scratch first."""
