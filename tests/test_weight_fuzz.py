@@ -2,8 +2,11 @@
 
 import io
 import json
+import resource
 import struct
+import sys
 import tracemalloc
+import zipfile
 
 import numpy as np
 import pytest
@@ -16,6 +19,7 @@ from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.weights.caffe import read_blob, read_model
 from aqa.extract.weights.inspection import inspect
+from aqa.extract.weights.kinds import kind_of
 from aqa.extract.weights.loaded import load_weights
 from aqa.extract.weights.means import read_mean
 from aqa.extract.weights.protobuf import BYTES, FIXED32, VARINT, WireError, fields
@@ -250,6 +254,94 @@ def test_a_zip_over_many_disks_is_refused(tmp_path):
     (tmp_path / "w").write_bytes(whole)
     with pytest.raises(AqaError, match="a damaged zip"):
         load_weights(tmp_path / "w")
+
+
+def test_a_zip_with_two_directories_is_refused(tmp_path):
+    """zipfile reads the one that ends the file, torch the one whose place is stated."""
+    honest, bomb = io.BytesIO(), io.BytesIO()
+    with zipfile.ZipFile(honest, "w") as archive:
+        archive.writestr("w/data.pkl", b"")
+    with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("w/data.pkl", b"")
+        archive.writestr("w/data/0", bytes(1 << 24))
+    inner, outer = bomb.getvalue(), honest.getvalue()
+    at = outer.index(b"PK\x01\x02")
+    end = bytearray(outer[at:])
+    end[-6:-2] = struct.pack("<I", inner.index(b"PK\x01\x02"))
+    data = inner[: inner.rindex(b"PK\x05\x06")] + end
+    (tmp_path / "w").write_bytes(data)
+    with pytest.raises(AqaError, match="a damaged zip .its directory is not where"):
+        load_weights(tmp_path / "w")
+
+
+def test_the_end_of_a_zip64_is_where_its_locator_says(tmp_path):
+    whole = bytearray(WHOLE["zip"])
+    at = whole.rindex(b"PK\x06\x07") + 8
+    (place,) = struct.unpack_from("<Q", whole, at)
+    struct.pack_into("<Q", whole, at, place - 1)
+    (tmp_path / "w").write_bytes(whole)
+    with pytest.raises(AqaError, match="the end of its directory is elsewhere"):
+        load_weights(tmp_path / "w")
+
+
+def hungry(size):
+    """A checkpoint of a few hundred bytes that asks for `size` of them."""
+    buffer = io.BytesIO()
+    torch.save({"a": b""}, buffer)
+    pickled = b"\x80\x02cbuiltins\nbytearray\nJ" + struct.pack("<i", size) + b"\x85R."
+    with zipfile.ZipFile(buffer) as old, io.BytesIO() as new:
+        with zipfile.ZipFile(new, "w") as archive:
+            for name in old.namelist():
+                content = pickled if name.endswith("data.pkl") else old.read(name)
+                archive.writestr(name, content)
+        return new.getvalue()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory so")
+def test_a_small_checkpoint_gets_no_gigabyte(tmp_path):
+    limit = resource.getrlimit(resource.RLIMIT_DATA)
+    (tmp_path / "w").write_bytes(hungry(2**31 - 1))
+    with pytest.raises(AqaError, match="more memory than a file of .* bytes can need"):
+        load_weights(tmp_path / "w")
+    (tmp_path / "w").write_bytes(hungry(1000))
+    with pytest.raises(AqaError, match="expected a state dict, found bytearray"):
+        load_weights(tmp_path / "w")
+    assert resource.getrlimit(resource.RLIMIT_DATA) == limit
+
+
+def test_a_safetensors_header_may_be_of_any_length(tmp_path):
+    """Its length comes first, and may look like the start of anything else."""
+    path = tmp_path / "w.pkl"
+    for length in range(2, 4000):
+        header = b"{}".ljust(length)
+        path.write_bytes(struct.pack("<Q", length) + header)
+        assert kind_of(path) == "safetensors", length
+
+
+def test_a_message_in_many_pieces_takes_no_more_memory_than_it_has(tmp_path):
+    crumbs = b"\x2a\x04" + bytes(4)
+    one = b"\x32\x06" + crumbs
+    for data, reader, reason in (
+        (crumbs * 100_000, read_blob, "a blob in more than 32 parts"),
+        (b"\x58\x01" * 300_000 + crumbs, read_blob, None),
+        (b"\x12\x80\xf1\x04" + one * 10_000, read_model, "more than 16 blobs"),
+        (
+            b"".join(
+                b"\x12\x0c\x22\x02%c%c" % (33 + n // 90, 33 + n % 90) + one
+                for n in range(2000)
+            ),
+            read_model,
+            "more than 1024 layers",
+        ),
+    ):
+        tracemalloc.start()
+        if reason is None:
+            assert reader(memoryview(data)).shape == (1, 1, 1, 1, 1)
+        else:
+            with pytest.raises(WireError, match=reason):
+                reader(memoryview(data))
+        assert tracemalloc.get_traced_memory()[1] < 1 << 21
+        tracemalloc.stop()
 
 
 def test_names_in_a_file_cannot_write_to_the_terminal(tmp_path):

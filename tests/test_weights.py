@@ -456,7 +456,7 @@ FOREIGN = {
     "noise.pth": (b"\x07" * 400, "of no format known here"),
     "text.prototxt": (b'name: "C3D"\n', "of no format known here"),
     "names.npy": (b"\x93NUMPY\x01\x00" + bytes(90), "a NumPy array"),
-    "random.zip": (b"PK\x03\x04" + bytes(90), "not a sound PyTorch file"),
+    "random.zip": (b"PK\x03\x04" + bytes(90), "a damaged zip"),
 }
 
 
@@ -512,6 +512,32 @@ def test_other_networks_are_refused_with_what_they_are(tmp_path, arrays):
         load_weights(tmp_path / "absent.pth")
     with pytest.raises(WeightsError, match="expected a weights file, found no such"):
         load_weights(tmp_path)
+
+
+def test_names_that_become_one_are_refused(tmp_path, arrays):
+    path = tmp_path / "w.pth"
+    state = tensors(arrays)
+    torch.save(state | {"backbone.conv1a.weight": state["conv1a.weight"] + 1}, path)
+    with pytest.raises(
+        WeightsError,
+        match="conv1a.weight and backbone.conv1a.weight are both conv1a.weight",
+    ):
+        load_weights(path)
+
+
+def test_a_checkpoint_that_holds_itself_ends(tmp_path, arrays):
+    path = tmp_path / "w.pth"
+    wrapped = tensors(arrays)
+    for _ in range(4):
+        wrapped = {"model": wrapped}
+    torch.save(wrapped, path)
+    assert load_weights(path).arch == "c3d-tiny"
+    endless = {}
+    endless["model"] = endless
+    for found in ({"model": wrapped}, endless):
+        torch.save(found, path)
+        with pytest.raises(WeightsError, match="more than 4 wrappers"):
+            load_weights(path)
 
 
 def test_a_tensor_that_claims_terabytes_is_refused_by_its_shape(tmp_path, arrays):

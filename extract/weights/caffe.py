@@ -16,6 +16,7 @@ reader that does not ask misreads old files in silence.
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +32,9 @@ from aqa.extract.weights.protobuf import (
 
 #: A mean cube or a convolution's weight has five axes; no blob here has more.
 MOST_AXES = 5
+#: Parts of a blob (C3D's have 8), blobs of a layer (2), layers of a net (9): what is
+#: kept of a file is bounded, however small the pieces that it is cut into.
+MOST_PARTS, MOST_BLOBS, MOST_LAYERS = 32, 16, 1024
 
 # Field numbers. V1: `layers` of both generations; V2: `layer` of later Caffe.
 _NET_LAYERS_V1, _NET_LAYERS_V2 = 2, 100
@@ -39,6 +43,7 @@ _OLD_AXES = (1, 2, 3, 4, 5)  # num, channels, length, height, width
 _OLD_DATA = 6
 _NEW_AXES = (1, 2, 7777, 3, 4)  # the same five; video-caffe's length is 7777
 _NEW_DATA, _NEW_SHAPE, _NEW_DOUBLES = 5, 7, 8
+_KNOWN = {*range(1, 9), 7777}
 
 
 @dataclass(frozen=True)
@@ -80,6 +85,8 @@ def read_model(message: memoryview) -> CaffeModel:
             continue
         if name in layers:
             raise WireError(f"two layers are named {name!r}")
+        if len(layers) == MOST_LAYERS:
+            raise WireError(f"more than {MOST_LAYERS} layers")
         layers[name] = blobs
     generations = {blob.generation for blobs in layers.values() for blob in blobs}
     if len(generations) != 1:
@@ -94,11 +101,13 @@ def read_model(message: memoryview) -> CaffeModel:
 def _read_layer(
     message: memoryview, name_field: int, blobs_field: int
 ) -> tuple[str, tuple[Blob, ...]]:
-    name, blobs = "", []
+    name, blobs = "", list[Blob]()
     for part in fields(message):
         if part.number == name_field and part.wire == BYTES:
             name = part.text()
         elif part.number == blobs_field and part.wire == BYTES:
+            if len(blobs) == MOST_BLOBS:
+                raise WireError(f"a layer with more than {MOST_BLOBS} blobs")
             blobs.append(read_blob(part.message()))
     return name, tuple(blobs)
 
@@ -109,7 +118,10 @@ def read_blob(message: memoryview) -> Blob:
     Raises:
         WireError: if the shape does not agree with how many numbers there are.
     """
-    parts = list(fields(message))
+    known = (part for part in fields(message) if part.number in _KNOWN)
+    parts = list(islice(known, MOST_PARTS))
+    if next(known, None):
+        raise WireError(f"a blob in more than {MOST_PARTS} parts")
     old = any(part.number == 5 and part.wire == VARINT for part in parts)
     if old:
         shape = _five_axes(parts, _OLD_AXES)
@@ -126,7 +138,7 @@ def read_blob(message: memoryview) -> Blob:
 
 
 def _data(parts: list[Field], number: int) -> tuple[memoryview, ...]:
-    """Return a repeated number field's bytes, packed or one by one."""
+    """Return the bytes of a packed field of numbers, in one part or several."""
     return tuple(part.view() for part in parts if part.number == number)
 
 
@@ -149,6 +161,6 @@ def _stated_shape(parts: list[Field]) -> tuple[int, ...]:
                         if packed
                         else [dim.integer()]
                     )
-    if len(shape) > MOST_AXES:
-        raise WireError(f"a blob with {len(shape)} axes; at most {MOST_AXES} are known")
+                    if len(shape) > MOST_AXES:
+                        raise WireError(f"a blob with more than {MOST_AXES} axes")
     return tuple(shape)

@@ -84,10 +84,11 @@ def kind_of(path: Path) -> str:
         ) from None
     if size == 0:
         raise WeightsError(f"{path}: an empty file; download it again")
-    if (reason := _refusal(path, head, tail)) is not None:
-        raise WeightsError(f"{path} is {reason}")
+    # First: the length of its header may look like anything.
     if int.from_bytes(head[:8], "little") <= size - 8 and head[8:9] == b"{":
         return "safetensors"
+    if (reason := _refusal(path, head, tail)) is not None:
+        raise WeightsError(f"{path} is {reason}")
     if head.startswith(b"PK\x03\x04") or _TORCH_MAGIC in head[:64]:
         return "pytorch"
     return "npy" if head.startswith(b"\x93NUMPY") else "caffe"

@@ -87,11 +87,22 @@ LAYOUTS = (
 
 
 def bare_names(names: Iterable[str]) -> dict[str, str]:
-    """Map names without the prefixes of wrapping modules to the names in the file."""
-    bare = {name: name for name in names}
-    if all(name.startswith("module.") for name in bare):
-        bare = {name.removeprefix("module."): name for name in bare}
-    return {name.removeprefix("backbone."): theirs for name, theirs in bare.items()}
+    """Map names without the prefixes of wrapping modules to the names in the file.
+
+    Raises:
+        WeightsError: where two names become one.
+    """
+    theirs = list(names)
+    wrapped = all(name.startswith("module.") for name in theirs)
+    bare: dict[str, str] = {}
+    for name in theirs:
+        inner = name.removeprefix("module.") if wrapped else name
+        short = inner.removeprefix("backbone.")
+        if short in bare:
+            both = f"{brief(bare[short])} and {brief(name)}"
+            raise WeightsError(f"{both} are both {brief(short)}")
+        bare[short] = name
+    return bare
 
 
 def recognise(names: Iterable[str]) -> Layout:

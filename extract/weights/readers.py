@@ -6,18 +6,21 @@ one array as float32, contiguous, with memory of its own. Shapes come first so t
 a file which lies about them is refused before a byte is allocated for it.
 
 No reader runs code from a file: PyTorch's goes through `weights_only`, safetensors
-and Caffe files hold numbers only.
+and Caffe files hold numbers only. What `weights_only` lets through may still ask for
+any memory (`bytearray(10**9)`), so that PyTorch's gets no more than a file can need.
 """
 
 import itertools
 import mmap
+import os
 import re
+import struct
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -26,6 +29,7 @@ from torch import Tensor
 from aqa.cache.errors import AqaError
 from aqa.extract.weights.caffe import Blob, read_model
 from aqa.extract.weights.kinds import WeightsError, brief
+from aqa.extract.weights.memory import at_most
 from aqa.extract.weights.stamp import KEY
 
 _FLOATS = {
@@ -147,19 +151,33 @@ _BESIDE: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 ]
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _TRAINING = ("epoch", "iteration", "opt_dict", "optimizer", "optimizer_state_dict")
+_DEEPEST = 4  # wrappers around a state dict
+
+#: Bytes that reading a PyTorch file may take beside twice its size.
+_ROOM = 256 << 20
+
+_END = struct.Struct("<4s8xIIH")  # of a zip: size and place of its directory, comment
+_LOCATOR = struct.Struct("<4s4xQ4x")  # place of zip64's end
+_END64 = struct.Struct("<4s36xQQ")  # size and place of the directory
 
 
 @contextmanager
 def _pytorch(path: Path) -> Iterator[Tensors]:
     _refuse_inflated_zip(path)
+    size = path.stat().st_size
     try:
-        with torch.serialization.safe_globals(_BESIDE):
+        with torch.serialization.safe_globals(_BESIDE), at_most(2 * size + _ROOM):
             found = torch.load(path, map_location="cpu", weights_only=True)
         stamp = found.get(KEY) if isinstance(found, Mapping) else None
         state, training = _unwrap(found)
     except WeightsError as error:
         raise WeightsError(f"{path}: {error}") from None
     except Exception as error:  # a hostile file may make the unpickler raise anything
+        # torch has no MemoryError.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise WeightsError(
+                f"{path}: asks for more memory than a file of {size} bytes can need"
+            ) from None
         raise WeightsError(f"{path}: {_load_failure(error)}") from None
 
     def take(name: str) -> Tensor:
@@ -178,8 +196,10 @@ def _pytorch(path: Path) -> Iterator[Tensors]:
 def _refuse_inflated_zip(path: Path) -> None:
     """Refuse a zip that says its parts are larger than the file: it would inflate."""
     try:
-        if not zipfile.is_zipfile(path):
-            return
+        with path.open("rb") as file:
+            if file.read(4) != b"PK\x03\x04":
+                return
+            _require_one_directory(file)
         with zipfile.ZipFile(path) as archive:
             size = sum(part.file_size for part in archive.infolist())
             names = archive.namelist()
@@ -194,15 +214,43 @@ def _refuse_inflated_zip(path: Path) -> None:
         )
 
 
+def _require_one_directory(file: BinaryIO) -> None:
+    """Raise BadZipFile unless the directory of a zip ends where its end record begins.
+
+    Readers look for it at the place that is stated, or just before the end: with any
+    room between them, a file may show its checks one directory and torch another.
+    """
+    size = file.seek(-_END.size, os.SEEK_END)
+    signature, length, start, comment = _END.unpack(file.read())
+    if signature != b"PK\x05\x06" or comment:
+        raise zipfile.BadZipFile("it does not end as torch.save ends it")
+    end = size
+    if size >= _LOCATOR.size + _END64.size:
+        file.seek(size - _LOCATOR.size)
+        locator, place = _LOCATOR.unpack(file.read(_LOCATOR.size))
+        if locator == b"PK\x06\x07":
+            end = size - _LOCATOR.size - _END64.size
+            file.seek(end)
+            signature, length, start = _END64.unpack(file.read(_END64.size))
+            if signature != b"PK\x06\x06" or place != end:
+                raise zipfile.BadZipFile("the end of its directory is elsewhere")
+    if start + length != end:
+        raise zipfile.BadZipFile("its directory is not where it ends")
+
+
 def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
     """Find the state dict inside training wrappers, and whether there were any."""
     training = False
-    while isinstance(found, Mapping):
-        inner = next((key for key in _WRAPPERS if _is_mapping(found, key)), None)
+    for _ in range(_DEEPEST + 1):
+        if not isinstance(found, Mapping):
+            break
         training |= any(key in found for key in _TRAINING)
+        inner = next((key for key in _WRAPPERS if _is_mapping(found, key)), None)
         if inner is None:
             break
         found = found[inner]
+    else:
+        raise WeightsError(f"a state dict in more than {_DEEPEST} wrappers")
     if not isinstance(found, Mapping) or not found:
         raise WeightsError(f"expected a state dict, found {type(found).__name__}")
     state = dict(found)
