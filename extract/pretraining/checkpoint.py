@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
+from aqa.cache.replacement import replacing
 from aqa.extract.weights.stamp import KEY
 
 
@@ -37,7 +38,6 @@ class Checkpoint:
 
     def save(self, path: Path) -> None:
         """Write to a temporary file, and put it in the place of the last one."""
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         values = {
             KEY: self.stamp,
             "iteration": self.iteration,
@@ -46,16 +46,11 @@ class Checkpoint:
             "velocity": dict(self.velocity),
             "scaler": dict(self.scaler),
         }
-        try:
-            with temporary.open("wb") as file:
-                torch.save(values, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError as error:
-            raise AqaError(f"{path}: cannot be written ({error.strerror})") from None
-        finally:
-            temporary.unlink(missing_ok=True)
+        with (
+            replacing(path) as descriptor,
+            os.fdopen(descriptor, "wb", closefd=False) as file,
+        ):
+            torch.save(values, file)
 
     @classmethod
     def load(cls, path: Path, asked: Mapping[str, Any]) -> "Checkpoint | None":

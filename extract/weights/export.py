@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from safetensors.torch import save
 
+from aqa.cache.replacement import replacing
 from aqa.extract.weights.loaded import Weights, WeightsError, load_weights
 from aqa.extract.weights.stamp import KEY, MEAN_IMAGE, Stamp, state_digest
 
@@ -52,7 +53,7 @@ def save_weights(
         notes: in place of the weights' own.
 
     Raises:
-        WeightsError: if the file cannot be written, or reads back as other weights.
+        AqaError: if the file cannot be written, or reads back as other weights.
     """
     stamp = Stamp(
         name=weights.name,
@@ -66,18 +67,17 @@ def save_weights(
     tensors = dict(weights.state)
     if isinstance(weights.preprocessing.mean, np.ndarray):
         tensors[MEAN_IMAGE] = torch.from_numpy(weights.preprocessing.mean)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(save(tensors, metadata={KEY: stamp.json()}))
-            file.flush()
-            os.fsync(file.fileno())
-        written = load_weights(temporary)  # checks every number by the stamp's digest
+    written = weights
+
+    def read_back(path: Path) -> None:
+        nonlocal written
+        written = load_weights(path)  # checks every number by the stamp's digest
         if (written.preprocessing, written.pool5) != (stamp.preprocessing, stamp.pool5):
             raise WeightsError(f"{out}: what was written reads back as another preset")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise WeightsError(f"{out}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    with (
+        replacing(out, read_back) as descriptor,
+        os.fdopen(descriptor, "wb", closefd=False) as file,
+    ):
+        file.write(save(tensors, metadata={KEY: stamp.json()}))
     return written
