@@ -5,6 +5,7 @@ judges' units. Source: Parmar and Morris, "Action Quality Assessment Across
 Multiple Actions", Table 1 and section 5.
 """
 
+import math
 from dataclasses import dataclass
 
 
@@ -45,3 +46,20 @@ ACTIONS = (
 EXPERIMENT_ACTIONS = tuple(action.name for action in ACTIONS[:6])
 
 BY_NAME = {action.name: action for action in ACTIONS}
+
+
+def score_problem(action: str, score: float) -> str | None:
+    """Say why an action of AQA-7 cannot have this score; None for any other action.
+
+    >>> score_problem("gym_vault", 1458.5)[:52]
+    "expected a score of 12.3 to 16.87, as AQA-7's gym_va"
+    """
+    if action not in BY_NAME or math.isnan(score):
+        return None
+    low, high = BY_NAME[action].score_range
+    if low <= score <= high:
+        return None
+    return (
+        f"expected a score of {low:g} to {high:g}, as AQA-7's {action} has, "
+        f"found {score:g}; another scale needs another name for the action"
+    )

@@ -7,18 +7,16 @@ clips, D), float16, float32 or float64, finite; all of one shape. Frames are 0 a
 """
 
 import hashlib
-import io
-import math
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from numpy.lib import format as npy
 
 from aqa.cache.csv_table import read_rows
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import COLUMNS, parse_label
+from aqa.cache.npy import parse_npy
 from aqa.cache.parts import parts_folder
 from aqa.cache.problems import raise_any
 from aqa.cache.progress import Progress, silent
@@ -31,7 +29,6 @@ from aqa.cache.store import Features, write_cache
 MAX_BYTES = 2**30
 
 _TYPES = ("float16", "float32", "float64")
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 
 
 def import_features(
@@ -72,7 +69,7 @@ def _check(labels_csv: Path) -> list[tuple[Sample, Path]]:
     keys: set[str] = set()
     problems = []
     shape: tuple[int, ...] | None = None
-    for place, row in read_rows(labels_csv, (*COLUMNS, "file")):
+    for line, row in read_rows(labels_csv, (*COLUMNS, "file")):
         try:
             key, label = parse_label(row)
             if key in keys:
@@ -86,7 +83,7 @@ def _check(labels_csv: Path) -> list[tuple[Sample, Path]]:
             sample = Sample(key, **vars(label), frames=0, source_sha256=digest)
             sources.append((sample, path))
         except AqaError as error:
-            problems.append(f"{place}: {error}")
+            problems.append(f"{labels_csv}: line {line}: {error}")
     raise_any(problems)
     if not sources:
         raise AqaError(f"{labels_csv}: no rows to import")
@@ -112,30 +109,24 @@ def _inside(folder: str, name: str) -> Path:
 def _load(path: Path) -> tuple[Features, str]:
     """Read a .npy file: float32 (offsets, clips, D), and the SHA-256 of the file.
 
-    The bytes are taken as numbers of the declared type or refused: nothing that the
-    file says can run, and no shape is believed that its size does not bear out.
+    AqaError names the file.
     """
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
-            raise AqaError(f"{path}: {size} bytes; at most {MAX_BYTES} are read")
+            raise AqaError(f"{size} bytes; at most {MAX_BYTES} are read")
         data = path.read_bytes()
-        file = io.BytesIO(data)
-        shape, fortran, kind = _HEADERS[npy.read_magic(file)](file)
-    except AqaError:
-        raise
-    except Exception as error:  # NumPy's reader of headers lets any kind through
-        raise AqaError(f"{path}: not a .npy file: {error}") from error
-    if kind.name not in _TYPES:
-        raise AqaError(f"{path}: {kind.name}; expected one of {', '.join(_TYPES)}")
-    if len(shape) not in (2, 3) or min(shape) < 1:
-        raise AqaError(f"{path}: {shape}; expected (clips, D) or (offsets, clips, D)")
-    values = data[file.tell() :]
-    if len(values) != math.prod(shape) * kind.itemsize:
-        raise AqaError(f"{path}: {len(values)} bytes of values do not make {shape}")
-    array = np.frombuffer(values, kind).reshape(shape, order="F" if fortran else "C")
+        array = parse_npy(data)
+    except (AqaError, OSError) as error:
+        raise AqaError(f"{path}: {error}") from error
+    if array.dtype.name not in _TYPES:
+        raise AqaError(f"{path}: {array.dtype}; expected one of {', '.join(_TYPES)}")
+    if array.ndim not in (2, 3):
+        raise AqaError(
+            f"{path}: {array.shape}; expected (clips, D) or (offsets, clips, D)"
+        )
     with np.errstate(over="ignore"):  # what is too large is infinite, and refused
         features = np.ascontiguousarray(array, np.float32)
     if not np.isfinite(features).all():
         raise AqaError(f"{path}: holds values that are not finite float32")
     # (clips, D) -> (offsets, clips, D)
-    return features.reshape((-1, *shape[-2:])), hashlib.sha256(data).hexdigest()
+    return features.reshape((-1, *array.shape[-2:])), hashlib.sha256(data).hexdigest()

@@ -157,6 +157,23 @@ def test_trampoline_comes_by_name_only(release):
         read_dataset(release)
 
 
+def test_an_action_in_no_list_comes_whole_and_unlabelled_by_name(release):
+    """The authors' own lists hold no trampoline."""
+    touch(release, "Actions/trampoline/012.avi", "trampoline-out/003/img_00001.jpg")
+    touch(release, "Actions/trampoline/notes.txt", "Actions/trampoline/4/x.jpg")
+    assert len(read_dataset(release).videos) == 4
+    dataset = read_dataset(release, ["trampoline"])
+    assert [(v.key, v.split) for v in dataset.videos] == [
+        ("trampoline/003", ""),
+        ("trampoline/012", ""),
+    ]
+    assert all(math.isnan(video.score) for video in dataset.videos)
+    assert "2 videos in no list, unlabelled: trampoline" in dataset.notes[1]
+    both = read_dataset(release, ["diving", "trampoline"])
+    assert len(both.videos) == 4
+    assert "1 train, 1 test" in both.notes[1] and "2 videos in no" in both.notes[2]
+
+
 def test_unlisted_videos_are_not_taken(release):
     touch(release, "Actions/diving/099.avi")
     assert len(read_dataset(release).videos) == 4
@@ -308,10 +325,11 @@ def test_manifest_reads_labels_and_keeps_paths(tmp_path):
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("one.avi,diving,50", "expected 4 fields, found 3"),
+        ("one.avi,diving,50", "line 2: 3 fields; expected 4"),
         ("one.avi,,50,train", "name of an action"),
-        ("one.avi,diving,fifty,train", "expected a score or nothing"),
-        ("one.avi,diving,nan,train", "expected a score or nothing"),
+        ("one.avi,diving,fifty,train", "score 'fifty' is not a number"),
+        ("one.avi,diving,nan,train", "score 'nan' is not a number"),
+        ("one.avi,figure,1_0,train", "score '1_0' is not a number"),
         ("one.avi,diving,5000,train", "expected a score of 21.6 to 102.6"),
         (
             "one.avi,diving,50,validation",
@@ -330,7 +348,7 @@ def test_manifest_reads_labels_and_keeps_paths(tmp_path):
         ("one.avi,diving,50,train\none.avi,diving,60,test", "one.avi in lines 2 and 3"),
         ("link.avi,diving,50,train", "is a link out of"),
         ("out/secret.avi,diving,50,train", "leads out of"),
-        ('one.avi,"diving,50,train', "not a CSV"),
+        ('one.avi,"diving,50,train', "cannot be read as CSV"),
         ("", "expected a video a row"),
     ],
 )
@@ -348,10 +366,10 @@ def test_manifest_names_what_is_wrong(tmp_path, line, message):
 
 def test_manifest_header_and_encoding_are_checked(tmp_path):
     path = manifest(tmp_path, header="video;action;score;split")
-    with pytest.raises(DatasetError, match="expected video,action,score,split, found"):
+    with pytest.raises(DatasetError, match="expected 'video,action,score,split'"):
         read_dataset(path)
     path.write_bytes(b"video,action,score,split\n\xff\xfe,diving,50,train\n")
-    with pytest.raises(DatasetError, match="not a CSV in UTF-8"):
+    with pytest.raises(DatasetError, match="cannot be read as CSV"):
         read_dataset(path)
     with pytest.raises(DatasetError, match="no sample of the action: vault, found"):
         touch(tmp_path, "one.avi")

@@ -3,15 +3,18 @@
 import csv
 import math
 import time
+import tracemalloc
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqa.cache import csv_table
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import Label, read_labels, relabel
 from aqa.cache.maintenance import verify
+from aqa.cache.parts import merge, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
@@ -70,7 +73,8 @@ def test_labels_are_read_in_any_order_of_columns(table):
         ("key,action,score,split\na,b,1,train,\n", "line 2: 5 fields"),
         ("key,action,score,split\n../a,b,1,train\n", "line 2: key '../a' .* outside"),
         ("key,action,score,split\n/etc/passwd,b,1,train\n", "absolute"),
-        ('key,action,score,split\n"a\nb",b,1,train\n', "control character"),
+        ('key,action,score,split\n"a\nb",b,1,train\n', "line 2: cannot be read as CSV"),
+        ("key,action,score,split\na,diving,8160,\n", "line 2: expected a .* 102.6"),
         ("key,action,score,split\na\0,b,1,train\n", "control character"),
         ("key,action,score,split\na,../b,1,train\n", "file's name"),
         ("key,action,score,split\na,b,1,val\n", "not train, test or empty"),
@@ -82,7 +86,7 @@ def test_labels_are_read_in_any_order_of_columns(table):
         ("key,action,score,split\na,b,1,\na,b,2,\n", "line 3: key 'a' is there twice"),
         (b"key,action,score,split\n\xff,b,1,\n", "cannot be read as CSV"),
         ('key,action,score,split\n"a,b,1,\n', "cannot be read as CSV"),
-        ("key,action,score,split\n" + "a" * 200_000 + ",b,1,\n", "field larger"),
+        ("key,action,score,split\n" + "a" * 200_000 + ",b,1,\n", "65536 characters"),
     ],
 )
 def test_what_is_wrong_with_a_file_is_said_with_its_line(table, text, message):
@@ -163,6 +167,30 @@ def test_unknown_keys_are_listed(cache):
     ):
         relabel(cache, new)
     assert cache.read_bytes() == before
+
+
+def test_parts_that_a_killed_merge_left_are_merged_with_the_labels_they_had(cache):
+    with FeatureCache.open(cache) as opened:
+        write_part(cache, opened.samples[0], opened.read()[0], MADE)
+    assert relabel(cache, {KEYS[0]: Label("diving", 9.0, "test")}) == 1
+    with FeatureCache.open(merge(cache)) as opened:
+        assert opened.samples.score[0] == 9
+
+
+def test_a_line_without_end_and_a_file_of_too_many_are_not_read(table, monkeypatch):
+    monkeypatch.setattr(csv_table, "MAX_LINES", 3)
+    good = "key,action,score,split\n" + "a,b,1,\nc,d,1,\n"
+    assert len(read_labels(table(good))) == 2
+    with pytest.raises(AqaError, match="line 4: a CSV of at most 3 lines"):
+        read_labels(table(good + "\n"))
+    path = table(good)
+    with open(path, "ab") as file:
+        file.truncate(200 * 2**20)
+    tracemalloc.start()
+    with pytest.raises(AqaError, match="line 4: .*65536 characters"):
+        read_labels(path)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
 
 
 def test_relabelling_does_not_make_damage_look_sound(cache):

@@ -1,7 +1,9 @@
 """The released AQA-7 folder: its lists, its videos, or frames unpacked from them.
 
 Conventions: keys are `diving/001`; only listed samples are taken, since a video
-without a list has no label and no part. A sample NNN of an action lies at one of
+without a list has no label and no part. The lists say nothing of trampoline: an action
+that is asked for by name and in no list comes whole, unlabelled. A sample NNN of an
+action lies at one of
 
     Actions/<action>/NNN.avi            as released
     Actions/<action>/frames/NNN/*.jpg   frames, as some repositories unpack them
@@ -11,6 +13,8 @@ and the lists are Split_4/split_4_{train,test}_list.mat, or bear the names of th
 variables inside them.
 """
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +60,8 @@ def read_release(root: Path, actions: tuple[str, ...] | None) -> Dataset:
             problems.add("unknown action", f"{action}; AQA-7 has {known}")
     problems.check()
     samples, is_hundredfold = _listed(root, problems)
+    for action in set(actions or ()) - {action for action, _, _, _ in samples}:
+        samples += [(action, number, "", math.nan) for number in _numbers(root, action)]
     present = {action for action, _, _, _ in samples}
     wanted = chosen(
         actions or tuple(name for name in EXPERIMENT_ACTIONS if name in present),
@@ -183,12 +189,26 @@ def _places(action: str, number: int) -> Iterator[str]:
     yield f"{action}-out/{number:03d}"
 
 
+def _numbers(root: Path, action: str) -> list[int]:
+    """Sample numbers of an action whose video lies somewhere, listed or not."""
+    folders = {(root / place).parent for place in _places(action, 0)}
+    names = {path.name for folder in folders for path in folder.glob("[0-9]*")}
+    stems = {name.removesuffix(".avi") for name in names}
+    numbers = {int(stem) for stem in stems if re.fullmatch("[0-9]{3,5}", stem)}
+    return sorted(
+        number
+        for number in numbers - {0}
+        if any((root / place).exists() for place in _places(action, number))
+    )
+
+
 def _notes(
     videos: list[Video], is_hundredfold: bool, present: set[str]
 ) -> Iterator[str]:
     form = "times 100, and were divided" if is_hundredfold else "plain"
     yield f"scores in the lists are {form}"
     counts = Counter((video.action, video.split) for video in videos)
+    by_split = Counter(video.split for video in videos)
     differing = []
     for action in ACTIONS:
         found = tuple(counts[action.name, split] for split in SPLITS)
@@ -197,12 +217,18 @@ def _notes(
                 f"{action.name} {found[0]} train, {found[1]} test "
                 f"(released: {action.train}, {action.test})"
             )
-    train = sum(video.split == "train" for video in videos)
-    total = f"{train} train, {len(videos) - train} test"
+    train, test, rest = (by_split[split] for split in (*SPLITS, ""))
+    total = f"{train} train, {test} test"
     if differing:
         yield f"{total}; not as released: {'; '.join(differing)}"
-    else:
+    elif train or test:
         yield f"{total}, as released"
+    if rest:
+        unlisted = sorted({video.action for video in videos if not video.split})
+        yield (
+            f"{rest} videos in no list, unlabelled: {', '.join(unlisted)}; "
+            "`aqa cache relabel` gives them labels"
+        )
     left_out = present - {video.action for video in videos}
     if left_out:
         yield f"listed, but not asked for: {', '.join(sorted(left_out))}"

@@ -27,8 +27,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.errors import AqaError
+from aqa.cache.npy import read_npy
 from aqa.extract.datasets.folder import SUFFIXES
-from aqa.extract.npy import read_npy
 from aqa.extract.poses.keypoints import (
     MAX_BYTES,
     Frames,

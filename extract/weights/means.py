@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
-from aqa.extract.npy import read_npy
+from aqa.cache.npy import read_npy
 from aqa.extract.weights.caffe import read_blob
 from aqa.extract.weights.kinds import WeightsError, brief, kind_of
 
