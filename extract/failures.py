@@ -2,7 +2,8 @@
 
 Conventions: each failure is a JSON file in the folder of parts, named as the video's
 part would be, so that shards see each other's. `failures.json` beside the cache is
-their list, in the order of the data set, and is not there when there are none.
+their list, in the order of the data set, and is not there when there are none; caches
+in one folder share it, and each has its name on its own.
 """
 
 import json
@@ -59,11 +60,13 @@ class FailureLog:
         return found
 
     def list_for_user(self, failures: Iterable[Failure]) -> None:
-        """Write `failures.json`, or remove it where there are none."""
-        path = self._cache.with_name("failures.json")
+        """Put this cache's part of `failures.json` in place, or remove an empty one."""
+        path, name = self._cache.with_name("failures.json"), self._cache.name
         make_folder(path.parent)
-        with locked(path, shared=True):
-            if records := [asdict(failure) for failure in failures]:
+        with locked(path, needed=False):
+            records = [record for record in _listed(path) if record["cache"] != name]
+            records += [{"cache": name, **asdict(failure)} for failure in failures]
+            if records:
                 _write(path, records)
             else:
                 path.unlink(missing_ok=True)
@@ -73,6 +76,14 @@ class FailureLog:
 
     def _path(self, key: str) -> Path:
         return part_path(self._cache, key).with_suffix(".failed")
+
+
+def _listed(path: Path) -> list[dict[str, str]]:
+    """Read `failures.json`; what nobody signed is as good as not there."""
+    with suppress(OSError, ValueError, TypeError):
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return [each for each in listed if isinstance(each, dict) and "cache" in each]
+    return []
 
 
 def _write(path: Path, record: Any) -> None:

@@ -9,16 +9,20 @@ import hashlib
 from pathlib import Path
 
 from aqa.extract.datasets.dataset import Video
+from aqa.extract.videos.damage import VideoError
 from aqa.extract.videos.picture_folder import folder_sha256
 
 
 def video_changed(video: Video, sha256: str, since: int) -> bool:
     """Whether a video was touched after `since` and is another now.
 
-    A video that is gone has not changed: its features stay.
+    A video that is gone has not changed: its features stay. A folder that holds no
+    video any longer has: what is wrong with it is found when it is read.
     """
     try:
         return touched(video.path, since) and source_sha256(video.path) != sha256
+    except VideoError:
+        return True
     except OSError:
         return False
 

@@ -1,6 +1,7 @@
 """A replaced video is done again, and an untouched one is not even read."""
 
 import hashlib
+import json
 import math
 import os
 import time
@@ -142,6 +143,36 @@ def test_a_picture_written_over_in_its_folder_is_a_change(tmp_path):
     assert not video_changed(video, digest, since)
     (folder / "img_00002.jpg").write_bytes(b"other")
     assert video_changed(video, digest, since)
+
+
+def test_a_folder_that_became_no_video_fails_alone(videos, cache):
+    folder = videos.root / "d"
+    folder.mkdir()
+    (folder / "img_00001.jpg").write_bytes(b"d")
+    made = replace(videos, videos=(*videos.videos, Video("d", folder, "", "", 1.0)))
+    sample = Sample("d", "", "", 1.0, 9, source_sha256(folder))
+    write_part(cache, sample, np.zeros((1, 2, 3), np.float32), PROVENANCE)
+    tick()
+    (folder / "other_00001.jpg").write_bytes(b"d")
+    assert [video.key for video in plan(made, cache, Extractor()).todo][-1] == "d"
+
+
+def test_caches_of_one_folder_share_the_list_of_failures(videos, cache):
+    listed, other = cache.with_name("failures.json"), cache.with_name("other.h5")
+    content = videos.videos[0].path.read_bytes()
+    videos.videos[0].path.write_bytes(b"")
+    run(videos, cache)
+    run(videos, other)
+    found = [failure["cache"] for failure in json.loads(listed.read_text())]
+    assert found == ["features.h5", "other.h5"]
+    videos.videos[0].path.write_bytes(content)
+    run(videos, other)
+    assert json.loads(listed.read_text())[0]["cache"] == "features.h5"
+    run(videos, cache)
+    assert not listed.exists()
+    listed.write_text('[{"key": "of an older version"}, 3]')
+    run(videos, cache)
+    assert not listed.exists()
 
 
 def test_a_failure_is_remembered_by_later_shards_and_listed_at_once(videos, cache):
