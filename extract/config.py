@@ -81,7 +81,8 @@ class ExtractConfig:
     preprocessing: str | None = None
     #: A mean file in place of the preset's channel means.
     mean: Path | None = None
-    #: Use no sharing between copies: the oracle, several times slower.
+    #: Use no sharing between copies: the oracle, several times slower. On CPU it gives
+    #: the same bits in fp32; in half precision single roundings differ.
     plain: bool = False
     allow_damaged: bool = False
     #: (i, N): this run does the i-th of N parts of the samples, 0-based.

@@ -80,6 +80,34 @@ def test_the_papers_clips_share_bit_for_bit():
     assert torch.equal(shared, plain_features(net, video, PAPER))
 
 
+@pytest.mark.slow
+def test_the_papers_network_shares_bit_for_bit():
+    """The first clip of each of the six copies, and what of them is shared."""
+    net = network(ARCHITECTURES["c3d-small"])
+    video = torch.rand(21, 112, 112, 3) * 255 - 100
+    starts = list(range(6))
+    assert worth_sharing(net.arch, starts)
+    shared = shared_features(net, video, starts)
+    assert torch.equal(shared, plain_features(net, video, starts))
+
+
+BF16 = [Architecture("toy", widths, features=16, crop=16) for widths in SHAPES]
+
+
+@pytest.mark.parametrize(
+    "arch", [*BF16, pytest.param(ARCHITECTURES["c3d-tiny"], marks=pytest.mark.slow)]
+)
+def test_in_bf16_sharing_differs_by_single_roundings(arch):
+    """Kernels for other shapes sum in another order: one value in 200 differs."""
+    net = network(arch).bfloat16()
+    video = (torch.rand(37, arch.crop, arch.crop, 3) * 255 - 100).bfloat16()
+    starts = [0, 1, 3, 4, 5, 20, 21]
+    shared = shared_features(net, video, starts)
+    plain = plain_features(net, video, starts)
+    assert close(shared, plain, 2**-7)
+    assert (shared != plain).double().mean() < 0.02
+
+
 def test_in_single_precision_batches_of_other_shapes_differ_by_rounding_only():
     net = network(ARCHITECTURES["c3d-tiny"])
     video = torch.rand(24, 112, 112, 3) * 255 - 100
