@@ -83,6 +83,15 @@ def test_lists_that_contradict_themselves_are_refused(
         read_classes(tmp_path / "set", split)
 
 
+def test_a_list_of_a_terabyte_is_not_read(tmp_path):
+    split = tmp_path / "trainlist01.txt"
+    (tmp_path / "classInd.txt").write_text("1 A\n2 B\n")
+    with split.open("wb") as file:
+        file.truncate(1 << 40)
+    with pytest.raises(AqaError, match="trainlist01.txt: 1099511627776 bytes; at most"):
+        read_classes(tmp_path, split)
+
+
 def test_missing_videos_are_named(tmp_path):
     split = layout(tmp_path, *GOOD, videos=["Jump/a.avi", "Run/d.avi"])
     with pytest.raises(AqaError, match="Run/b.avi is missing, Jump/c.avi is missing"):
