@@ -29,7 +29,7 @@ from aqa.cache.options import (
     seed_option,
     workers_option,
 )
-from aqa.cache.terminal import print_json, progress_bar
+from aqa.cache.terminal import print_json, printable, progress_bar
 from aqa.extract.commands import SOME_FAILED, extract, poses
 from aqa.extract.config import config_like
 from aqa.extract.options import with_features
@@ -56,8 +56,15 @@ class Commands(click.Group):
         try:
             return super().invoke(ctx)
         except AqaError as error:
-            click.echo(f"Error: {error}", err=True)
+            lines = map(printable, str(error).split("\n"))
+            click.echo("Error: " + "\n".join(lines), err=True)
             ctx.exit(error.exit_code)
+        except BrokenPipeError:  # whoever read the output has seen enough
+            raise
+        except OSError as error:
+            where = f"{error.filename}: " if error.filename is not None else ""
+            click.echo(f"Error: {printable(where)}{error.strerror or error}", err=True)
+            ctx.exit(AqaError.exit_code)
         except KeyboardInterrupt:
             click.echo("interrupted; the same command goes on from here", err=True)
             ctx.exit(INTERRUPTED)
@@ -127,30 +134,41 @@ def score(
 ) -> None:
     """Score VIDEOS: judges' units, an interval, and where quality was lost.
 
-    The weights must be those that the model's features were made with.
+    The weights must be those that the model's features were made with. Of a long
+    video the end is scored; which seconds that is is said.
     """
-    from aqa.extract.clips import middle_frames
+    from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.network import C3DExtractor
     from aqa.regress.model_file import load_model
     from aqa.regress.report.score_page import Scored, write_score_page
-    from aqa.regress.scoring import length_warning
+    from aqa.regress.scoring import action_of, length_warning
     from aqa.regress.scoring import score as score_features
 
     fitted = load_model(model)
+    action = action_of(fitted, action)
     base = config_like(fitted.provenance.record)
     extractor = C3DExtractor(replace(base, **given(**options)))
-    fitted.require(extractor.provenance)
+    for difference in fitted.require(extractor.provenance):
+        click.echo(f"warning: the model knows other features: {difference}", err=True)
     scored, failed = [], False
     named = [Video(str(path), path, "", "", math.nan) for path in videos]
     for video, decoded in extractor.decode(named, start, end):
         if isinstance(decoded, AqaError):
-            click.echo(f"failed: {decoded}", err=True)
+            click.echo(f"failed: {printable(decoded)}", err=True)
             failed = True
             continue
-        said = score_features(fitted, extractor.features(decoded.frames), action)
+        shown = shown_frames(len(decoded.frames), base.clips)
+        at = decoded.times
+        said = score_features(
+            fitted,
+            extractor.features(decoded.frames),
+            action,
+            padding=sum(not clip for clip in shown),
+            seconds=[(at[c[0]], at[c[-1]]) if c else None for c in shown] if at else (),
+        )
         if warning := length_warning(fitted, said.action, decoded.total):
-            click.echo(f"{video.path}: {warning}", err=True)
+            click.echo(f"{printable(video.path)}: {warning}", err=True)
         strip = middle_frames(decoded.frames, base.clips)
         scored.append(Scored(video.path, said, strip))
     if html is not None:
@@ -159,7 +177,7 @@ def score(
         print_json([{"video": str(s.video), **s.score.record()} for s in scored])
     else:
         for each in scored:
-            click.echo(f"{each.video}: {each.score.describe()}")
+            click.echo(f"{printable(each.video)}: {each.score.describe()}")
     if failed:
         raise click.exceptions.Exit(SOME_FAILED)
 

@@ -34,6 +34,18 @@ def clip_starts(config: ClipConfig) -> npt.NDArray[np.int64]:
     return offsets[:, None] + config.stride * np.arange(config.clips)
 
 
+def shown_frames(count: int, config: ClipConfig) -> list[range]:
+    """Which of a video's `count` kept frames each clip of the first copy shows.
+
+    A range is empty where a clip shows nothing but the black in front.
+    """
+    black = max(config.length - count, 0)
+    return [
+        range(max(start - black, 0), max(start + config.clip - black, 0))
+        for start in clip_starts(config)[0].tolist()
+    ]
+
+
 def middle_frames(
     frames: npt.NDArray[np.uint8], config: ClipConfig
 ) -> npt.NDArray[np.uint8]:

@@ -9,6 +9,7 @@ prediction after each clip: what is lost in a clip is told against it.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -44,6 +45,17 @@ class Calibration:
             )
         if not (0 < self.level < 1 and self.videos > 0 and self.folds > 1):
             raise AqaError("calibration without level, videos or folds")
+
+    def words(self) -> str:
+        """What an interval is worth, and how that is known."""
+        return (
+            f"{100 * self.level:g} %, calibrated on {self.videos} training videos "
+            f"held out in {self.folds} folds"
+        )
+
+    def basis(self) -> dict[str, Any]:
+        """The same as JSON values."""
+        return {"level": self.level, "videos": self.videos, "folds": self.folds}
 
 
 def residual_bounds(residuals: Floats, level: float = LEVEL) -> tuple[float, float]:

@@ -16,6 +16,9 @@ from aqa.regress.calibration import Calibration
 from aqa.regress.lstm import LstmHead
 from aqa.regress.svr import SvrHead
 
+#: What of a provenance may differ between training and use.
+PASSING = ("decoder", "precision")
+
 
 @dataclass(frozen=True, eq=False)
 class Model:
@@ -58,9 +61,14 @@ class Model:
         """The head's name: "lstm" or "svr"."""
         return "lstm" if isinstance(self.head, LstmHead) else "svr"
 
-    def require(self, provenance: Provenance, where: str = "model") -> None:
-        """Raise `ProvenanceMismatch` unless it was made with such features."""
-        require_same(self.provenance, provenance, where)
+    def require(self, provenance: Provenance, where: str = "model") -> list[str]:
+        """Raise `ProvenanceMismatch` unless it was made with such features.
+
+        Another decoder or precision moves features by roundings, and a model outlives
+        a library's version: such differences are returned, in words.
+        """
+        require_same(_lasting(self.provenance), _lasting(provenance), where)
+        return self.provenance.differences(provenance)
 
     def record(self) -> dict[str, Any]:
         """Everything but the head's numbers, as JSON values."""
@@ -74,3 +82,9 @@ class Model:
             "calibration": {name: asdict(c) for name, c in self.calibration.items()},
             "frames": {name: list(ends) for name, ends in self.frames.items()},
         }
+
+
+def _lasting(provenance: Provenance) -> Provenance:
+    """What decides the features, beyond roundings."""
+    record = provenance.record
+    return Provenance({k: v for k, v in record.items() if k not in PASSING})

@@ -14,7 +14,7 @@ import json
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,7 +96,7 @@ def _read(path: Path) -> tuple[Header, Tensors]:
         if text is None:
             raise AqaError(f"no {ENTRY} in its metadata; `aqa fit` writes models")
         try:
-            header = json.loads(text, parse_constant=_refuse)
+            header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise AqaError(f"its header is no JSON ({error})") from error
         if not isinstance(header, dict):
@@ -108,8 +108,14 @@ def _read(path: Path) -> tuple[Header, Tensors]:
         return header, {name: arrays.get_tensor(name) for name in arrays.keys()}
 
 
-def _refuse(constant: str) -> None:
+def _refuse(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a JSON number")
+
+
+def _finite(text: str) -> float:
+    """A number as it is written, which may be too large to be one here."""
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
 
 
 def _get(record: Header, name: str, kind: type[Kind]) -> Kind:

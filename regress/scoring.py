@@ -3,9 +3,11 @@
 Conventions: features of a video are float32 (copies, clips, D); the score is that of
 copy 0, as in testing. Courses exist for LSTM heads: the score as it stands after each
 clip (clips,), and the change that each clip brings, the first counted from nothing.
+Seconds are those of the video; a short video begins with clips of nothing but padding.
 """
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,59 +15,102 @@ from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 from aqa.regress import lstm
-from aqa.regress.calibration import LEVEL
+from aqa.regress.calibration import Calibration
 from aqa.regress.lstm import LstmHead
 from aqa.regress.metrics import Floats
 from aqa.regress.model import Model
+
+#: From and to.
+Span = tuple[float, float]
 
 
 @dataclass(frozen=True)
 class Score:
     """What a model says of one video.
 
-    `interval` is None in a model without calibration. `course`, `changes` and `lost`
-    are empty for heads without a course. `lost` is by how much each clip surprised
-    (see `surprises`), less what it does in the typical training video: the lowest
-    marks where quality was lost.
+    `calibration` is None in a model without. `course`, `changes` and `lost` are empty
+    for heads without a course. `lost` is by how much each clip surprised (see
+    `surprises`), less what it does in the typical training video: the lowest marks
+    where quality was lost. `seconds` holds what each clip shows of the video, None for
+    the first clips, `padding` in number, that show none of it; it is empty where the
+    video has no times.
     """
 
     action: str
     score: float
-    interval: tuple[float, float] | None
+    calibration: Calibration | None = None
     course: tuple[float, ...] = ()
     changes: tuple[float, ...] = ()
     lost: tuple[float, ...] = ()
+    padding: int = 0
+    seconds: tuple[Span | None, ...] = ()
+
+    @property
+    def interval(self) -> Span | None:
+        """Between what the judges' score is expected."""
+        if self.calibration is None:
+            return None
+        return self.score + self.calibration.low, self.score + self.calibration.high
 
     @property
     def worst_clip(self) -> int | None:
         """The clip, counted from 0, that lost most; None without a course."""
-        compared = self.lost or self.changes
-        return int(np.argmin(compared)) if compared else None
+        compared = (self.lost or self.changes)[self.padding :]
+        return self.padding + int(np.argmin(compared)) if compared else None
+
+    @property
+    def scored(self) -> Span | None:
+        """The seconds of the video that the score rests on, where they are known."""
+        shown = [span for span in self.seconds if span]
+        return (shown[0][0], shown[-1][1]) if shown else None
 
     def record(self) -> dict[str, Any]:
         """Everything as JSON values, the worst clip counted from 1."""
-        worst = self.worst_clip
-        return {**asdict(self), "worst_clip": None if worst is None else worst + 1}
+        known, worst = self.calibration, self.worst_clip
+        return {
+            "action": self.action,
+            "score": self.score,
+            "interval": self.interval,
+            "interval_of": known and known.basis(),
+            "course": self.course,
+            "changes": self.changes,
+            "lost": self.lost,
+            "padding": self.padding,
+            "seconds": self.seconds,
+            "scored_seconds": self.scored,
+            "worst_clip": None if worst is None else worst + 1,
+        }
 
     def describe(self) -> str:
         """Say the score, its interval and its course in one line."""
         said = f"{self.action} {self.score:.2f}"
-        if self.interval:
+        if self.interval and self.calibration:
             low, high = self.interval
-            said += f" ({low:.2f} to {high:.2f} for {LEVEL:.0%} of videos)"
+            said += f" ({low:.2f} to {high:.2f}: {self.calibration.words()})"
+        if self.scored:
+            said += "; scored from {:.1f} to {:.1f} s".format(*self.scored)
         if self.worst_clip is not None:
             course = " ".join(f"{value:.1f}" for value in self.course)
             said += f"; after each clip {course}; most lost in {self.worst_clip + 1}"
+            if self.seconds and (span := self.seconds[self.worst_clip]):
+                said += " ({:.1f} to {:.1f} s)".format(*span)
         return said
 
 
-def score(model: Model, x: NDArray[np.float32], action: str | None = None) -> Score:
+def score(
+    model: Model,
+    x: NDArray[np.float32],
+    action: str | None = None,
+    *,
+    padding: int = 0,
+    seconds: Sequence[Span | None] = (),
+) -> Score:
     """Score the features of one video as an action that the model knows.
 
-    `action` may be left out where the model knows one only; `AqaError` otherwise, for
-    an action it does not know, and for features of another shape.
+    `padding` and `seconds` are as in `Score`. `AqaError` as in `action_of`, and for
+    features of another shape.
     """
-    name = _action(model, action)
+    name = action_of(model, action)
     if x.ndim != 3:
         raise AqaError(
             f"expected features (copies, clips, D) of one video; found {x.shape}"
@@ -87,10 +132,12 @@ def score(model: Model, x: NDArray[np.float32], action: str | None = None) -> Sc
     return Score(
         action=name,
         score=final,
-        interval=(final + known.low, final + known.high) if known else None,
+        calibration=known,
         course=tuple(course.tolist()),
         changes=tuple(changes.tolist()),
         lost=tuple(lost.tolist()),
+        padding=padding,
+        seconds=tuple(seconds),
     )
 
 
@@ -123,7 +170,11 @@ def length_warning(model: Model, action: str, frames: int) -> str:
     )
 
 
-def _action(model: Model, action: str | None) -> str:
+def action_of(model: Model, action: str | None) -> str:
+    """The action to score: it may be left out where the model knows one only.
+
+    `AqaError` otherwise, and for an action that the model does not know.
+    """
     known = ", ".join(model.actions)
     if action is None and len(model.actions) > 1:
         raise AqaError(f"which action? The model knows {known}; name one")

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
-from aqa.extract.clips import clip_starts, fit_length
+from aqa.extract.clips import clip_starts, fit_length, shown_frames
 from aqa.extract.config import ClipConfig
 
 
@@ -73,3 +73,22 @@ def test_every_clip_fits_and_no_further_one_would(length, offsets, stride):
 def test_odd_settings_are_refused(bad):
     with pytest.raises(AqaError, match="expected"):
         ClipConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (103, [range(k, k + 16) for k in range(0, 96, 16)]),
+        (20, [range(0)] * 5 + [range(0, 13)]),
+        (30, [range(0)] * 4 + [range(0, 7), range(7, 23)]),
+    ],
+)
+def test_frames_that_a_clip_shows(count, shown):
+    """103 - 20 = 83 are black: the last clip, 80 to 95, has frames 0 to 12."""
+    found = shown_frames(count, ClipConfig())
+    assert [list(frames) for frames in found] == [list(frames) for frames in shown]
+    video = np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None]
+    fitted = fit_length(video, ClipConfig())[:, 0, 0, 0]
+    for start, frames in zip(range(0, 96, 16), found, strict=True):
+        clip = fitted[start : start + 16]
+        assert clip[clip > 0].tolist() == [frame + 1 for frame in frames]

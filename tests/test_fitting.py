@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from scipy.stats import spearmanr
+from sklearn.svm import NuSVR
 
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import Label, relabel
@@ -107,6 +108,8 @@ def test_score_has_an_interval_and_a_course(cache, tmp_path):
     )
     assert found.lost == pytest.approx(lost)
     assert found.worst_clip == np.argmin(found.lost)
+    padded = score(model, x, "diving", padding=found.worst_clip + 1)
+    assert padded.worst_clip is None or padded.worst_clip > found.worst_clip
 
 
 def test_clip_surprises_by_what_was_not_to_be_expected():
@@ -173,6 +176,33 @@ def test_svr_scores_without_a_course(cache, tmp_path):
     assert found.action == "diving" and found.interval[0] < found.interval[1]
     assert found.course == found.changes == found.lost == ()
     assert found.worst_clip is None
+
+
+def test_nu_svr_is_the_preset_for_one_action_at_a_time(cache, tmp_path):
+    config = replace(QUICK, head="nu-svr", mode="single-action", actions=("diving",))
+    report = fit(cache, config, tmp_path / "out")
+    assert report.models[0].name == "diving-nu-svr.safetensors"
+    features = load(cache)
+    rows, test = (features.rows("diving", split) for split in ("train", "test"))
+    samples = features.x.mean(2, dtype=np.float64)  # (N, copies, D)
+    machine = NuSVR(kernel="linear", C=0.001 / 2, nu=0.5)  # two copies of a video
+    machine.fit(samples[rows].reshape(-1, 16), np.repeat(features.score[rows], 2))
+    model = load_model(report.models[0])
+    scores = [score(model, features.x[row]).score for row in test]
+    np.testing.assert_allclose(scores, machine.predict(samples[test, 0]), rtol=1e-3)
+    assert model.settings["svr"]["nu"] == 0.5 and model.settings["converged"]
+    with pytest.raises(AqaError, match="one action at a time: --mode single-action"):
+        fit(cache, replace(config, mode="all-action"), tmp_path / "out")
+
+
+def test_an_svr_that_was_stopped_is_a_warning(cache, tmp_path, monkeypatch):
+    config = replace(QUICK, head="svr", actions=("diving",))
+    assert fit(cache, config, tmp_path / "a").warnings == ()
+    monkeypatch.setattr("aqa.regress.svr_choice.MOST_ITERATIONS", 1)
+    report = fit(cache, config, tmp_path / "b")
+    (warning,) = report.warnings
+    assert "before it converged" in warning
+    assert load_model(report.models[0]).settings["converged"] is False
 
 
 def test_score_without_calibration_has_no_interval(cache, tmp_path):

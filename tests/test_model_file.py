@@ -157,6 +157,28 @@ def test_hostile_models_are_refused(written, hostile, message):
     assert str(raised.value).startswith(f"{written}: not a model of this aqa")
 
 
+@pytest.mark.parametrize("name", ["settings", "provenance", "deviations"])
+def test_numbers_too_large_to_be_any_are_refused(written, name):
+    header, arrays = header_of(written), load_file(written)
+    header[name] = {**header[name], "diving": "huge"}
+    text = json.dumps(header).replace('"huge"', "1e999")
+    save_file(arrays, written, {ENTRY: text})
+    with pytest.raises(AqaError, match="1e999 is not a JSON number"):
+        load_model(written)
+
+
+def test_another_decoder_or_precision_is_named_and_not_refused(model):
+    record = {**model.provenance.record, "decoder": {"pyav": "2"}, "precision": "fp32"}
+    found = replace(model, provenance=Provenance(record))
+    assert found.require(found.provenance) == []
+    newer = {**record, "decoder": {"pyav": "3"}, "precision": "bf16"}
+    pyav, precision = found.require(Provenance(newer))
+    assert pyav.startswith("decoder.pyav: found")
+    assert precision.startswith("precision: found")
+    with pytest.raises(ProvenanceMismatch, match="features: found"):
+        found.require(Provenance({**newer, "features": "i3d"}))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

@@ -165,6 +165,7 @@ def test_a_part_can_be_cut_out(tmp_path, suffix, start, end, expected):
     decoded = decode(path, PRE, config=SHORT, start=start, end=end)
     found = decoded.frames.mean((1, 2, 3)) / (4 if suffix == "mp4" else 1)
     np.testing.assert_allclose(found, expected, atol=0.4)
+    assert decoded.times == pytest.approx([n / 25 for n in expected], abs=1e-2)
     assert decoded.total == (60 if (start, end) == (0, 2.4) else len(expected))
 
 

@@ -130,7 +130,7 @@ class _Crew:
         self._free.append(task.slot)
         self._broken = 0
         try:
-            shape, total, damage, digest = task.future.result()
+            shape, *rest = task.future.result()
         except TimeoutError:
             seconds = f"{self._limits.seconds:g}"
             return VideoError(f"{task.path}: takes longer than {seconds} s to decode")
@@ -140,7 +140,7 @@ class _Crew:
         except VideoError as error:
             return error
         frames = self._slot(task)[: int(np.prod(shape))].reshape(shape).copy()
-        return Decoded(frames, total, damage, digest)
+        return Decoded(frames, *rest)
 
     def dismiss(self) -> None:
         """End all workers, whatever they are at."""

@@ -24,8 +24,8 @@ from aqa.cache.errors import AqaError
 from aqa.extract.preprocessing import Preprocessing
 from aqa.extract.videos.video import Decoded, VideoError
 
-#: Shape, total, damage, source digest: `Decoded` without its pixels.
-Answer = tuple[tuple[int, ...], int, tuple[str, ...], str]
+#: `Decoded`, but of its pixels the shape.
+Answer = tuple[tuple[int, ...], int, tuple[str, ...], str, tuple[float, ...]]
 
 _slots: npt.NDArray[np.uint8]
 
@@ -64,8 +64,8 @@ def work(
             raise VideoError(f"{path}: needs more memory than it may take") from error
         raise VideoError(f"{path}: {type(error).__name__}: {error}") from error
     _slots[slot, : decoded.frames.size] = decoded.frames.ravel()
-    shape = decoded.frames.shape
-    return shape, decoded.total, decoded.damage, decoded.source_sha256
+    shape, rest = decoded.frames.shape, (decoded.total, decoded.damage)
+    return shape, *rest, decoded.source_sha256, decoded.times
 
 
 def _end_with_parent() -> None:

@@ -55,13 +55,15 @@ class Watched:
 class Decoded:
     """What remains of a video: at most `config.length` frames of `total` decoded.
 
-    The rest is as in `Watched`.
+    `times` are the seconds at which a player shows them; empty where the file has no
+    times. The rest is as in `Watched`.
     """
 
     frames: npt.NDArray[np.uint8]
     total: int
     damage: tuple[str, ...]
     source_sha256: str
+    times: tuple[float, ...] = ()
 
 
 def decode(
@@ -90,11 +92,11 @@ def decode(
         if not 0 <= span[0] < span[1]:
             raise VideoError(f"{path}: expected 0 <= start < end, found {span}")
     with _reading(path) as signs:
-        frames, total, damage = _decode(path, pre, config, limits, span, signs)
+        frames, total, damage, times = _decode(path, pre, config, limits, span, signs)
         digest = source_sha256(path)
     where = "" if span is None else f" between {span[0]:g} and {span[1]:g} seconds"
     _check(path, total, damage, allow_damaged, where)
-    return Decoded(frames, total, damage, digest)
+    return Decoded(frames, total, damage, digest, times)
 
 
 def watch(
@@ -160,8 +162,8 @@ def _decode(
     limits: Limits,
     span: Span | None,
     signs: Signs,
-) -> tuple[npt.NDArray[np.uint8], int, tuple[str, ...]]:
-    """Kept frames, how many there were, signs of damage.
+) -> tuple[npt.NDArray[np.uint8], int, tuple[str, ...], tuple[float, ...]]:
+    """Kept frames, how many there were, signs of damage, times of the kept ones.
 
     Which frames are kept depends on how many there are, and only those are worth
     converting. The header's count is believed first; where it is wrong or missing,
@@ -173,9 +175,9 @@ def _decode(
         with _open(path, limits, signs, span) as (promised, source):
             believed = promised if total is None else total
             wanted = range(0) if believed is None else _kept(believed, config)
-            frames, total = _gather(path, source, wanted, pre, limits)
+            frames, total, times = _gather(path, source, wanted, pre, limits)
         if wanted == _kept(total, config):
-            return frames, total, signs.found(promised, total)
+            return frames, total, signs.found(promised, total), times
     raise VideoError(f"{path}: decodes differently each time")
 
 
@@ -202,12 +204,13 @@ def _gather(
     wanted: range,
     pre: Preprocessing,
     limits: Limits,
-) -> tuple[npt.NDArray[np.uint8], int]:
-    """Wanted frames, (t, crop, crop, 3), and the number of all."""
+) -> tuple[npt.NDArray[np.uint8], int, tuple[float, ...]]:
+    """Wanted frames, (t, crop, crop, 3), the number of all, and the wanted's times."""
     convert = VideoReformatter()
     kept = np.empty((len(wanted), pre.crop, pre.crop, 3), np.uint8)
     filled = total = 0
     batch: list[npt.NDArray[np.uint8]] = []
+    times: list[float] = []
 
     def resize() -> None:
         nonlocal filled
@@ -226,9 +229,11 @@ def _gather(
             if len(batch) >= most or (batch and batch[0].shape != picture.shape):
                 resize()
             batch.append(picture)
+            if frame.time is not None:
+                times.append(frame.time)
         total += 1
     resize()
-    return kept[:filled], total
+    return kept[:filled], total, tuple(times) if len(times) == filled else ()
 
 
 def _check_count(path: Path, total: int, limits: Limits) -> None:

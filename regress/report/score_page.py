@@ -2,7 +2,8 @@
 
 Conventions: a strip is uint8 (clips, h, w, 3), one frame of each clip; courses are in
 judges' units. The page stands alone but for the videos, which play where they lie
-beside it. Whatever comes from file names is escaped.
+beside it, whole or, by a link, from one second to another. Whatever comes from file
+names is escaped.
 """
 
 import base64
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aqa.cache.replacement import replacing
+from aqa.cache.terminal import printable
 from aqa.regress.report.drawing import BLUE, QUIET, VERMILION, draw
 from aqa.regress.scoring import Score
 
@@ -56,6 +58,9 @@ def write_score_page(path: Path, scored: Sequence[Scored]) -> Path:
 
 def _entry(page: Path, number: int, scored: Scored) -> dict[str, Any]:
     score = scored.score
+    beside = Path(os.path.relpath(scored.video, page.parent)).as_posix()
+    # A name need not be text: its bytes are what is quoted.
+    source = quote(os.fsencode(beside))
     clips = [
         {
             "picture": _jpeg(frame),
@@ -63,17 +68,20 @@ def _entry(page: Path, number: int, scored: Scored) -> dict[str, Any]:
             "change": _at(score.changes, clip),
             "lost": _at(score.lost, clip),
             "worst": clip == score.worst_clip,
+            "padding": clip < score.padding,
+            "seconds": score.seconds[clip] if score.seconds else None,
         }
         for clip, frame in enumerate(scored.strip)
     ]
-    beside = os.path.relpath(scored.video, page.parent)
     return {
-        "name": scored.video.name,
-        "source": quote(Path(beside).as_posix()),
+        "name": printable(scored.video.name),
+        "source": source,
         "playable": scored.video.suffix.lower() in PLAYABLE,
         "action": score.action,
         "score": score.score,
         "interval": score.interval,
+        "basis": score.calibration.words() if score.calibration else "",
+        "scored": score.scored,
         "clips": clips,
         "picture": Markup(_course(f"course{number}", score)) if score.course else "",
     }
