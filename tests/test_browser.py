@@ -4,8 +4,15 @@ import json
 import re
 import shutil
 import subprocess
+from urllib.parse import unquote
 
+import av
+import numpy as np
 import pytest
+
+from aqa.regress.calibration import Calibration
+from aqa.regress.report.score_page import Scored, write_score_page
+from aqa.regress.scoring import Score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -113,6 +120,36 @@ def test_every_picture_is_shown(seen):
 
 def test_the_page_itself_never_scrolls_sideways(seen):
     assert seen[0]["overflow"] == 0
+
+
+def test_the_page_of_scores_loads_in_silence_and_plays_from_a_second(tmp_path):
+    video = tmp_path / "a # [b].mp4"
+    with av.open(video, "w") as container:
+        stream = container.add_stream("mpeg4", rate=25, width=64, height=48)
+        for _ in range(30):
+            picture = np.zeros((48, 64, 3), np.uint8)
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    score = Score(
+        "diving",
+        45.2,
+        Calibration(-2.0, 3.5, 0.9, 12, 3),
+        course=(9.0, 7.0),
+        changes=(9.0, -2.0),
+        lost=(0.0, -2.0),
+        seconds=((0.0, 0.6), (0.64, 1.2)),
+    )
+    strip = np.zeros((2, 112, 112, 3), np.uint8)
+    page = write_score_page(tmp_path / "page.html", [Scored(video, score, strip)])
+    dom, console = run(tmp_path / "profile", "--dump-dom", page.as_uri())
+    assert console == []
+    assert "most lost here" in dom and "held out in 3 folds" in dom
+    (link,) = re.findall(r'href="([^"#]*)#t=0.64,1.20"', dom)
+    assert (tmp_path / unquote(link)).is_file()
+    picture = tmp_path / "page.png"
+    run(tmp_path / "profile", f"--screenshot={picture}", page.as_uri())
+    assert picture.stat().st_size > 5_000
 
 
 def test_the_page_prints(compared, tmp_path):

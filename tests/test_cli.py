@@ -153,6 +153,35 @@ def test_from_features_to_model_to_score(aqa, videos, tiny, tmp_path):
     assert "broken.avi" in mixed.stderr and "a.avi: diving" in mixed.stdout
 
 
+def test_compare_prints_what_it_writes(aqa, plant, tmp_path):
+    counts = {"diving": (12, 6), "gym_vault": (12, 6)}
+    cache, out = plant(tmp_path / "f.h5", "shared", counts), tmp_path / "out"
+    asked = ["--cache", cache, "--out", out, "--iterations", 2, "--products", "bf16"]
+    ran = aqa("compare", "all", *asked, "--json")
+    said = json.loads(ran.stdout)
+    assert said == json.loads((out / "report.json").read_text())
+    assert said["experiment"] == "all"
+    for report in said["reports"]:
+        assert report["settings"]["lstm"]["products"] == "bf16"
+
+
+def test_fit_takes_its_products(aqa, plant, tmp_path):
+    cache, out = plant(tmp_path / "f.h5", "shared", {"diving": (9, 3)}), tmp_path / "m"
+    asked = ["--cache", cache, "--out", out, "--iterations", 2, "--products", "bf16"]
+    (model,) = json.loads(aqa("fit", *asked, "--json").stdout)["models"]
+    settings = json.loads(aqa("model", "info", model).stdout)["settings"]
+    assert settings["lstm"]["products"] == "bf16"
+
+
+def test_what_the_system_refuses_is_one_line(aqa, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(28, "No space left on device", "a\x1b[2J.h5")
+
+    monkeypatch.setattr("aqa.regress.fitting.fit", refuse)
+    ran = aqa("fit", code=1)
+    assert ran.stderr == "Error: a\\x1b[2J.h5: No space left on device\n"
+
+
 def test_verify_tells_a_flipped_byte(aqa, videos, tiny, tmp_path):
     cache = tmp_path / "f.h5"
     aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
