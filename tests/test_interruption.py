@@ -1,6 +1,8 @@
 """The real command, interrupted, short of disk, run twice at once."""
 
+import json
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -33,10 +35,11 @@ def videos(tmp_path_factory):
     return folder
 
 
-def start(videos, cache):
+def start(videos, cache, *options):
     """Start `aqa extract` in a session of its own, so that its children are known."""
     command = [sys.executable, "-m", "aqa.cli", "extract", "--videos", videos]
     command += ["--cache", cache, "--weights", "random", "--arch", "c3d-tiny"]
+    command += options
     return subprocess.Popen(
         [str(word) for word in command],
         stdout=subprocess.PIPE,
@@ -48,11 +51,18 @@ def start(videos, cache):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(videos, tmp_path_factory):
+def timed(videos, tmp_path_factory):
+    """What an undisturbed run gives, and the seconds that it takes."""
     cache = tmp_path_factory.mktemp("undisturbed") / "features.h5"
+    begun = time.monotonic()
     run = start(videos, cache)
     assert run.communicate()[1] is not None and run.returncode == 0
-    return cache.read_bytes()
+    return cache.read_bytes(), time.monotonic() - begun
+
+
+@pytest.fixture(scope="module")
+def undisturbed(timed):
+    return timed[0]
 
 
 def wait_for_a_part(cache, run):
@@ -100,11 +110,31 @@ def test_a_killed_run_leaves_no_children(videos, undisturbed, tmp_path):
     assert cache.read_bytes() == undisturbed
 
 
+def test_killed_at_random_instants_it_ends_in_the_same_bytes(videos, timed, tmp_path):
+    undisturbed, seconds = timed
+    cache = tmp_path / "features.h5"
+    instants = random.Random(5)
+    for _ in range(4):
+        run = start(videos, cache)
+        time.sleep(instants.uniform(0.4, 1) * seconds)
+        run.kill()
+        run.communicate(timeout=60)
+    again = start(videos, cache)
+    again.communicate(timeout=120)
+    assert again.returncode == 0
+    assert cache.read_bytes() == undisturbed
+    assert verify(cache) == []
+
+
 def test_two_runs_at_once_make_the_same_cache(videos, undisturbed, tmp_path):
     cache = tmp_path / "features.h5"
-    runs = [start(videos, cache) for _ in range(2)]
+    runs = [start(videos, cache, "--json") for _ in range(2)]
     said = [run.communicate(timeout=120) for run in runs]
     assert [run.returncode for run in runs] == [0, 0], said
+    told = [json.loads(output) for output, _ in said]
+    for one in told:
+        assert one["done"] + one["elsewhere"] + one["skipped"] == VIDEOS
+    assert sum(one["done"] for one in told) >= VIDEOS
     assert cache.read_bytes() == undisturbed
     assert verify(cache) == []
 

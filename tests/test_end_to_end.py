@@ -1,0 +1,138 @@
+"""Real videos from files to the table of the paper, through the command line.
+
+AQA-7 itself cannot be had here: clips of other real videos are cut to sixteen frames,
+so that five of six clips are black and shared, and stand for two of its actions. The
+network is the paper's with random weights: scores mean nothing, features are exact.
+"""
+
+import json
+
+import av
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from scipy.io import savemat
+from torch.nn import functional
+
+from aqa.cache.store import FeatureCache
+from aqa.cli import main
+from aqa.extract.weights.loaded import load_weights
+
+pytestmark = pytest.mark.slow
+
+ACTIONS = {"diving": 1, "ski_big_air": 3}
+SOURCES = ("v_BaseballPitch_g01_c01.avi", "part_0.mp4", "test.mp4", "demo.mp4")
+FRAMES = 16
+#: A lossless codec, so that what is decoded here is what `aqa` decodes.
+CODEC = "ffv1"
+
+
+def aqa(*arguments):
+    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def frames_of(path):
+    with av.open(path) as container:
+        return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+
+
+def write(path, frames):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(path, "w") as container:
+        height, width = frames[0].shape[:2]
+        stream = container.add_stream(CODEC, rate=25, width=width, height=height)
+        stream.pix_fmt = "bgr0"
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+
+
+@pytest.fixture(scope="module")
+def release(shared_data, tmp_path_factory):
+    """Two actions, three training and three test videos each, in AQA-7's layout."""
+    root = tmp_path_factory.mktemp("release") / "AQA-7"
+    pieces = [
+        frames[begin : begin + FRAMES]
+        for frames in (frames_of(shared_data / "videos" / name) for name in SOURCES)
+        for begin in (0, 8, len(frames) - FRAMES)
+    ]
+    lists = {"train": [], "test": []}
+    for place, piece in enumerate(pieces):
+        action, number = list(ACTIONS)[place % 2], place // 2 + 1
+        write(root / "Actions" / action / f"{number:03d}.avi", piece)
+        split = "train" if number <= 3 else "test"
+        lists[split].append((ACTIONS[action], number, 30 + 1.5 * place))
+    (root / "Split_4").mkdir()
+    for split, rows in lists.items():
+        path = root / "Split_4" / f"split_4_{split}_list.mat"
+        savemat(path, {f"consolidated_{split}_list": np.array(rows)})
+    return root
+
+
+def by_the_book(video):
+    """Feature of one clip: (16, 112, 112, 3) RGB 0 to 255 -> (2048,)."""
+    state = load_weights("random:3", "c3d-small").state
+    x = torch.from_numpy(video[..., ::-1] - [90.25, 97.66, 101.41]).float()
+    x = x.permute(3, 0, 1, 2)[None]
+    for group in range(1, 6):
+        parameters = (state[f"conv{group}a.{of}"] for of in ("weight", "bias"))
+        x = functional.relu(functional.conv3d(x, *parameters, padding=1))
+        x = functional.max_pool3d(x, (1, 2, 2) if group == 1 else 2, ceil_mode=True)
+    return functional.relu(state["fc6.weight"] @ x.flatten() + state["fc6.bias"])
+
+
+def test_real_videos_become_a_table(release, tmp_path):
+    cache, models, report = (tmp_path / name for name in ("f.h5", "models", "report"))
+    network = ["--weights", "random:3", "--arch", "c3d-small", "--device", "cpu"]
+    said = json.loads(
+        aqa("extract", "--videos", release, "--cache", cache, "--json", *network)
+    )
+    assert (said["done"], said["merged"], said["failures"]) == (12, True, [])
+
+    with FeatureCache.open(cache) as opened:
+        assert opened.shape == (12, 6, 6, 2048)
+        samples = opened.samples
+        assert [
+            sum(one == name for one in samples.split) for name in ("train", "test")
+        ] == [
+            6,
+            6,
+        ]
+        found = opened.read([samples.key.index("diving/002")])[0]
+    frames = np.stack(frames_of(release / "Actions" / "diving" / "002.avi"))
+    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
+    images = functional.interpolate(images, (128, 171), mode="bilinear")
+    cropped = images[:, :, 8:120, 29:141].permute(0, 2, 3, 1).numpy()
+    video = np.concatenate([np.zeros((103 - FRAMES, 112, 112, 3)), cropped])
+    for offset, clip in ((0, 0), (0, 5), (3, 5), (5, 5)):
+        start = 16 * clip + offset
+        expected = by_the_book(video[start : start + 16]).numpy()
+        error = np.abs(found[offset, clip] - expected).max() / expected.max()
+        assert error < 1e-4, (offset, clip)
+
+    fitted = aqa(
+        *("fit", "--cache", cache, "--out", models, "--iterations", 4, "--json")
+    )
+    (model,) = json.loads(fitted)["models"]
+    assert set(json.loads(aqa("model", "info", model))["actions"]) == set(ACTIONS)
+    aqa(
+        *("compare", "single-vs-all", "--cache", cache, "--out", report),
+        *("--iterations", 4, "--seeds", 1),
+    )
+    assert (report / "report.json").is_file()
+    scored = json.loads(
+        aqa(
+            *(
+                "score",
+                release / "Actions" / "ski_big_air" / "006.avi",
+                "--model",
+                model,
+            ),
+            *("--action", "ski_big_air", "--json", *network),
+        )
+    )
+    assert len(scored[0]["course"]) == 6
