@@ -85,7 +85,8 @@ def dots(report: Report) -> Picture:
         draw("single-vs-all", (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
         "Spearman's rho by action, mean over seeds, with the bootstrap 95 % interval "
         f"over test samples. The average is Fisher's z, its interval over "
-        f"{varied(report)}. Hollow: heads of a single action." + (" Black bars: the paper." if printed else ""),
+        f"{varied(report)}. Hollow: heads of a single action."
+        + (" Black bars: the paper." if printed else ""),
         f"Dots with intervals; averages: {averages_in_words(rows)}.",
         width=480,
     )
