@@ -11,7 +11,8 @@ its batch none; a video with two such deaths is set aside as a failure.
 
 Conventions: videos and the weights file lie where every node finds them under the
 same path; all nodes have this package in the same versions, which their provenances
-prove. Results come as they are finished, in no order.
+prove. Results come as they are finished, in no order. All videos are asked for at the
+start: what other runs on the same cache finish later is done here once more.
 """
 
 import contextlib

@@ -62,8 +62,8 @@ class Extractor(Protocol):
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
         """Features of each video, or why there are none, in any order.
 
-        Videos are asked for a few at a time, as late as can be: by then another run
-        may have finished them, and they do not come up.
+        The later a video is asked for, the better: what another run has finished by
+        then does not come up.
         """
 
     def changed(self, video: Video, sha256: str, since: int) -> bool:

@@ -11,12 +11,16 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
+import torch
+from click.testing import CliRunner
 
 from aqa.cache.errors import AqaError
 from aqa.cache.maintenance import verify
+from aqa.cli import main
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.network import C3DExtractor
+from aqa.extract.precision import remark
 from aqa.extract.stage import extract
 
 ray = pytest.importorskip("ray")
@@ -145,6 +149,26 @@ def test_deaths_of_workers_and_nodes_change_no_byte(cluster, dataset, deadly, tm
     assert verify(cache) == []
     # More processes than nodes: those that died were replaced.
     assert len(list(deadly.iterdir())) >= 3
+
+
+def test_the_command_gives_the_same_bytes_and_notes(cluster, dataset, tmp_path):
+    for video in dataset.videos[2:]:
+        video.path.unlink()
+    said = {}
+    for engine in ("local", "ray"):
+        command = ["extract", "--videos", dataset.root, "--cache", tmp_path / engine]
+        command += ["--weights", "random:1", "--arch", "c3d-tiny", "--length", 21]
+        command += ["--precision", "bf16", "--device", "cpu", "--workers", 1]
+        command += ["--engine", engine]
+        if engine == "ray":
+            command += ["--ray-address", cluster.address]
+        ran = CliRunner().invoke(main, [str(word) for word in command])
+        assert ran.exit_code == 0, ran.output
+        assert "2 extracted" in ran.stdout
+        said[engine] = [line for line in ran.stderr.splitlines() if "bf16" in line]
+    assert (tmp_path / "local").read_bytes() == (tmp_path / "ray").read_bytes()
+    note = remark("bf16", torch.device("cpu"))
+    assert said["local"] == said["ray"] == ([note] if note else [])
 
 
 def test_weights_that_a_node_lacks_are_an_error(cluster):
