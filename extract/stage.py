@@ -166,6 +166,8 @@ def extract(
                 if made.damage:
                     damage[video.key] = made.damage
             progress(count + others.finished, len(work.todo), video.key)
+    if others.finished:
+        finished(cache, extractor.provenance)  # refuses what they made with others
     failed = log.of(dataset.videos)
     log.list_for_user(failed.values())
     merged = False

@@ -182,6 +182,16 @@ def test_runs_on_one_cache_share_the_work(tmp_path, cache, count):
     assert cache.read_bytes() == whole.read_bytes()
 
 
+def test_features_of_another_kind_are_refused_from_another_run_too(cache):
+    class Overtaken(Extractor):
+        def extract(self, videos):
+            extract(dataset(), cache, Extractor(name="other"))
+            yield from super().extract(videos)
+
+    with pytest.raises(ProvenanceMismatch, match="features: found"):
+        extract(dataset(), cache, Overtaken())
+
+
 def test_features_of_a_replaced_video_are_not_taken_for_another_run_s(cache):
     class Replaced(Extractor):
         def changed(self, video, sha256, since):
