@@ -29,10 +29,11 @@ from aqa.cache.options import (
     seed_option,
     workers_option,
 )
-from aqa.cache.terminal import print_json, printable, progress_bar
-from aqa.extract.commands import SOME_FAILED, extract, poses
+from aqa.cache.terminal import SOME_FAILED, print_json, printable, progress_bar
+from aqa.extract.commands import extract
 from aqa.extract.config import config_like
 from aqa.extract.options import with_features
+from aqa.extract.poses.commands import poses
 from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
 from aqa.regress.commands import compare, fit, model

@@ -14,6 +14,9 @@ import click
 
 from aqa.cache.progress import Progress
 
+#: Exit code of a command that finished, though not with every video.
+SOME_FAILED = 3
+
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
@@ -110,3 +113,9 @@ def printable(text: object) -> str:
 def print_json(result: Any) -> None:
     """Print one strict JSON value on stdout."""
     click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def print_failures(failures: Any) -> None:
+    """Name each failed video and the reason, on stderr."""
+    for failure in failures:
+        click.echo(printable(f"failed: {failure.key}: {failure.reason}"), err=True)

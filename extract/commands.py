@@ -1,4 +1,4 @@
-"""`aqa extract` and `aqa poses`: from videos to features, and to joints."""
+"""`aqa extract`: from videos, or poses, to features in the cache."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,17 +9,15 @@ from aqa.cache.options import (
     PATH,
     actions_option,
     cache_option,
-    device_option,
     given,
     json_option,
     workers_option,
 )
-from aqa.cache.terminal import print_json, progress_bar
+from aqa.cache.terminal import SOME_FAILED, print_failures, print_json, progress_bar
 from aqa.extract.config import (
     KEEP,
     POSE_FEATURES,
     ClipConfig,
-    DetectorConfig,
     ExtractConfig,
     PoseConfig,
 )
@@ -28,8 +26,6 @@ from aqa.extract.options import refuse_given, with_features
 if TYPE_CHECKING:
     from aqa.extract.datasets.dataset import Dataset
     from aqa.extract.stage import Extractor
-
-SOME_FAILED = 3
 
 #: Options that say how videos are decoded and run through the network.
 OF_C3D = (
@@ -47,12 +43,6 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     if not (slash and i.isdecimal() and n.isdecimal() and 1 <= int(i) <= int(n)):
         raise click.BadParameter(f"expected i/N with 1 <= i <= N, found {text!r}")
     return int(i) - 1, int(n)
-
-
-def print_failures(failures: Any) -> None:
-    """Name each failed video and the reason, on stderr."""
-    for failure in failures:
-        click.echo(f"failed: {failure.key}: {failure.reason}", err=True)
 
 
 @click.command()
@@ -225,40 +215,3 @@ def _print_relabelled(count: int) -> None:
             "takes them over",
             err=True,
         )
-
-
-@click.command()
-@click.option(
-    "--videos", type=PATH, required=True, help="Videos, as for `aqa extract`."
-)
-@click.option("--out", type=PATH, required=True, help="Folder of the poses.")
-@click.option("--model", type=PATH, required=True, help="RTMO or RTMPose, .onnx.")
-@click.option(
-    "--detector", type=PATH, help="YOLOX that finds people first, for RTMPose; .onnx."
-)
-@actions_option
-@device_option
-@click.option("--allow-damaged", is_flag=True, help="Look at damaged videos as well.")
-@json_option
-def poses(videos: Path, out: Path, actions: Any, as_json: bool, **options: Any) -> None:
-    """Find athletes' joints in videos, one file each; needs `aqa[pose]`.
-
-    Run again, it goes on where it stopped. `aqa extract --features pose-dct --poses
-    OUT` makes features of them.
-    """
-    from aqa.extract.datasets.reader import read_dataset
-    from aqa.extract.poses.detector import detect_poses
-
-    dataset = read_dataset(videos, actions)
-    with progress_bar() as progress:
-        made = detect_poses(dataset, out, DetectorConfig(**given(**options)), progress)
-    print_failures(made.failures)
-    if as_json:
-        print_json(made.record())
-    else:
-        click.echo(
-            f"{out}: {made.done} done, {made.skipped} there before, "
-            f"{len(made.failures)} failed, {made.seconds:.0f} s"
-        )
-    if made.failures:
-        raise click.exceptions.Exit(SOME_FAILED)

@@ -1,0 +1,47 @@
+"""`aqa poses`: from videos to athletes' joints, one file each."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aqa.cache.options import PATH, actions_option, device_option, given, json_option
+from aqa.cache.terminal import SOME_FAILED, print_failures, print_json, progress_bar
+from aqa.extract.config import DetectorConfig
+
+
+@click.command()
+@click.option(
+    "--videos", type=PATH, required=True, help="Videos, as for `aqa extract`."
+)
+@click.option("--out", type=PATH, required=True, help="Folder of the poses.")
+@click.option("--model", type=PATH, required=True, help="RTMO or RTMPose, .onnx.")
+@click.option(
+    "--detector", type=PATH, help="YOLOX that finds people first, for RTMPose; .onnx."
+)
+@actions_option
+@device_option
+@click.option("--allow-damaged", is_flag=True, help="Look at damaged videos as well.")
+@json_option
+def poses(videos: Path, out: Path, actions: Any, as_json: bool, **options: Any) -> None:
+    """Find athletes' joints in videos, one file each; needs `aqa[pose]`.
+
+    Run again, it goes on where it stopped. `aqa extract --features pose-dct --poses
+    OUT` makes features of them.
+    """
+    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.poses.detector import detect_poses
+
+    dataset = read_dataset(videos, actions)
+    with progress_bar() as progress:
+        made = detect_poses(dataset, out, DetectorConfig(**given(**options)), progress)
+    print_failures(made.failures)
+    if as_json:
+        print_json(made.record())
+    else:
+        click.echo(
+            f"{out}: {made.done} done, {made.skipped} there before, "
+            f"{len(made.failures)} failed, {made.seconds:.0f} s"
+        )
+    if made.failures:
+        raise click.exceptions.Exit(SOME_FAILED)
