@@ -61,31 +61,40 @@ def compare(
         raise AqaError(f"further caches give rows to {single_vs_all.NAME} alone")
     study = open_study(cache, config)
     others = _open_others(study, cache, also)
-    tasks = unique(task for name in names for task in NEEDS[name](study))
+    tasks = {"": unique(task for name in names for task in NEEDS[name](study))}
+    for label, other in others.items():
+        if single_vs_all.has_course(other):
+            tasks[label] = single_vs_all.tasks(other)
     svr_tasks = single_vs_all.svr_tasks(study, others) if single else []
 
-    iterations = sum(task.schedule.iterations for task in tasks)
-    total = iterations + SVR_WORTH * len(svr_tasks)
-    trained = train_heads(
-        study.features,
-        study.targets,
-        tasks,
-        lstm=config.lstm,
-        device=config.device,
-        workers=config.workers,
-        store=out / "heads",
-        progress=_part(progress, 0, iterations, total),
-    )
-    heads = NamedHeads([task.name for task in tasks], trained)
+    total = sum(map(_iterations, tasks.values())) + SVR_WORTH * len(svr_tasks)
+    heads: dict[str, Heads] = {}
+    done = 0
+    for label, needed in tasks.items():
+        of = others.get(label, study)
+        trained = train_heads(
+            of.features,
+            of.targets,
+            needed,
+            lstm=config.lstm,
+            device=config.device,
+            workers=config.workers,
+            store=out / "heads",
+            progress=_part(progress, done, _iterations(needed), total),
+        )
+        heads[label] = NamedHeads([task.name for task in needed], trained)
+        done += _iterations(needed)
     svrs = fit_svrs(
-        svr_tasks, out / "heads", _part(progress, iterations, total - iterations, total)
+        svr_tasks, out / "heads", _part(progress, done, total - done, total)
     )
     judges: dict[str, Callable[[Study, Heads], Result]] = {
-        single_vs_all.NAME: partial(single_vs_all.evaluate, svrs=svrs, also=others),
+        single_vs_all.NAME: partial(
+            single_vs_all.evaluate, svrs=svrs, also=others, also_heads=heads
+        ),
         zero_shot.NAME: zero_shot.evaluate,
         fine_tune.NAME: fine_tune.evaluate,
     }
-    results = [judges[name](study, heads) for name in names]
+    results = [judges[name](study, heads[""]) for name in names]
     write_report(results, out)
     return [strict(result.report) for result in results]
 
@@ -107,6 +116,10 @@ def _names(asked: Sequence[str]) -> list[str]:
             f"found {', '.join(sorted(unknown)) or 'none'}"
         )
     return [name for name in NEEDS if name in asked or ALL in asked]
+
+
+def _iterations(tasks: Sequence[HeadTask]) -> int:
+    return sum(task.schedule.iterations for task in tasks)
 
 
 def _part(progress: Progress, start: float, share: float, total: float) -> Progress:

@@ -3,11 +3,12 @@
 Conventions: rows are SVR and LSTM heads, trained on one action (`single-action`) or on
 all of them (`all-action`); columns are actions, judged on their test lists. Testing
 uses the copy at offset 0; averaging over all copies gives rows of its own, when asked
-for. Rows from further caches carry the name of their features; an SVR that is named
-for them joins in.
+for. Rows from further caches carry the name of their features, which has a label of
+its own ("" for the cache itself); an LSTM needs more clips than one, and an SVR that is
+named for the features joins in.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +27,12 @@ from aqa.regress.svr_rows import SvrTask, TriedSvr, preset_of
 from aqa.regress.tasks import HeadTask
 
 NAME = "single-vs-all"
-MODES = ("single-action", "all-action")
+KINDS = (
+    ("single-action", "svr"),
+    ("single-action", "lstm"),
+    ("all-action", "lstm"),
+    ("all-action", "svr"),
+)
 HEADS = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}
 
 #: SVRs by the name of their task.
@@ -56,7 +62,7 @@ class Row:
 
 
 def tasks(study: Study) -> list[HeadTask]:
-    """Every LSTM head that the table needs."""
+    """Every LSTM head that the table needs, of features with a course."""
     return unique(
         trained_on(study, actions, seed)
         for actions in (*((action,) for action in study.actions), study.actions)
@@ -78,9 +84,14 @@ def svr_tasks(study: Study, also: Mapping[str, Study]) -> list[SvrTask]:
 
 
 def evaluate(
-    study: Study, heads: Heads, svrs: Svrs, also: Mapping[str, Study]
+    study: Study,
+    heads: Heads,
+    svrs: Svrs,
+    also: Mapping[str, Study],
+    also_heads: Mapping[str, Heads],
 ) -> Result:
-    """Judge every row on every action."""
+    """Judge every row on every action; further caches and their heads by label."""
+    heads_of = {"": heads, **also_heads}
     table: dict[str, dict[str, Cell]] = {}
     rows: list[dict[str, Any]] = []
     drawn = drawn_seeds(study)
@@ -89,7 +100,7 @@ def evaluate(
             action: judge(
                 [study.tests[action]] * study.config.seeds,
                 [
-                    _predicted(row, action, seed, heads, svrs)
+                    _predicted(row, action, seed, heads_of, svrs)
                     for seed in range(study.config.seeds)
                 ],
             )
@@ -109,18 +120,15 @@ def evaluate(
                 pooled=_pooled(list(cells.values())),
             )
         )
-    claim = describe_claim(
-        "all-action LSTM",
-        "single-action LSTM",
-        {
-            action: (
-                table["all-action LSTM"][action],
-                table["single-action LSTM"][action],
-            )
-            for action in study.actions
-        },
-        drawn,
-    )
+    claims = [
+        describe_claim(
+            better,
+            worse,
+            {name: (table[better][name], table[worse][name]) for name in study.actions},
+            drawn,
+        )
+        for better, worse in _claimed(study, also)
+    ]
     opened = opening(study, NAME, also.values())
     report = {
         **opened,
@@ -130,8 +138,8 @@ def evaluate(
             for label, other in also.items()
         },
         "rows": rows,
-        "claims": [claim],
-        "findings": [claim["words"], *_findings(rows)],
+        "claims": claims,
+        "findings": [*(claim["words"] for claim in claims), *_findings(rows)],
         "paper": printed(study, 2, TABLE_2, _beside(_rows(study, also))),
     }
     return Result(report, table, study.features.key)
@@ -140,17 +148,38 @@ def evaluate(
 def _rows(study: Study, also: Mapping[str, Study]) -> list[Row]:
     """All rows, in the order of the table."""
     copies = study.features.x.shape[1]
-    found = []
-    for count in (1, copies) if study.config.average_offsets and copies > 1 else (1,):
-        kinds = [("single-action", "svr"), ("single-action", "lstm")]
-        kinds += [("all-action", "lstm"), ("all-action", "svr")]
-        found += [Row(mode, head, "", study, count) for mode, head in kinds]
+    means = (copies,) if study.config.average_offsets and copies > 1 else ()
+    found = [
+        Row(mode, head, "", study, count)
+        for count in (1, *means)
+        for mode, head in KINDS
+    ]
     for label, other in {"": study, **also}.items():
         if label:
-            found += [Row(mode, "svr", label, other, 1) for mode in MODES]
+            found += [
+                Row(mode, head, label, other, 1)
+                for mode, head in KINDS
+                if head == "svr" or has_course(other)
+            ]
         if preset_of(other):
             found.append(Row("single-action", "nu-svr", label, other, 1))
     return found
+
+
+def has_course(study: Study) -> bool:
+    """Whether a sample is more than one clip, so that there is a course to learn."""
+    return bool(study.features.x.shape[2] > 1)
+
+
+def _claimed(study: Study, also: Mapping[str, Study]) -> Iterator[tuple[str, str]]:
+    """Pairs of rows of which the first is said to be better.
+
+    The paper's own claim, and that the cache's features are better than further ones.
+    """
+    yield "all-action LSTM", "single-action LSTM"
+    for label, other in also.items():
+        ours = "all-action LSTM" if has_course(other) else "single-action SVR"
+        yield ours, f"{ours}, {label}"
 
 
 def _beside(rows: Iterable[Row]) -> dict[str, str]:
@@ -168,12 +197,14 @@ def _svr(row: Row, action: str, seed: int) -> SvrTask:
     return SvrTask(row.features, row.study, row.head, row.actions(action), seed)
 
 
-def _predicted(row: Row, action: str, seed: int, heads: Heads, svrs: Svrs) -> Floats:
+def _predicted(
+    row: Row, action: str, seed: int, heads: Mapping[str, Heads], svrs: Svrs
+) -> Floats:
     """A row's predictions for an action's test list, in judges' units (n,)."""
     study = row.study
     rows = study.tests[action].rows
     if row.head == "lstm":
-        head = heads[trained_on(study, row.actions(action), seed).name]
+        head = heads[row.features][trained_on(study, row.actions(action), seed).name]
         copies = [
             predict_scores(study, head, rows, action, copy)
             for copy in range(row.copies)

@@ -82,7 +82,7 @@ def plant():
     from aqa.cache.samples import Sample
     from aqa.cache.store import write_cache
 
-    def write(path, truth, counts, *, width=16, kind="c3d", seed=0):
+    def write(path, truth, counts, *, width=16, kind="c3d", seed=0, clips=3):
         generator = np.random.default_rng(seed)
         samples, features = [], []
         for place, (action, (train, test)) in enumerate(counts.items()):
@@ -98,10 +98,11 @@ def plant():
                 key = f"{action}/{number + 1:03d}"
                 samples.append(Sample(key, action, split, score, 100, ""))
                 look = quality * direction + generator.normal(size=width)
-                clips = look + generator.normal(scale=0.1, size=(2, 3, width))
+                made = look + generator.normal(scale=0.1, size=(2, 3, width))
                 if truth == "constant":
-                    clips = np.ones_like(clips)
-                features.append(clips.astype(np.float32))  # (offsets, clips, width)
+                    made = np.ones_like(made)
+                # (offsets, clips, width)
+                features.append(made[:, :clips].astype(np.float32))
         provenance = Provenance({"features": kind, "arch": "planted"})
         return write_cache(path, samples, features, provenance)
 
@@ -120,7 +121,7 @@ def compared(plant, tmp_path_factory):
     folder = tmp_path_factory.mktemp("compared")
     counts = {"diving": (14, 8), "sync_diving_10m": (10, 6), HOSTILE: (9, 7)}
     cache = plant(folder / "features.h5", "shared", counts)
-    poses = plant(folder / "poses.h5", "shared", counts, kind="pose-dct")
+    poses = plant(folder / "poses.h5", "shared", counts, kind="pose-dct", clips=1)
     config = CompareConfig(
         seeds=2,
         iterations=24,

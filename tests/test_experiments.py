@@ -305,6 +305,25 @@ def test_further_caches_must_hold_the_same_samples(compared, plant, tmp_path):
         compare(compared.cache, ["zero-shot"], config, tmp_path, also=[other])
 
 
+def test_a_further_cache_with_a_course_stands_in_the_table_as_it_would_alone(
+    plant, compared, tmp_path
+):
+    counts = {"diving": (14, 8), "gym_vault": (14, 8)}
+    config = replace(compared.config, average_offsets=False)
+    good = plant(tmp_path / "good.h5", "shared", counts)
+    poor = plant(tmp_path / "poor.h5", "shared", counts, kind="poor")  # same scores
+    (alone,) = compare(poor, ["single-vs-all"], config, tmp_path / "alone")
+    (both,) = compare(good, ["single-vs-all"], config, tmp_path / "both", also=[poor])
+    rows = {row["name"]: row for row in both["rows"]}
+    for row in alone["rows"]:
+        beside = rows[f"{row['name']}, poor"]
+        assert beside["per_action"] == row["per_action"]
+    assert [(claim["better"], claim["other"]) for claim in both["claims"]] == [
+        ("all-action LSTM", "single-action LSTM"),
+        ("all-action LSTM", "all-action LSTM, poor"),
+    ]
+
+
 def test_the_same_further_cache_twice_is_refused(compared, tmp_path):
     twice = [compared.poses] * 4
     with pytest.raises(AqaError, match="given twice"):

@@ -39,7 +39,7 @@ GAP = 1.4
 MARKERS = {"svr": "s", "lstm": "o", "nu-svr": "v"}
 #: Of rows that average over copies, and of the caches that follow the first.
 MEANS = {"svr": "D", "lstm": "P"}
-FURTHER = {"svr": "^X*d", "nu-svr": "<>ph"}
+FURTHER = {"svr": "^X*d", "lstm": "8HDP", "nu-svr": "<>ph"}
 
 PAPER: dict[str, Any] = {
     "color": INK,
