@@ -2,11 +2,11 @@
 
     python benchmarks/localisation.py CACHE FOLDER [--weights tiny] [--videos 50]
 
-CACHE holds features of `aqa synth` by the same weights. Renders videos with bent
-knees in one known clip into FOLDER, fits an LSTM with incremental labels on CACHE,
-scores the videos and compares the clip that is said to have lost most with the one
-that did. Beside the rate stand two that need no model: a clip drawn at random, and
-the clip that was planted most often.
+CACHE holds features of `aqa synth` by the same weights. Renders videos with an error
+in one known clip into FOLDER, fits an LSTM with incremental labels on CACHE, scores
+the videos and compares the clip that is said to have lost most with the one that did.
+Beside the rate stand three that see no video: a clip drawn at random, the clips that
+were marked in an order drawn at random, and the clip that was planted most often.
 """
 
 import json
@@ -31,13 +31,12 @@ from aqa.regress.scoring import score
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--weights", default="tiny")
 @click.option("--action", default="diving")
+@click.option("--error", default="splash", help="splash, landing or bent_knees")
 @click.option("--videos", default=50)
 @click.option("--iterations", default=3000)
 @click.option("--labels", default="incremental")
-def main(cache, folder, weights, action, videos, iterations, labels):
-    manifest = folder / "manifest.csv"
-    if not manifest.exists():
-        manifest = plant(folder, action, videos, seed=11)
+def main(cache, folder, weights, action, error, videos, iterations, labels):
+    manifest = plant(folder, action, videos, seed=11, error=error)
     truth = json.loads((folder / "truth.json").read_text())["videos"]
     config = FitConfig(
         mode="single-action", actions=(action,), iterations=iterations, labels=labels
@@ -57,6 +56,8 @@ def main(cache, folder, weights, action, videos, iterations, labels):
     total = planted.total()
     print(f"{right} of {total} right: {right / total:.0%}")
     print(f"at random: {1 / len(made.features[0]):.0%}")
+    shuffled = sum(planted[clip] * marked[clip] for clip in planted) / total**2
+    print(f"marked in another order: {shuffled:.0%}")
     print(f"always the commonest clip: {max(planted.values()) / total:.0%}")
     for clip in sorted(planted | marked):
         print(f"clip {clip + 1}: planted {planted[clip]}, marked {marked[clip]}")

@@ -24,7 +24,7 @@ from aqa.extract.synthetic.filming import film
 from aqa.extract.synthetic.judging import difficulty, execution, judge, synchrony
 from aqa.extract.synthetic.look import draw_look
 from aqa.extract.synthetic.performance import FAULTS, Element, Fault
-from aqa.extract.synthetic.planting import bend_in
+from aqa.extract.synthetic.planting import go_wrong
 from aqa.extract.synthetic.release import draw_judged, split_of
 from aqa.extract.synthetic.repertoire import draw_performance
 
@@ -150,7 +150,7 @@ def test_refuses_what_it_cannot_make(small, tmp_path):
         synthesise_classes(tmp_path, 3)
     with pytest.raises(AqaError, match="at least 3"):
         synthesise_classes(tmp_path, 2)
-    with pytest.raises(AqaError, match="no fault in 'ski_big_air'"):
+    with pytest.raises(AqaError, match="bent_knees cannot be planted in 'ski_big_air'"):
         plant(tmp_path, "ski_big_air")
 
 
@@ -388,11 +388,30 @@ def test_a_planted_error_is_inside_its_clip_only(tmp_path):
         ]
 
 
+def test_a_planted_splash_lies_mostly_in_its_clip_and_not_always_in_the_same(tmp_path):
+    plant(tmp_path, "diving", videos=6, seed=1, workers=1, error="splash")
+    truth = json.loads((tmp_path / "truth.json").read_text())["videos"]
+    for planted in truth.values():
+        start, end = planted["clip_frames"]
+        assert start == planted["touch_down"] and end == start + 16
+        shift = 103 - planted["frames"]  # of frame 0 of the video in the fitted one
+        seen = [
+            len(
+                set(range(start + shift, end + shift)) & set(range(16 * k, 16 * k + 16))
+            )
+            for k in range(6)
+        ]
+        assert seen[planted["clip"]] == max(seen) >= 8
+        bad = [f for f in planted["performance"]["faults"] if f["amount"] > 0.15]
+        assert [(f["kind"], f["amount"]) for f in bad] == [("splash", 1.0)]
+    assert len({planted["clip"] for planted in truth.values()}) > 1
+
+
 def test_planted_knees_are_bent_in_the_clip_and_straight_around_it():
     dive, look = plain("diving", elements=(Element(2.5, 0.0, "pike"),))
     start, end = dive.take_off() + 16, dive.take_off() + 32
     straight = film(dive, look).keypoints()
-    bent = film(bend_in(dive, start, end), look).keypoints()
+    bent = film(go_wrong(dive, "bent_knees", start, end), look).keypoints()
     knees = [angle_at(k, "hip_l", "knee_l", "ankle_l") for k in (straight, bent)]
     middle = slice(start + 4, end - 4)
     assert knees[0][middle].min() > 170 and knees[1][middle].max() < 120

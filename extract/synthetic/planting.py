@@ -1,8 +1,10 @@
 """Videos with one error in one known clip, to test what finds errors.
 
 Conventions: a clip is one of copy 0 of the fitted video, as extraction cuts it; the
-error is bent knees, as bad as it gets, inside one clip of the flight and nowhere
-else; every other fault is slight. `manifest.csv` lists the videos, all for testing,
+error is as bad as it gets and every other fault is slight. Bent knees lie inside one
+clip of the flight and nowhere else. A splash, or a fall at the landing, begins where
+the flight ends, which is moved about so that it is not always the same clip; the clip
+is that which shows most of it. `manifest.csv` lists the videos, all for testing,
 `truth.json` says which clip and which frames.
 """
 
@@ -26,10 +28,17 @@ from aqa.extract.synthetic.performance import Fault, Performance
 from aqa.extract.synthetic.release import record, write_truth
 from aqa.extract.synthetic.repertoire import REPERTOIRES, draw_performance
 
+#: What can be planted.
+ERRORS = ("bent_knees", "splash", "landing")
 #: What is left of all other faults.
 SLIGHT = 0.15
 #: Fewest frames of the flight that a clip must hold to be planted in.
 FEWEST = 9
+#: Frames that an error at the end of the flight takes, and that a video then goes on.
+LASTS, AFTER = 16, (14, 50)
+
+#: First frame, and the one after the last.
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class PlantTask:
 
     folder: Path
     action: str
+    error: str
     number: int
     seed: int
 
@@ -54,23 +64,29 @@ def plant(
     seed: int = 0,
     workers: int | None = None,
     progress: Progress = silent,
+    error: str = "bent_knees",
 ) -> Path:
-    """Render videos with bent knees in one known clip each; return `manifest.csv`.
+    """Render videos with an error in one known clip each; return `manifest.csv`.
 
     A call that was stopped goes on when it is made again. Raises AqaError for a sport
-    that does not mind bent knees, and a folder that holds something else.
+    that does not mind the error, and a folder that holds something else.
     """
-    able = [name for name, r in REPERTOIRES.items() if "bent_knees" in r.faults]
-    if action not in able:
-        raise AqaError(f"bent knees are no fault in {action!r}; expected one of {able}")
+    able = [name for name, r in REPERTOIRES.items() if error in r.faults]
+    if error not in ERRORS or action not in able:
+        raise AqaError(
+            f"{error} cannot be planted in {action!r}; expected one of "
+            f"{', '.join(ERRORS)} that is a fault there; found one of {able}"
+        )
     root = Path(folder)
     manifest = root / "manifest.csv"
-    commission(root, action=action, planted=videos, seed=seed)
+    commission(root, action=action, error=error, planted=videos, seed=seed)
     if manifest.exists():
         return manifest
     for kind in ("videos", "poses"):
         (root / kind / action).mkdir(parents=True, exist_ok=True)
-    tasks = [PlantTask(root, action, number, seed) for number in range(1, videos + 1)]
+    tasks = [
+        PlantTask(root, action, error, number, seed) for number in range(1, videos + 1)
+    ]
     truths = work_through(make_planted, tasks, workers, progress)
     named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
     write_truth(root / "truth.json", named, seed=seed)
@@ -92,7 +108,7 @@ def make_planted(task: PlantTask) -> dict[str, Any]:
     low, high = BY_NAME[task.action].score_range
     score = math.inf
     while not low <= score <= high:  # the readers take AQA-7's scores for what they are
-        performance, clip, frames = draw_planted(task.action, rng)
+        performance, clip, frames = draw_planted(task.action, task.error, rng)
         verdict = judge(performance, rng)
         score = verdict.score
     video = task.folder / task.label
@@ -102,41 +118,48 @@ def make_planted(task: PlantTask) -> dict[str, Any]:
 
 
 def draw_planted(
-    action: str, rng: np.random.Generator
-) -> tuple[Performance, int, tuple[int, int]]:
+    action: str, error: str, rng: np.random.Generator
+) -> tuple[Performance, int, Span]:
     """Draw a performance with the error, its clip, and the frames it lies in."""
     drawn = draw_performance(action, rng)
+    drawn = replace(drawn, lag=SLIGHT * drawn.lag)
+    if error != "bent_knees":
+        after = int(rng.integers(*AFTER))
+        drawn = replace(drawn, phases=replace(drawn.phases, after=after))
+        end = drawn.touch_down()
+        clips = shown(drawn, end, end + LASTS)
+        most = max(clips, key=lambda clip: clips[clip][1] - clips[clip][0])
+        return go_wrong(drawn, error, end, end + LASTS), most, (end, end + LASTS)
     elements = tuple(
         replace(element, position="pike") if element.position == "tuck" else element
         for element in drawn.elements
     )
-    drawn = replace(drawn, elements=elements, lag=SLIGHT * drawn.lag)
-    candidates = clips_in_flight(drawn)
+    drawn = replace(drawn, elements=elements)
+    flight = shown(drawn, drawn.take_off() + 1, drawn.touch_down())
+    candidates = {k: span for k, span in flight.items() if span[1] - span[0] >= FEWEST}
     clip = list(candidates)[int(rng.integers(len(candidates)))]
-    return bend_in(drawn, *candidates[clip]), clip, candidates[clip]
+    return go_wrong(drawn, error, *candidates[clip]), clip, candidates[clip]
 
 
-def clips_in_flight(performance: Performance) -> dict[int, tuple[int, int]]:
-    """What each clip shows of the flight, in frames of the video, if it is enough."""
+def shown(performance: Performance, start: int, end: int) -> dict[int, Span]:
+    """What each clip shows of the frames [start, end) of the video, if anything."""
     clips = ClipConfig()
     first = performance.frames - clips.length  # the last frames are kept
-    shown = {}
+    found = {}
     for clip in range(clips.clips):
-        start = max(first + clip * clips.stride, performance.take_off() + 1)
-        end = min(first + clip * clips.stride + clips.clip, performance.touch_down())
-        if end - start >= FEWEST:
-            shown[clip] = (start, end)
-    return shown
+        begin = first + clip * clips.stride
+        span = max(begin, start), min(begin + clips.clip, end)
+        if span[0] < span[1]:
+            found[clip] = span
+    return found
 
 
-def bend_in(performance: Performance, start: int, end: int) -> Performance:
-    """The same performance, all but faultless, with knees bent in [start, end)."""
+def go_wrong(performance: Performance, error: str, start: int, end: int) -> Performance:
+    """The same performance, all but faultless, with the error in [start, end)."""
     slight = [
         replace(fault, amount=round(SLIGHT * fault.amount, 3))
         for fault in performance.faults
-        if fault.kind != "bent_knees"
+        if fault.kind != error
     ]
-    planted = [
-        Fault("bent_knees", 1.0, start, end, a) for a in range(performance.athletes)
-    ]
+    planted = [Fault(error, 1.0, start, end, a) for a in range(performance.athletes)]
     return replace(performance, faults=(*slight, *planted))
