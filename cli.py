@@ -94,12 +94,15 @@ for command in (extract, fit, compare, poses, pretrain, cache, weights, model):
     show_default=True,
     help="Times Table 1's numbers of videos.",
 )
+@click.option(
+    "--fewest", type=click.IntRange(2), help="Of each action in either list, at least."
+)
 @seed_option
 @click.option(
     "--actions", callback=as_actions, help="Comma-separated actions; by default all."
 )
 @workers_option
-def synth(folder: Path, scale: float, seed: int, actions: Any, workers: Any) -> None:
+def synth(folder: Path, scale: float, seed: int, **options: Any) -> None:
     """Render an AQA-7-shaped data set into FOLDER, true joints beside it.
 
     The score is determined by what is seen: somersaults and twists, bent knees, a
@@ -108,9 +111,7 @@ def synth(folder: Path, scale: float, seed: int, actions: Any, workers: Any) -> 
     from aqa.extract.synthetic import synthesise
 
     with progress_bar() as progress:
-        root = synthesise(
-            folder, scale, seed, workers=workers, progress=progress, actions=actions
-        )
+        root = synthesise(folder, scale, seed, progress=progress, **given(**options))
     click.echo(root)
 
 
@@ -194,9 +195,16 @@ def score(
 @click.option(
     "--scale",
     type=click.FloatRange(0, min_open=True),
-    default=0.1,
+    default=0.05,
     show_default=True,
     help="Size of the data set, times AQA-7's.",
+)
+@click.option(
+    "--fewest",
+    type=click.IntRange(2),
+    default=14,
+    show_default=True,
+    help="Videos of each action in either list, at least.",
 )
 @click.option(
     "--iterations",
@@ -206,7 +214,9 @@ def score(
     help="Batches that an LSTM learns from.",
 )
 @click.pass_context
-def demo(ctx: click.Context, out: Path, scale: float, iterations: int) -> None:
+def demo(
+    ctx: click.Context, out: Path, scale: float, fewest: int, iterations: int
+) -> None:
     """Go the whole way on a rendered data set: from videos to the report.
 
     Renders the videos, trains C3D a little further than the weights that come with
@@ -228,7 +238,9 @@ def demo(ctx: click.Context, out: Path, scale: float, iterations: int) -> None:
         click.echo(f"   {time.monotonic() - begun:.0f} s", err=True)
 
     with stage("render a data set in the layout of AQA-7"):
-        ctx.invoke(synth, folder=data, scale=scale, actions=EXPERIMENT_ACTIONS)
+        ctx.invoke(
+            synth, folder=data, scale=scale, fewest=fewest, actions=EXPERIMENT_ACTIONS
+        )
     with stage("render other clips to pre-train on"), progress_bar() as progress:
         synthesise_classes(clips, DEMO_CLIPS, DEMO_SEED, progress=progress)
     with stage("train C3D a little further on those clips"):

@@ -67,9 +67,7 @@ def plain(action, seed=0, **fields):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     folder = tmp_path_factory.mktemp("synthetic")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("aqa.extract.synthetic.release.FEWEST", 2)
-        return synthesise(folder, 0.01, seed=3, workers=1, actions=["gym_vault"])
+    return synthesise(folder, 0.01, 3, workers=1, actions=["gym_vault"], fewest=2)
 
 
 def test_lists_read_back_as_the_released_ones(small):
@@ -101,8 +99,7 @@ def test_truth_and_poses_lie_beside_the_videos(small):
         assert set(planted["performance"]["faults"][0]) >= {"kind", "start", "amount"}
 
 
-def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("aqa.extract.synthetic.release.FEWEST", 2)
+def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path):
     steps = []
     again = synthesise(
         tmp_path,
@@ -110,14 +107,14 @@ def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path, monkeypatch):
         seed=3,
         workers=2,
         actions=["gym_vault"],
+        fewest=2,
         progress=lambda *step: steps.append(step),
     )
     assert digests(again) == digests(small)
     assert [done for done, _, _ in steps] == [1, 2, 3, 4]
 
 
-def test_a_stopped_rendering_goes_on(small, tmp_path, monkeypatch):
-    monkeypatch.setattr("aqa.extract.synthetic.release.FEWEST", 2)
+def test_a_stopped_rendering_goes_on(small, tmp_path):
     root = tmp_path / "AQA-7"
     shutil.copytree(small, root)
     (root / "truth.json").unlink()
@@ -127,7 +124,7 @@ def test_a_stopped_rendering_goes_on(small, tmp_path, monkeypatch):
     (root / "poses" / "gym_vault" / "003.json").unlink()
     kept = root / "Actions" / "gym_vault" / "001.avi"
     before = kept.stat().st_mtime_ns
-    synthesise(tmp_path, 0.01, seed=3, workers=1, actions=["gym_vault"])
+    synthesise(tmp_path, 0.01, 3, workers=1, actions=["gym_vault"], fewest=2)
     assert digests(root) == digests(small)
     assert kept.stat().st_mtime_ns == before
 

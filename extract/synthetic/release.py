@@ -63,10 +63,11 @@ def synthesise(
     workers: int | None = None,
     progress: Progress = silent,
     actions: Sequence[str] | None = None,
+    fewest: int = FEWEST,
 ) -> Path:
     """Render an AQA-7-shaped data set into `folder` and return its root, `AQA-7`.
 
-    `scale` multiplies Table 1's numbers of videos, at least six a list; `actions`
+    `scale` multiplies Table 1's numbers of videos, at least `fewest` a list; `actions`
     None means all seven; `workers` None means one process per processor. The same
     seed and scale give the same bytes, however many workers; a call that was stopped
     goes on when it is made again. Raises AqaError on an unknown action, a scale that
@@ -82,7 +83,7 @@ def synthesise(
     if not scale > 0:
         raise AqaError(f"scale: expected a number above 0, found {scale}")
     root = Path(folder) / "AQA-7"
-    commission(root, actions=wanted, fewest=FEWEST, scale=scale, seed=seed)
+    commission(root, actions=wanted, fewest=fewest, scale=scale, seed=seed)
     truth = root / "truth.json"
     if truth.exists():
         return root
@@ -90,7 +91,7 @@ def synthesise(
     for action in (action for action in ACTIONS if action.name in wanted):
         for kind in ("Actions", "poses"):
             (root / kind / action.name).mkdir(parents=True, exist_ok=True)
-        for number, split in enumerate(split_of(action, scale, seed), start=1):
+        for number, split in enumerate(split_of(action, scale, seed, fewest), start=1):
             tasks.append(Task(root, action.name, number, split, seed))
     truths = work_through(make_video, tasks, workers, progress)
     _write_lists(root / "Split_4", tasks, [truth["score"] for truth in truths])
@@ -99,13 +100,15 @@ def synthesise(
     return root
 
 
-def split_of(action: Action, scale: float, seed: int) -> list[str]:
+def split_of(
+    action: Action, scale: float, seed: int, fewest: int = FEWEST
+) -> list[str]:
     """Which list each of an action's videos is in, by number."""
     train, test = action.train, action.test
     if not train:
         train = round(TRAMPOLINE_TRAIN * action.samples)
         test = action.samples - train
-    sizes = [max(FEWEST, round(scale * size)) for size in (train, test)]
+    sizes = [max(fewest, round(scale * size)) for size in (train, test)]
     rng = np.random.default_rng([seed, ACTIONS.index(action) + 1])
     shuffled: list[str] = rng.permutation(np.repeat(["train", "test"], sizes)).tolist()
     return shuffled
