@@ -178,8 +178,9 @@ def _claimed(study: Study, also: Mapping[str, Study]) -> Iterator[tuple[str, str
     """
     yield "all-action LSTM", "single-action LSTM"
     for label, other in also.items():
-        ours = "all-action LSTM" if has_course(other) else "single-action SVR"
-        yield ours, f"{ours}, {label}"
+        head = "LSTM" if has_course(other) else "SVR"
+        for mode in ("single-action", "all-action"):
+            yield f"{mode} {head}", f"{mode} {head}, {label}"
 
 
 def _beside(rows: Iterable[Row]) -> dict[str, str]:
