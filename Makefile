@@ -10,7 +10,7 @@ demo: .venv/installed
 	$(BIN)/aqa demo
 
 test: .venv/installed
-	$(BIN)/python -m pytest -q
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 soak: .venv/installed
 	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)

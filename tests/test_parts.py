@@ -535,4 +535,4 @@ def test_killed_at_any_instant_it_goes_on(cache, golden):
 
 @pytest.mark.slow
 def test_killed_at_many_instants_it_goes_on(cache, golden):
-    kill_and_resume(cache, golden, kills=100, rng=random.Random())
+    kill_and_resume(cache, golden, kills=40, rng=random.Random())
