@@ -20,6 +20,11 @@ from aqa.regress.config import (
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what is slow, so that no processor waits for it at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
 @pytest.fixture(scope="session")
 def shared_data():
     """Real lists and videos beside the checkout; skips where there are none."""

@@ -94,9 +94,7 @@ def test_the_papers_network_shares_bit_for_bit():
 BF16 = [Architecture("toy", widths, features=16, crop=16) for widths in SHAPES]
 
 
-@pytest.mark.parametrize(
-    "arch", [*BF16, pytest.param(ARCHITECTURES["c3d-tiny"], marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("arch", BF16)
 def test_in_bf16_sharing_differs_by_single_roundings(arch):
     """Kernels for other shapes sum in another order: one value in 200 differs."""
     net = network(arch).bfloat16()
