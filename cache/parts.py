@@ -9,10 +9,11 @@ once. The first part says what all are made with.
 """
 
 import hashlib
+import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +25,8 @@ from aqa.cache.replacement import lock_of, locked, make_folder, remove_orphans
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, Features, write_cache
 from aqa.cache.union import Copy, Union, is_sound
+
+_PART = re.compile(r"[0-9a-f].{63}\.h5", re.DOTALL)
 
 
 class Part(NamedTuple):
@@ -57,10 +60,11 @@ def write_part(
     cache = Path(cache)
     folder, path = parts_folder(cache), part_path(cache, sample.key)
     make_folder(cache.parent)
-    first = next(_parts(folder), None) is None
-    with locked(cache, shared=not first, needed=False):
-        for there in (path, *islice(_parts(folder), 1), cache):
-            if found := _made_with(there):
+    other = next(_parts(folder), None)
+    with locked(cache, shared=other is not None, needed=False):
+        other = other or next(_parts(folder), None)
+        for there in (path, other, cache):
+            if there and (found := _made_with(there)):
                 require_same(found, provenance, str(there))
                 break
         return write_cache(path, [sample], [features], provenance)
@@ -72,9 +76,12 @@ def list_parts(folder: Path) -> list[Path]:
 
 
 def _parts(folder: Path) -> Iterator[Path]:
-    for path in folder.glob("[0-9a-f]*.h5"):
-        if len(path.stem) == 64 and path.is_file() and not path.is_symlink():
-            yield path
+    # Not `glob`, which lists a whole folder before it gives the first.
+    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                if _PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                    yield folder / entry.name
 
 
 def _made_with(path: Path) -> Provenance | None:
