@@ -20,6 +20,7 @@ from aqa.regress.config import CompareConfig
 from aqa.regress.report.writing import write_report
 from aqa.regress.result import Result, strict
 from aqa.regress.roster import Heads, NamedHeads, unique
+from aqa.regress.rows import has_course
 from aqa.regress.study import Study, open_study
 from aqa.regress.svr_rows import fit_svrs
 from aqa.regress.tasks import HeadTask
@@ -63,7 +64,7 @@ def compare(
     others = _open_others(study, cache, also)
     tasks = {"": unique(task for name in names for task in NEEDS[name](study))}
     for label, other in others.items():
-        if single_vs_all.has_course(other):
+        if has_course(other):
             tasks[label] = single_vs_all.tasks(other)
     svr_tasks = single_vs_all.svr_tasks(study, others) if single else []
 

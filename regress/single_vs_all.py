@@ -1,15 +1,11 @@
 """One head for all actions against one for each (Table 2 of the paper).
 
-Conventions: rows are SVR and LSTM heads, trained on one action (`single-action`) or on
-all of them (`all-action`); columns are actions, judged on their test lists. Testing
-uses the copy at offset 0; averaging over all copies gives rows of its own, when asked
-for. Rows from further caches carry the name of their features, which has a label of
-its own ("" for the cache itself); an LSTM needs more clips than one, and an SVR that is
-named for the features joins in.
+Conventions: rows are those of `aqa.regress.rows`; columns are actions, judged on their
+test lists. Testing uses the copy at offset 0; averaging over all copies gives rows of
+its own, when asked for. Further caches are known by their rows' label.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,47 +14,19 @@ from aqa.regress import metrics
 from aqa.regress.claims import covers_zero, describe_claim
 from aqa.regress.evaluation import Cell, describe_row, judge
 from aqa.regress.metrics import Floats
-from aqa.regress.paper import POSES, TABLE_2
+from aqa.regress.paper import TABLE_2
 from aqa.regress.result import Result, drawn_seeds, opening, printed
 from aqa.regress.roster import Heads, predict_scores, trained_on, unique
+from aqa.regress.rows import Row, beside, claimed, rows_of
 from aqa.regress.study import Study
 from aqa.regress.svr_choice import MOST_ITERATIONS
-from aqa.regress.svr_rows import SvrTask, TriedSvr, preset_of
+from aqa.regress.svr_rows import SvrTask, TriedSvr
 from aqa.regress.tasks import HeadTask
 
 NAME = "single-vs-all"
-KINDS = (
-    ("single-action", "svr"),
-    ("single-action", "lstm"),
-    ("all-action", "lstm"),
-    ("all-action", "svr"),
-)
-HEADS = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}
 
 #: SVRs by the name of their task.
 Svrs = Mapping[str, TriedSvr]
-
-
-@dataclass(frozen=True, eq=False)
-class Row:
-    """A row of the table before it is judged: which head, on which features."""
-
-    mode: str
-    head: str
-    features: str
-    study: Study
-    copies: int
-
-    @property
-    def name(self) -> str:
-        """The row's name in the table."""
-        name = f"{self.mode} {HEADS[self.head]}"
-        name += f", {self.features}" if self.features else ""
-        return name + (f", mean of {self.copies} copies" if self.copies > 1 else "")
-
-    def actions(self, action: str) -> tuple[str, ...]:
-        """The actions that the head judged on `action` was trained on."""
-        return (action,) if self.mode == "single-action" else self.study.actions
 
 
 def tasks(study: Study) -> list[HeadTask]:
@@ -73,7 +41,7 @@ def tasks(study: Study) -> list[HeadTask]:
 def svr_tasks(study: Study, also: Mapping[str, Study]) -> list[SvrTask]:
     """Every SVR that the table needs."""
     found = {}
-    for row in _rows(study, also):
+    for row in rows_of(study, also):
         if row.head == "lstm":
             continue
         for action in study.actions:
@@ -95,7 +63,7 @@ def evaluate(
     table: dict[str, dict[str, Cell]] = {}
     rows: list[dict[str, Any]] = []
     drawn = drawn_seeds(study)
-    for row in _rows(study, also):
+    for row in rows_of(study, also):
         cells = {
             action: judge(
                 [study.tests[action]] * study.config.seeds,
@@ -127,7 +95,7 @@ def evaluate(
             {name: (table[better][name], table[worse][name]) for name in study.actions},
             drawn,
         )
-        for better, worse in _claimed(study, also)
+        for better, worse in claimed(study, also)
     ]
     opened = opening(study, NAME, also.values())
     report = {
@@ -140,58 +108,9 @@ def evaluate(
         "rows": rows,
         "claims": claims,
         "findings": [*(claim["words"] for claim in claims), *_findings(rows)],
-        "paper": printed(study, 2, TABLE_2, _beside(_rows(study, also))),
+        "paper": printed(study, 2, TABLE_2, beside(rows_of(study, also))),
     }
     return Result(report, table, study.features.key)
-
-
-def _rows(study: Study, also: Mapping[str, Study]) -> list[Row]:
-    """All rows, in the order of the table."""
-    copies = study.features.x.shape[1]
-    means = (copies,) if study.config.average_offsets and copies > 1 else ()
-    found = [
-        Row(mode, head, "", study, count)
-        for count in (1, *means)
-        for mode, head in KINDS
-    ]
-    for label, other in {"": study, **also}.items():
-        if label:
-            found += [
-                Row(mode, head, label, other, 1)
-                for mode, head in KINDS
-                if head == "svr" or has_course(other)
-            ]
-        if preset_of(other):
-            found.append(Row("single-action", "nu-svr", label, other, 1))
-    return found
-
-
-def has_course(study: Study) -> bool:
-    """Whether a sample is more than one clip, so that there is a course to learn."""
-    return bool(study.features.x.shape[2] > 1)
-
-
-def _claimed(study: Study, also: Mapping[str, Study]) -> Iterator[tuple[str, str]]:
-    """Pairs of rows of which the first is said to be better.
-
-    The paper's own claim, and that the cache's features are better than further ones.
-    """
-    yield "all-action LSTM", "single-action LSTM"
-    for label, other in also.items():
-        head = "LSTM" if has_course(other) else "SVR"
-        for mode in ("single-action", "all-action"):
-            yield f"{mode} {head}", f"{mode} {head}, {label}"
-
-
-def _beside(rows: Iterable[Row]) -> dict[str, str]:
-    """Which of our rows is what a row of the paper was: the first of its kind."""
-    found: dict[str, str] = {}
-    for row in rows:
-        if row.copies == 1 and row.study.kind == "c3d" and row.head != "nu-svr":
-            found.setdefault(f"{row.mode} {HEADS[row.head]}", row.name)
-        if row.study.kind == "pose-dct" and row.head == "nu-svr":
-            found.setdefault(POSES, row.name)
-    return found
 
 
 def _svr(row: Row, action: str, seed: int) -> SvrTask:

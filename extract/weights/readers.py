@@ -12,21 +12,19 @@ any memory (`bytearray(10**9)`), so that PyTorch's gets no more than a file can 
 
 import itertools
 import mmap
-import os
 import re
-import struct
-import zipfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
+from aqa.extract.weights.archive import refuse_inflated
 from aqa.extract.weights.caffe import Blob, read_model
 from aqa.extract.weights.kinds import WeightsError, brief
 from aqa.extract.weights.memory import at_most
@@ -156,14 +154,10 @@ _DEEPEST = 4  # wrappers around a state dict
 #: Bytes that reading a PyTorch file may take beside twice its size.
 _ROOM = 256 << 20
 
-_END = struct.Struct("<4s8xIIH")  # of a zip: size and place of its directory, comment
-_LOCATOR = struct.Struct("<4s4xQ4x")  # place of zip64's end
-_END64 = struct.Struct("<4s36xQQ")  # size and place of the directory
-
 
 @contextmanager
 def _pytorch(path: Path) -> Iterator[Tensors]:
-    _refuse_inflated_zip(path)
+    refuse_inflated(path)
     size = path.stat().st_size
     try:
         with torch.serialization.safe_globals(_BESIDE), at_most(2 * size + _ROOM):
@@ -191,51 +185,6 @@ def _pytorch(path: Path) -> Iterator[Tensors]:
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
     metadata = {KEY: stamp} if isinstance(stamp, str) else None
     yield Tensors("PyTorch", shapes, take, training, metadata)
-
-
-def _refuse_inflated_zip(path: Path) -> None:
-    """Refuse a zip that says its parts are larger than the file: it would inflate."""
-    try:
-        with path.open("rb") as file:
-            if file.read(4) != b"PK\x03\x04":
-                return
-            _require_one_directory(file)
-        with zipfile.ZipFile(path) as archive:
-            size = sum(part.file_size for part in archive.infolist())
-            names = archive.namelist()
-    except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise WeightsError(f"{path}: a damaged zip ({brief(error)})") from None
-    if not any(name.endswith("data.pkl") for name in names):
-        raise WeightsError(f"{path}: a zip that torch.save did not write; unpack it")
-    if size > path.stat().st_size:
-        raise WeightsError(
-            f"{path}: its parts say {size} bytes, more than the whole file has; "
-            "torch.save never compresses"
-        )
-
-
-def _require_one_directory(file: BinaryIO) -> None:
-    """Raise BadZipFile unless the directory of a zip ends where its end record begins.
-
-    Readers look for it at the place that is stated, or just before the end: with any
-    room between them, a file may show its checks one directory and torch another.
-    """
-    size = file.seek(-_END.size, os.SEEK_END)
-    signature, length, start, comment = _END.unpack(file.read())
-    if signature != b"PK\x05\x06" or comment:
-        raise zipfile.BadZipFile("it does not end as torch.save ends it")
-    end = size
-    if size >= _LOCATOR.size + _END64.size:
-        file.seek(size - _LOCATOR.size)
-        locator, place = _LOCATOR.unpack(file.read(_LOCATOR.size))
-        if locator == b"PK\x06\x07":
-            end = size - _LOCATOR.size - _END64.size
-            file.seek(end)
-            signature, length, start = _END64.unpack(file.read(_END64.size))
-            if signature != b"PK\x06\x06" or place != end:
-                raise zipfile.BadZipFile("the end of its directory is elsewhere")
-    if start + length != end:
-        raise zipfile.BadZipFile("its directory is not where it ends")
 
 
 def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
