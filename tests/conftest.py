@@ -1,6 +1,7 @@
 """Fixtures that more than one test file needs, named by the state they give."""
 
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +19,13 @@ from aqa.regress.config import (
 )
 
 ROOT = Path(__file__).parents[1]
+
+
+def pytest_configure():
+    """Let interrupts through: where a shell runs us in the background, it has us and
+    all that we start ignore them.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items):
@@ -38,6 +46,21 @@ def shared_data():
 def seeds_fixed():
     """Make a test's own draws the same in every run and order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture
+def aqa():
+    """Run a command; asserts the exit code, returns what was printed."""
+    from click.testing import CliRunner
+
+    from aqa.cli import main
+
+    def run(*arguments, code=0):
+        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
 
 
 @pytest.fixture(scope="session")

@@ -7,22 +7,8 @@ import sys
 import av
 import numpy as np
 import pytest
-from click.testing import CliRunner
 
 from aqa.cache.store import FeatureCache
-from aqa.cli import main
-
-
-@pytest.fixture
-def aqa():
-    """Run a command; asserts the exit code, returns what was printed."""
-
-    def run(*arguments, code=0):
-        result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-        assert result.exit_code == code, result.output
-        return result
-
-    return run
 
 
 @pytest.fixture(scope="session")
