@@ -82,6 +82,7 @@ def measure(job: Callable[..., None], *arguments: object) -> tuple[float, ...]:
         target=_do, args=(far, job, arguments)
     )
     process.start()
+    far.close()  # so that a job that fails ends the wait for it
     near.recv()
     before = memory(process.pid)
     most, done = before, threading.Event()

@@ -14,8 +14,9 @@ from typing import TextIO
 
 from aqa.cache.errors import AqaError
 
-#: Larger files are no lists of videos: bytes, lines, characters of a line.
-MAX_BYTES, MAX_LINES, MAX_LINE = 256 * 2**20, 1_000_000, 2**16
+#: Larger files are no lists of videos: bytes, lines (a million below the header),
+#: characters of a line.
+MAX_BYTES, MAX_LINES, MAX_LINE = 256 * 2**20, 1_000_001, 2**16
 
 
 def read_rows(

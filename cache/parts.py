@@ -26,7 +26,7 @@ from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, Features, write_cache
 from aqa.cache.union import Copy, Union, is_sound
 
-_PART = re.compile(r"[0-9a-f].{63}\.h5", re.DOTALL)
+_PART = re.compile(r"[0-9a-f]{64}\.h5")
 
 
 class Part(NamedTuple):
@@ -71,17 +71,24 @@ def write_part(
 
 
 def list_parts(folder: Path) -> list[Path]:
-    """List the parts that lie in `folder`, sorted; none where there is no folder."""
+    """List the parts that lie in `folder`, sorted; none where there is no folder.
+
+    Raises UnreadableFile where the system does not let us look.
+    """
     return sorted(_parts(folder))
 
 
 def _parts(folder: Path) -> Iterator[Path]:
     # Not `glob`, which lists a whole folder before it gives the first.
-    with suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+    try:
         with os.scandir(folder) as entries:
             for entry in entries:
                 if _PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
                     yield folder / entry.name
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise UnreadableFile(f"{folder}: cannot be read: {error.strerror}") from error
 
 
 def _made_with(path: Path) -> Provenance | None:

@@ -13,7 +13,13 @@ from aqa.cache.options import (
     json_option,
     workers_option,
 )
-from aqa.cache.terminal import SOME_FAILED, print_failures, print_json, progress_bar
+from aqa.cache.terminal import (
+    SOME_FAILED,
+    print_failures,
+    print_json,
+    printable,
+    progress_bar,
+)
 from aqa.extract.config import (
     KEEP,
     POSE_FEATURES,
@@ -127,7 +133,7 @@ def extract(
     """
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
-    from aqa.extract.stage import plan
+    from aqa.extract.stage import plan, relabelled
 
     if features == "c3d":
         refuse_given(OF_POSES, "C3D features")
@@ -137,13 +143,13 @@ def extract(
         refuse_given(["ray_address"], "--engine local")
     dataset = read_dataset(videos, actions)
     for note in dataset.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     extractor = _extractor(dataset, features, **options)
     for note in extractor.notes:
-        click.echo(note, err=True)
+        click.echo(printable(note), err=True)
     if dry_run:
         work = plan(dataset, cache, extractor, shard)
-        _print_relabelled(work.relabelled)
+        _print_relabelled(relabelled(dataset.videos, cache))
         result = {"todo": [v.key for v in work.todo], "finished": work.skipped}
         if as_json:
             print_json(result)

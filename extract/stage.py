@@ -29,7 +29,15 @@ from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.other_runs import OtherRuns
 
-__all__ = ["Extracted", "Extraction", "Extractor", "Failure", "extract", "plan"]
+__all__ = [
+    "Extracted",
+    "Extraction",
+    "Extractor",
+    "Failure",
+    "extract",
+    "plan",
+    "relabelled",
+]
 
 
 @dataclass(frozen=True)
@@ -75,15 +83,11 @@ class Extractor(Protocol):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: the videos `todo`, and the keys `finished` before.
-
-    `relabelled` is as in `Extraction`.
-    """
+    """What a run would do: the videos `todo`, and the keys `finished` before."""
 
     todo: tuple[Video, ...]
     skipped: int
     finished: frozenset[str]
-    relabelled: int
 
 
 @dataclass(frozen=True)
@@ -134,8 +138,7 @@ def plan(
             if extractor.changed(video, done[video.key], since):
                 del done[video.key]
     todo = tuple(video for video in own if video.key not in done)
-    relabelled = _relabelled(dataset.videos, cache)
-    return Plan(todo, len(own) - len(todo), frozenset(done), relabelled)
+    return Plan(todo, len(own) - len(todo), frozenset(done))
 
 
 def extract(
@@ -181,11 +184,23 @@ def extract(
         skipped=work.skipped,
         elsewhere=others.finished,
         damage=dict(sorted(damage.items())),
-        relabelled=_relabelled(dataset.videos, cache),
+        relabelled=relabelled(dataset.videos, cache),
         failures=tuple(failure for _, failure in sorted(failures.items())),
         merged=merged,
         seconds=time.monotonic() - begun,
     )
+
+
+def relabelled(videos: Iterable[Video], cache: Path) -> int:
+    """How many of the labelled videos carry other labels in the merged cache."""
+    if not cache.exists():
+        return 0
+    labels = {v.key: (v.action, v.split, v.score) for v in videos if not isnan(v.score)}
+    with FeatureCache.open(cache) as merged:
+        samples = merged.samples
+        columns = samples.action, samples.split, samples.score
+        found = zip(samples.key, zip(*columns, strict=True), strict=True)
+        return sum(labels.get(key, label) != label for key, label in found)
 
 
 def _store(cache: Path, video: Video, made: Extracted, provenance: Provenance) -> None:
@@ -207,18 +222,6 @@ def _made_at(cache: Path, key: str) -> int:
         with suppress(OSError):
             return made.stat().st_mtime_ns
     return time.time_ns()  # taken away a moment ago: nothing was touched since
-
-
-def _relabelled(videos: Iterable[Video], cache: Path) -> int:
-    """How many of the labelled videos carry other labels in the merged cache."""
-    if not cache.exists():
-        return 0
-    labels = {v.key: (v.action, v.split, v.score) for v in videos if not isnan(v.score)}
-    with FeatureCache.open(cache) as merged:
-        samples = merged.samples
-        columns = samples.action, samples.split, samples.score
-        found = zip(samples.key, zip(*columns, strict=True), strict=True)
-        return sum(labels.get(key, label) != label for key, label in found)
 
 
 def _all_there(

@@ -179,10 +179,34 @@ def test_merging_removes_the_parts_and_leaves_nothing_else(cache, golden):
 def test_what_is_not_ours_stays_in_the_folder_of_parts(cache):
     part(cache, KEYS[0])
     foreign = parts_folder(cache) / "notes.txt"
-    foreign.touch()
+    longer = parts_folder(cache) / f"features of {'our' * 17}!.h5"
+    assert len(longer.stem) == 64
+    for path in (foreign, longer):
+        path.touch()
     (parts_folder(cache) / f"{'0' * 64}.h5").symlink_to(foreign)
     merge(cache)
-    assert names(foreign.parent) == [f"{'0' * 64}.h5", "notes.txt"]
+    assert names(foreign.parent) == [f"{'0' * 64}.h5", longer.name, "notes.txt"]
+
+
+def test_a_folder_of_parts_that_cannot_be_read_is_not_taken_for_empty(
+    cache, golden, monkeypatch
+):
+    for key in KEYS:
+        part(cache, key)
+
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "injected")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", refuse)
+        for action in (
+            lambda: merge(cache),
+            lambda: finished(cache, MADE),
+            lambda: part(cache, KEYS[3]),
+        ):
+            with pytest.raises(UnreadableFile, match=r"parts: cannot be read: "):
+                action()
+    assert merge(cache).read_bytes() == golden
 
 
 def test_nothing_to_merge_is_an_error(cache):

@@ -2,6 +2,7 @@
 
 import csv
 import sys
+import zipfile
 from types import SimpleNamespace
 
 import numpy as np
@@ -340,6 +341,29 @@ def test_a_checkpoint_of_another_run_or_of_no_run_is_refused(tmp_path):
     with pytest.raises(AqaError, match="not a checkpoint of ours"):
         Checkpoint.load(path, {})
     assert [p.name for p in tmp_path.iterdir()] == ["x.checkpoint"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory so")
+def test_a_small_checkpoint_gets_no_gigabyte(tmp_path):
+    path = tmp_path / "x.checkpoint"
+    # A pickle of protocol 2: bytearray(2**34).
+    asks = b"\x80\x02c__builtin__\nbytearray\n\x8a\x05\x00\x00\x00\x00\x04\x85R."
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x/data.pkl", asks)
+        file.writestr("x/version", "3")
+    with pytest.raises(AqaError, match="more memory than a file of"):
+        Checkpoint.load(path, {})
+
+
+def test_what_a_killed_run_left_half_written_goes(tmp_path):
+    path = tmp_path / "x.checkpoint"
+    for name in (f".x.checkpoint.{'0' * 16}.tmp", f".y.checkpoint.{'0' * 16}.tmp"):
+        (tmp_path / name).touch()
+    Checkpoint(3, {}, "{}", {}, {}, {}).save(path)
+    assert {p.name for p in tmp_path.iterdir()} == {
+        "x.checkpoint",
+        f".y.checkpoint.{'0' * 16}.tmp",
+    }
 
 
 def test_a_batch_is_shared_out_equally():

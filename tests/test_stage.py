@@ -28,7 +28,7 @@ from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
 from aqa.extract.other_runs import OtherRuns
 from aqa.extract.sources import video_changed
-from aqa.extract.stage import Extracted, extract, plan
+from aqa.extract.stage import Extracted, extract, plan, relabelled
 
 KEYS = [f"diving/{number:03d}" for number in range(1, 8)]
 
@@ -222,8 +222,8 @@ def test_labels_that_are_not_the_data_set_s_are_counted(cache):
     other = Dataset(
         Path("."), "aqa-7", (scored, moved, unlabelled, *given[3:], new), ()
     )
-    assert plan(dataset(), cache, Extractor()).relabelled == 0
-    assert plan(other, cache, Extractor()).relabelled == 2
+    assert relabelled(dataset().videos, cache) == 0
+    assert relabelled(other.videos, cache) == 2
     assert extract(other, cache, Extractor()).relabelled == 2
     with FeatureCache.open(cache) as opened:
         assert list(opened.samples.score) == [50.0] * 7 + [1.0]

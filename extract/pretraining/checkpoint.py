@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
-from aqa.cache.replacement import replacing
+from aqa.cache.replacement import remove_orphans, replacing
+from aqa.extract.weights import archive
 from aqa.extract.weights.stamp import KEY
 
 
@@ -37,7 +38,11 @@ class Checkpoint:
     scaler: Mapping[str, Any]
 
     def save(self, path: Path) -> None:
-        """Write to a temporary file, and put it in the place of the last one."""
+        """Write to a temporary file, and put it in the place of the last one.
+
+        What killed runs have left half-written goes.
+        """
+        remove_orphans(path.parent, path.name)
         values = {
             KEY: self.stamp,
             "iteration": self.iteration,
@@ -62,7 +67,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            found = archive.load(path)
             checkpoint = cls(
                 iteration=int(found["iteration"]),
                 asked=found["asked"],
@@ -72,9 +77,9 @@ class Checkpoint:
                 scaler=found["scaler"],
             )
         except Exception as error:  # whatever a foreign or damaged file brings about
+            reason = error if isinstance(error, AqaError) else type(error).__name__
             raise AqaError(
-                f"{path}: not a checkpoint of ours ({type(error).__name__}); remove it "
-                "to begin anew"
+                f"{path}: not a checkpoint of ours ({reason}); remove it to begin anew"
             ) from None
         different = [
             f"{key} was {checkpoint.asked.get(key)}, is {asked.get(key)}"

@@ -1,24 +1,54 @@
-"""The zip that torch.save writes, checked before torch reads it.
+"""What torch.save wrote, read so that no file runs code or takes memory at will.
 
-Conventions: parts are stored as they are, never compressed, and nothing stands between
-the directory and the end of the file. A file of any other kind passes unlooked at.
+Conventions: in the zip that torch.save writes, parts are stored as they are, never
+compressed, and nothing stands between the directory and the end of the file.
+`weights_only` keeps code from running; what it lets through may still ask for any
+memory (`bytearray(10**9)`), so that a file gets no more than one of its size can need.
 """
 
 import os
 import struct
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+import torch
 
 from aqa.extract.weights.kinds import WeightsError, brief
+from aqa.extract.weights.memory import at_most
 
 _END = struct.Struct("<4s8xIIH")  # of a zip: size and place of its directory, comment
 _LOCATOR = struct.Struct("<4s4xQ4x")  # place of zip64's end
 _END64 = struct.Struct("<4s36xQQ")  # size and place of the directory
 
 
-def refuse_inflated(path: Path) -> None:
-    """Refuse a zip that says its parts are larger than the file: it would inflate."""
+#: Bytes that reading a file may take beside twice its size.
+_ROOM = 256 << 20
+
+
+def load(path: Path) -> Any:
+    """Read a file of torch.save onto the CPU.
+
+    Raises:
+        WeightsError: it is a damaged or inflated zip, or asks for too much memory.
+        Exception: whatever else torch's unpickler makes of a hostile file.
+    """
+    _refuse_inflated(path)
+    size = path.stat().st_size
+    try:
+        with at_most(2 * size + _ROOM):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        # torch has no MemoryError.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise WeightsError(
+                f"{path}: asks for more memory than a file of {size} bytes can need"
+            ) from None
+        raise
+
+
+def _refuse_inflated(path: Path) -> None:
+    """Refuse a zip whose parts are larger than the file; pass over any other file."""
     try:
         with path.open("rb") as file:
             if file.read(4) != b"PK\x03\x04":

@@ -6,8 +6,7 @@ one array as float32, contiguous, with memory of its own. Shapes come first so t
 a file which lies about them is refused before a byte is allocated for it.
 
 No reader runs code from a file: PyTorch's goes through `weights_only`, safetensors
-and Caffe files hold numbers only. What `weights_only` lets through may still ask for
-any memory (`bytearray(10**9)`), so that PyTorch's gets no more than a file can need.
+and Caffe files hold numbers only.
 """
 
 import itertools
@@ -24,10 +23,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
-from aqa.extract.weights.archive import refuse_inflated
+from aqa.extract.weights import archive
 from aqa.extract.weights.caffe import Blob, read_model
 from aqa.extract.weights.kinds import WeightsError, brief
-from aqa.extract.weights.memory import at_most
 from aqa.extract.weights.stamp import KEY
 
 _FLOATS = {
@@ -151,27 +149,17 @@ _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _TRAINING = ("epoch", "iteration", "opt_dict", "optimizer", "optimizer_state_dict")
 _DEEPEST = 4  # wrappers around a state dict
 
-#: Bytes that reading a PyTorch file may take beside twice its size.
-_ROOM = 256 << 20
-
 
 @contextmanager
 def _pytorch(path: Path) -> Iterator[Tensors]:
-    refuse_inflated(path)
-    size = path.stat().st_size
     try:
-        with torch.serialization.safe_globals(_BESIDE), at_most(2 * size + _ROOM):
-            found = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(_BESIDE):
+            found = archive.load(path)
         stamp = found.get(KEY) if isinstance(found, Mapping) else None
-        state, training = _unwrap(found)
-    except WeightsError as error:
-        raise WeightsError(f"{path}: {error}") from None
+        state, training = _unwrap(path, found)
+    except WeightsError:
+        raise
     except Exception as error:  # a hostile file may make the unpickler raise anything
-        # torch has no MemoryError.
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            raise WeightsError(
-                f"{path}: asks for more memory than a file of {size} bytes can need"
-            ) from None
         raise WeightsError(f"{path}: {_load_failure(error)}") from None
 
     def take(name: str) -> Tensor:
@@ -187,7 +175,7 @@ def _pytorch(path: Path) -> Iterator[Tensors]:
     yield Tensors("PyTorch", shapes, take, training, metadata)
 
 
-def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
+def _unwrap(path: Path, found: object) -> tuple[dict[str, Tensor], bool]:
     """Find the state dict inside training wrappers, and whether there were any."""
     training = False
     for _ in range(_DEEPEST + 1):
@@ -199,9 +187,11 @@ def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
             break
         found = found[inner]
     else:
-        raise WeightsError(f"a state dict in more than {_DEEPEST} wrappers")
+        raise WeightsError(f"{path}: a state dict in more than {_DEEPEST} wrappers")
     if not isinstance(found, Mapping) or not found:
-        raise WeightsError(f"expected a state dict, found {type(found).__name__}")
+        raise WeightsError(
+            f"{path}: expected a state dict, found {type(found).__name__}"
+        )
     state = dict(found)
     for name, value in state.items():
         usable = (
@@ -212,7 +202,7 @@ def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
         )
         if not usable:
             raise WeightsError(
-                f"expected names and dense arrays, found {brief(name)!r}: "
+                f"{path}: expected names and dense arrays, found {brief(name)!r}: "
                 f"{type(value).__name__}"
             )
     return state, training
