@@ -7,7 +7,7 @@ import click
 
 from aqa.cache.errors import AqaError
 from aqa.cache.options import PATH, cache_option, json_option
-from aqa.cache.terminal import print_json, progress_bar
+from aqa.cache.terminal import print_json, printable, progress_bar
 
 
 @click.group()
@@ -42,7 +42,7 @@ def cache_info(cache: Path, as_json: bool) -> None:
     click.echo(f"{cache}: {n} samples x {offsets} copies x {clips} clips x {width}")
     for action, splits in counts.items():
         parts = ", ".join(f"{count} {split}" for split, count in splits.items())
-        click.echo(f"  {action}: {parts}")
+        click.echo(printable(f"  {action}: {parts}"))
     click.echo(json.dumps(result["provenance"], indent=2))
 
 
@@ -59,7 +59,7 @@ def cache_verify(cache: Path, as_json: bool) -> None:
         print_json({"cache": str(cache), "sound": not problems, "problems": problems})
     else:
         for problem in problems:
-            click.echo(problem)
+            click.echo(printable(problem))
         click.echo(f"{cache}: {f'{len(problems)} problems' if problems else 'sound'}")
     if problems:
         raise click.exceptions.Exit(AqaError.exit_code)

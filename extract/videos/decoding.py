@@ -188,7 +188,9 @@ class _Crew:
         if self._broken > PATIENCE:
             raise AqaError(
                 f"expected decoding processes to start, found that they died "
-                f"{self._broken} times; is there memory for {self._workers} of them?"
+                f"{self._broken} times; is there memory for {self._workers} of them, "
+                "and does the script that calls this work under `if __name__ == "
+                '"__main__":`?'
             )
         self._pool = self._new_pool()
         for task in self._tasks:
