@@ -21,7 +21,13 @@ from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.problems import raise_any
 from aqa.cache.progress import Progress, silent
 from aqa.cache.provenance import Provenance, require_same
-from aqa.cache.replacement import lock_of, locked, make_folder, remove_orphans
+from aqa.cache.replacement import (
+    lock_of,
+    locked,
+    make_folder,
+    remove,
+    remove_orphans,
+)
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, Features, write_cache
 from aqa.cache.union import Copy, Union, is_sound
@@ -174,7 +180,7 @@ def merge(
         union = Union()
         if damaged := _add_parts(union, own):
             for path in damaged:
-                path.unlink(missing_ok=True)
+                remove(path)
             raise_any(
                 list(damaged.values()),
                 "Removed: extract again to make them anew, or merge without them",

@@ -71,7 +71,7 @@ class Provenance:
         if sha256 is not None and sha256 != found:
             raise AqaError(
                 f"provenance is damaged: its SHA-256 is {found[:12]}…, "
-                f"recorded as {_shown(sha256)}"
+                f"recorded as {_shown(_json(sha256))}"
             )
         try:
             record = json.loads(text, parse_constant=_refuse_constant)
@@ -113,12 +113,17 @@ def _leaves(
     if isinstance(value, dict) and value:
         for key, inner in value.items():
             # Quoted and cut, for a message: a hostile key may be anything.
-            yield from _leaves(inner, (*path, json.dumps(key)[1:-1]))
+            yield from _leaves(inner, (*path, _json(key)[1:-1]))
     elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
         for index, inner in enumerate(value):
             yield from _leaves(inner, (*path, str(index)))
     else:
-        yield ".".join(path), json.dumps(value)
+        yield ".".join(path), _json(value)
+
+
+def _json(value: Any) -> str:
+    """Give a value as JSON, of printable characters alone."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _shown(leaf: str | None) -> str:

@@ -51,6 +51,12 @@ def replacing(
         _sync_folder(path.parent)
 
 
+def remove(path: Path) -> None:
+    """Remove a file, if it is there; AqaError where the system refuses."""
+    with _named(path, "cannot be removed"):
+        path.unlink(missing_ok=True)
+
+
 def remove_orphans(folder: Path, name: str | None = None) -> None:
     """Remove what killed writers of the file `name` (of any) have left in `folder`.
 
@@ -58,7 +64,7 @@ def remove_orphans(folder: Path, name: str | None = None) -> None:
     """
     pattern = "*" if name is None else glob.escape(name)
     for orphan in folder.glob(f".{pattern}.{'[0-9a-f]' * 16}.tmp"):
-        orphan.unlink(missing_ok=True)
+        remove(orphan)
 
 
 @contextmanager

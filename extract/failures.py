@@ -16,7 +16,13 @@ from typing import Any
 
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import part_path
-from aqa.cache.replacement import locked, make_folder, remove_orphans, replacing
+from aqa.cache.replacement import (
+    locked,
+    make_folder,
+    remove,
+    remove_orphans,
+    replacing,
+)
 from aqa.extract.datasets.dataset import Video
 
 
@@ -47,7 +53,7 @@ class FailureLog:
 
     def forget(self, key: str) -> None:
         """Take back what was said of a video, if anything was."""
-        self._path(key).unlink(missing_ok=True)
+        remove(self._path(key))
 
     def of(self, videos: Iterable[Video]) -> dict[str, Failure]:
         """Failures among the videos, by key, in their order."""
@@ -69,7 +75,7 @@ class FailureLog:
             if records:
                 _write(path, records)
             else:
-                path.unlink(missing_ok=True)
+                remove(path)
         # Where there are no locks, what killed runs have left has to stay.
         with suppress(AqaError), locked(path):
             remove_orphans(path.parent, path.name)

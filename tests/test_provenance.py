@@ -43,6 +43,15 @@ def test_spacing_and_order_do_not_matter():
     assert Provenance.parse(text, digest) == Provenance({"a": 2, "b": 1})
 
 
+def test_messages_show_no_character_that_a_terminal_obeys():
+    vile = "\x7f\x1b[2J\u202e"
+    with pytest.raises(AqaError, match="recorded as") as caught:
+        Provenance.parse("{}", vile)
+    found, asked = Provenance({vile: vile}), Provenance({"clip": 16})
+    for text in (str(caught.value), *found.differences(asked)):
+        assert text.isprintable(), text
+
+
 @settings(max_examples=50)
 @given(RECORDS)
 def test_parse_gives_back_what_was_written(record):

@@ -1,5 +1,6 @@
 """The extraction stage: nothing done twice, nothing lost, every failure named."""
 
+import errno
 import json
 import math
 import os
@@ -244,6 +245,15 @@ def test_an_unlabelled_video_has_no_score(cache):
     extract(Dataset(Path("."), "folder", videos, ()), cache, Extractor())
     with FeatureCache.open(cache) as opened:
         assert np.isnan(opened.samples.score).all()
+
+
+def test_a_failure_that_cannot_be_taken_back_is_an_error(cache, monkeypatch):
+    def refuse(_):
+        raise PermissionError(errno.EACCES, "injected")
+
+    monkeypatch.setattr(os, "unlink", refuse)
+    with pytest.raises(AqaError, match=r"\.failed: cannot be removed: Permission"):
+        FailureLog(cache).forget(KEYS[0])
 
 
 def test_a_failure_is_not_written_while_a_merge_clears_up(cache):
