@@ -20,3 +20,9 @@ class ProvenanceMismatch(AqaError):
     """A cache or model was made with other features than those asked for."""
 
     exit_code = 4
+
+
+def brief(words: object, most: int = 120) -> str:
+    """Put what a file or a library says in one harmless line of bounded length."""
+    text = " ".join(str(words).split())
+    return "".join(c if c.isprintable() else "?" for c in text[:most])

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 
 _HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 #: Bytes of the longest header, and of the widest number.
@@ -47,7 +47,7 @@ def parse_npy(data: bytes) -> NDArray[Any]:
         shape, fortran, kind = _HEADERS[npy.read_magic(file)](file)
     # The header is a Python literal, and literals fail in many ways.
     except Exception as error:
-        reason = " ".join(f"{type(error).__name__}: {error}".split())[:200]
+        reason = brief(f"{type(error).__name__}: {error}", 200)
         raise AqaError(f"not a sound .npy file ({reason})") from None
     if kind.kind not in "fiu":
         raise AqaError(f"expected numbers, found {kind}")

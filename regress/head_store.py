@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.replacement import replacing
 from aqa.regress.tasks import TrainedHead
 
@@ -57,7 +57,8 @@ class HeadStore:
             notes = {name: arrays.pop(name) for name in NOTES}
         except (SafetensorError, KeyError) as error:
             raise AqaError(
-                f"{path}: not a finished head ({error}); remove it, and it is made anew"
+                f"{path}: not a finished head ({brief(error)}); remove it, and it is "
+                "made anew"
             ) from error
         return TrainedHead(
             parameters=arrays,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.provenance import Provenance
 from aqa.cache.replacement import replacing
 from aqa.regress.calibration import Calibration
@@ -82,7 +82,9 @@ def load_model(path: Path) -> Model:
         ValueError,
         OverflowError,
     ) as error:
-        raise AqaError(f"{path}: not a model of this aqa: {error}") from error
+        raise AqaError(
+            f"{path}: not a model of this aqa: {brief(error, 300)}"
+        ) from error
 
 
 def _read(path: Path) -> tuple[Header, Tensors]:
@@ -98,7 +100,7 @@ def _read(path: Path) -> tuple[Header, Tensors]:
         try:
             header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError) as error:
-            raise AqaError(f"its header is no JSON ({error})") from error
+            raise AqaError(f"its header is no JSON ({brief(error)})") from error
         if not isinstance(header, dict):
             raise AqaError("its header is no JSON object")
         if header.get("version") != VERSION:

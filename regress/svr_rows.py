@@ -17,7 +17,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.progress import Progress, silent
 from aqa.cache.replacement import replacing
 from aqa.regress.config import SVR_PRESETS, SvrConfig
@@ -140,6 +140,6 @@ def _read(path: Path) -> TriedSvr:
             return TriedSvr(choice, file.get_tensor("predicted"))
     except (SafetensorError, KeyError, TypeError) as error:
         raise AqaError(
-            f"{path}: not what an SVR predicted ({error}); remove it, and it is made "
-            "anew"
+            f"{path}: not what an SVR predicted ({brief(error)}); remove it, and it is "
+            "made anew"
         ) from error

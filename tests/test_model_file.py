@@ -119,6 +119,15 @@ def put(**changed):
     return lambda header, arrays: arrays.update(changed)
 
 
+def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
+    path = tmp_path / "m.safetensors"
+    save_model(path, model)
+    path.write_bytes(path.read_bytes().replace(b'"F32"', b'"\x7f32"'))
+    with pytest.raises(AqaError, match="not a model of this aqa") as caught:
+        load_model(path)
+    assert str(caught.value).isprintable()
+
+
 @pytest.mark.parametrize(
     ("hostile", "message"),
     [

@@ -14,7 +14,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from aqa.extract.weights.kinds import WeightsError, brief
+from aqa.cache.errors import brief
+from aqa.extract.weights.kinds import WeightsError
 from aqa.extract.weights.memory import at_most
 
 _END = struct.Struct("<4s8xIIH")  # of a zip: size and place of its directory, comment

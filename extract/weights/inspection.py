@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aqa.extract.weights.kinds import WeightsError, brief, kind_of
+from aqa.cache.errors import brief
+from aqa.extract.weights.kinds import WeightsError, kind_of
 from aqa.extract.weights.loaded import Weights, load_weights
 from aqa.extract.weights.means import read_mean
 from aqa.extract.weights.readers import open_tensors

@@ -57,12 +57,6 @@ class WeightsError(AqaError):
     """A weights file that cannot be used, with the reason and what to do."""
 
 
-def brief(words: object, most: int = 120) -> str:
-    """Put what a file or a library says in one harmless line of bounded length."""
-    text = " ".join(str(words).split())
-    return "".join(c if c.isprintable() else "?" for c in text[:most])
-
-
 def kind_of(path: Path) -> str:
     """Return the kind of a file.
 

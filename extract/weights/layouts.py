@@ -13,9 +13,10 @@ in PyTorch go with the padding that they were trained with.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from aqa.cache.errors import brief
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.preprocessing import PRESETS, Preprocessing
-from aqa.extract.weights.kinds import WeightsError, brief
+from aqa.extract.weights.kinds import WeightsError
 
 _C3D = PRESETS["c3d"]
 #: The same mean as video-caffe and the PyTorch ports round it.

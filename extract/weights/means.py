@@ -15,10 +15,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.npy import read_npy
 from aqa.extract.weights.caffe import read_blob
-from aqa.extract.weights.kinds import WeightsError, brief, kind_of
+from aqa.extract.weights.kinds import WeightsError, kind_of
 
 #: Numbers in the largest mean that is read: far more than a clip has.
 MOST = 1 << 26

@@ -22,10 +22,10 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.extract.weights import archive
 from aqa.extract.weights.caffe import Blob, read_model
-from aqa.extract.weights.kinds import WeightsError, brief
+from aqa.extract.weights.kinds import WeightsError
 from aqa.extract.weights.stamp import KEY
 
 _FLOATS = {

@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.extract.c3d import ARCHITECTURES, POOL5
 from aqa.extract.preprocessing import Preprocessing
-from aqa.extract.weights.kinds import WeightsError, brief
+from aqa.extract.weights.kinds import WeightsError
 
 VERSION = 1
 KEY = "aqa"

@@ -34,7 +34,7 @@ def choices(report: Report) -> Table:
     lines = [
         Line(
             row["name"],
-            tuple(Entry(_chosen(row["choices"][action])) for action in actions),
+            tuple(_chosen(row["choices"][action]) for action in actions),
         )
         for row in report["rows"]
         if row["choices"] and row["copies"] == 1
@@ -44,13 +44,14 @@ def choices(report: Report) -> Table:
     return Table("choices", "What the SVRs chose", "", columns, tuple(lines), (note,))
 
 
-def _chosen(found: Sequence[Mapping[str, Any]]) -> str:
+def _chosen(found: Sequence[Mapping[str, Any]]) -> Entry:
     texts = [
         f"{choice['kernel']} {choice['cost']:g} "
         + (f"nu {choice['nu']:g}" if choice["nu"] else f"{choice['epsilon']:g}")
         for choice in found
     ]
-    return "; ".join(dict.fromkeys(texts))
+    first, *others = dict.fromkeys(texts)
+    return Entry(first, tuple(others))
 
 
 def _metric(report: Report, metric: str, name: str, title: str, text: str) -> Table:
