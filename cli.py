@@ -8,6 +8,7 @@ that `aqa --help` answers at once.
 """
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -52,7 +53,13 @@ class Commands(click.Group):
     """Turn the package's errors and interruptions into exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; SIGTERM is treated as Ctrl-C."""
+        """Run the command; SIGTERM is treated as Ctrl-C.
+
+        Threads that wait for each other give their processor away: one that waits for
+        a thread whose processor somebody else has would burn its own for nothing. To
+        be said before torch is imported.
+        """
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(ctx)

@@ -1,6 +1,7 @@
 """The command line: what is printed where, and the exit code it ends with."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -35,6 +36,15 @@ def videos(tmp_path_factory):
 @pytest.fixture
 def tiny():
     return ["--weights", "random", "--arch", "c3d-tiny", "--workers", 1]
+
+
+@pytest.mark.parametrize(("given", "expected"), [(None, "PASSIVE"), ("ACTIVE",) * 2])
+def test_threads_that_wait_give_their_processor_away(aqa, monkeypatch, given, expected):
+    monkeypatch.setenv("OMP_WAIT_POLICY", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_WAIT_POLICY")
+    aqa("cache", "info", "--cache", "nowhere", code=1)
+    assert os.environ["OMP_WAIT_POLICY"] == expected
 
 
 def test_help_loads_nothing_heavy():
