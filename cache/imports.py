@@ -23,7 +23,8 @@ from aqa.cache.progress import Progress, silent
 from aqa.cache.provenance import Provenance
 from aqa.cache.replacement import locked, make_folder
 from aqa.cache.samples import Sample, path_problem
-from aqa.cache.store import Features, write_cache
+from aqa.cache.store import Features
+from aqa.cache.writing import write_cache
 
 #: Larger files are not the features of one video.
 MAX_BYTES = 2**30

@@ -16,7 +16,8 @@ from aqa.cache.parts import merge, parts_folder
 from aqa.cache.problems import raise_any
 from aqa.cache.replacement import locked, remove_orphans
 from aqa.cache.samples import label_problem, path_problem
-from aqa.cache.store import FeatureCache, write_cache
+from aqa.cache.store import FeatureCache
+from aqa.cache.writing import write_cache
 
 COLUMNS = ("key", "action", "score", "split")
 

@@ -29,8 +29,9 @@ from aqa.cache.replacement import (
     remove_orphans,
 )
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache, Features, write_cache
+from aqa.cache.store import FeatureCache, Features
 from aqa.cache.union import Copy, Union, is_sound
+from aqa.cache.writing import write_cache
 
 _PART = re.compile(r"[0-9a-f]{64}\.h5")
 

@@ -15,7 +15,8 @@ from aqa.cache.problems import raise_any
 from aqa.cache.progress import Progress
 from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.samples import Sample
-from aqa.cache.store import Features, write_cache
+from aqa.cache.store import Features
+from aqa.cache.writing import write_cache
 
 
 @dataclass(frozen=True)

@@ -108,7 +108,7 @@ def plant():
     # Here, and not above: a stage that is broken must not break the others' tests.
     from aqa.cache.provenance import Provenance
     from aqa.cache.samples import Sample
-    from aqa.cache.store import write_cache
+    from aqa.cache.writing import write_cache
 
     def write(path, truth, counts, *, width=16, kind="c3d", seed=0, clips=3):
         generator = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.labels import Label, relabel
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import write_cache
+from aqa.cache.writing import write_cache
 from aqa.regress.calibration import residual_bounds
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig
 from aqa.regress.data import load

@@ -11,7 +11,7 @@ import pytest
 from aqa.cache.actions import BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import write_cache
+from aqa.cache.writing import write_cache
 from aqa.regress import paper
 from aqa.regress.config import CompareConfig, LstmConfig, SvrConfig
 from aqa.regress.experiments import compare

@@ -26,7 +26,8 @@ from aqa.cache.maintenance import verify
 from aqa.cache.parts import finished, merge, part_path, parts_folder, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache, write_cache
+from aqa.cache.store import FeatureCache
+from aqa.cache.writing import write_cache
 
 MADE = Provenance({"features": "test"})
 OTHER = Provenance({"features": "other"})

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import write_cache
+from aqa.cache.writing import write_cache
 from aqa.cli import main
 from aqa.extract.config import ExtractConfig
 from aqa.extract.network import C3DExtractor
