@@ -244,7 +244,8 @@ def test_a_video_that_costs_too_much_is_named(tmp_path, micro, limits, frames, r
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes((tmp_path / "a.avi").read_bytes())
     asked = config(tmp_path / "set", tmp_path / "w", limits=limits)
-    with pytest.raises(AqaError, match=rf"Across/0\.avi: .*({reason})"):
+    # All cost alike; which of them ends first is the processes' affair.
+    with pytest.raises(AqaError, match=rf"(Across|Down)/[01]\.avi: .*({reason})"):
         pretrain(asked)
 
 
