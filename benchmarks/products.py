@@ -4,9 +4,9 @@
 
 Heads of all actions and of single actions learn from CACHE with the same seeds, so
 that rows differ by the products alone, but for the change of seed that is the
-yardstick. Processors without bf16 take fifty times as long for its products, so those
-are taken in fp32, of factors rounded to bf16, and rounded afterwards, as the kernels
-do. The first line says how far that is from torch's own.
+yardstick. Processors without bf16 take up to a hundred times as long for its products,
+so those are taken in fp32, of factors rounded to bf16, and rounded afterwards, as the
+kernels do. The first line says how far that is from torch's own.
 """
 
 import argparse

@@ -22,7 +22,6 @@ _END = struct.Struct("<4s8xIIH")  # of a zip: size and place of its directory, c
 _LOCATOR = struct.Struct("<4s4xQ4x")  # place of zip64's end
 _END64 = struct.Struct("<4s36xQQ")  # size and place of the directory
 
-
 #: Bytes that reading a file may take beside twice its size.
 _ROOM = 256 << 20
 
