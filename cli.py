@@ -21,7 +21,7 @@ import click
 
 from aqa.cache.actions import EXPERIMENT_ACTIONS
 from aqa.cache.commands import cache
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, printable
 from aqa.cache.options import (
     PATH,
     as_actions,
@@ -30,7 +30,7 @@ from aqa.cache.options import (
     seed_option,
     workers_option,
 )
-from aqa.cache.terminal import SOME_FAILED, print_json, printable, progress_bar
+from aqa.cache.terminal import SOME_FAILED, print_json, progress_bar
 from aqa.extract.commands import extract
 from aqa.extract.config import config_like
 from aqa.extract.options import with_features

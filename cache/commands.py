@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, printable
 from aqa.cache.options import PATH, cache_option, json_option
-from aqa.cache.terminal import print_json, printable, progress_bar
+from aqa.cache.terminal import print_json, progress_bar
 
 
 @click.group()

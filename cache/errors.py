@@ -26,3 +26,14 @@ def brief(words: object, most: int = 120) -> str:
     """Put what a file or a library says in one harmless line of bounded length."""
     text = " ".join(str(words).split())
     return "".join(c if c.isprintable() else "?" for c in text[:most])
+
+
+def printable(text: object) -> str:
+    """Text that a terminal shows and does not obey.
+
+    Control characters, and bytes of a file's name that are no text, are escaped.
+    """
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
+        for letter in str(text)
+    )

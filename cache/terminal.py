@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 
+from aqa.cache.errors import printable
 from aqa.cache.progress import Progress
 
 #: Exit code of a command that finished, though not with every video.
@@ -97,17 +98,6 @@ def pace() -> Callable[[float], float]:
         return (done - begun[1]) / max(now - begun[0], 1e-9)
 
     return rate
-
-
-def printable(text: object) -> str:
-    """Text that a terminal shows and does not obey.
-
-    Control characters, and bytes of a file's name that are no text, are escaped.
-    """
-    return "".join(
-        letter if letter.isprintable() else letter.encode("unicode_escape").decode()
-        for letter in str(text)
-    )
 
 
 def print_json(result: Any) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aqa.cache.errors import printable
 from aqa.cache.options import (
     PATH,
     actions_option,
@@ -13,13 +14,7 @@ from aqa.cache.options import (
     json_option,
     workers_option,
 )
-from aqa.cache.terminal import (
-    SOME_FAILED,
-    print_failures,
-    print_json,
-    printable,
-    progress_bar,
-)
+from aqa.cache.terminal import SOME_FAILED, print_failures, print_json, progress_bar
 from aqa.extract.config import (
     KEEP,
     POSE_FEATURES,

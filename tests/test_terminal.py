@@ -7,7 +7,8 @@ import pytest
 from rich.console import Console
 
 from aqa.cache import terminal
-from aqa.cache.terminal import log_lines, print_json, printable, progress_bar
+from aqa.cache.errors import printable
+from aqa.cache.terminal import log_lines, print_json, progress_bar
 
 
 @pytest.fixture

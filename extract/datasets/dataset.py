@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, printable
 from aqa.cache.samples import path_problem
 
 #: No file name that people meant to write holds one of these: control
@@ -150,8 +150,3 @@ def chosen(
         if action not in present:
             problems.add("no sample of the action", f"{action}, found {found}")
     return lambda action: action in actions
-
-
-def printable(text: str) -> str:
-    """Text that is safe to show on a terminal."""
-    return UNPRINTABLE.sub(lambda match: f"\\x{ord(match[0]):02x}", text)

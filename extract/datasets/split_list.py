@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.actions import ACTIONS
-from aqa.cache.errors import AqaError
-from aqa.extract.datasets.dataset import printable
+from aqa.cache.errors import AqaError, printable
 from aqa.extract.datasets.mat_file import MatError, read_matrices
 
 #: The released files are 3 kB; more cannot be a list, and may be a trap.

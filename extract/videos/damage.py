@@ -13,8 +13,7 @@ from contextlib import contextmanager
 import av
 import av.logging
 
-from aqa.cache.errors import AqaError
-from aqa.extract.datasets.dataset import printable
+from aqa.cache.errors import AqaError, printable
 
 #: (level, who speaks, what is said), as PyAV captures it.
 Log = list[tuple[int, str, str]]

@@ -23,8 +23,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
+from aqa.cache.errors import printable
 from aqa.cache.replacement import replacing
-from aqa.cache.terminal import printable
 from aqa.regress.report.drawing import BLUE, QUIET, VERMILION, draw
 from aqa.regress.scoring import Score
 
