@@ -21,19 +21,20 @@ import click
 
 from aqa.cache.actions import EXPERIMENT_ACTIONS
 from aqa.cache.commands import cache
-from aqa.cache.errors import AqaError, printable
-from aqa.cache.options import (
+from aqa.cache.console import (
     PATH,
+    SOME_FAILED,
     as_actions,
     given,
     json_option,
+    print_json,
+    progress_bar,
     seed_option,
     workers_option,
 )
-from aqa.cache.terminal import SOME_FAILED, print_json, progress_bar
-from aqa.extract.commands import extract
+from aqa.cache.errors import AqaError, printable
+from aqa.extract.commands import extract, with_features
 from aqa.extract.config import config_like
-from aqa.extract.options import with_features
 from aqa.extract.poses.commands import poses
 from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
@@ -149,10 +150,10 @@ def score(
     from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.network import C3DExtractor
-    from aqa.regress.model_file import load_model
+    from aqa.regress.heads.model_file import load_model
+    from aqa.regress.heads.scoring import action_of, length_warning
+    from aqa.regress.heads.scoring import score as score_features
     from aqa.regress.report.score_page import Scored, write_score_page
-    from aqa.regress.scoring import action_of, length_warning
-    from aqa.regress.scoring import score as score_features
 
     fitted = load_model(model)
     action = action_of(fitted, action)

@@ -20,7 +20,8 @@ import numpy as np
 
 from aqa.extract.config import ClipConfig
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.videos.video import Decoded, VideoError, decode
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.video import Decoded, decode
 
 #: Name of a clip -> codec, pixel format, options of the container.
 CLIPS = {

@@ -34,12 +34,11 @@ from torch.nn import functional
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ClipConfig, ExtractConfig
-from aqa.extract.layers import layers, multiplications
-from aqa.extract.network import C3DExtractor
-from aqa.extract.precision import remark
+from aqa.extract.network import C3DExtractor, remark
+from aqa.extract.overlap import layers, multiplications
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.videos.video import decode
-from aqa.extract.weights.loaded import load_weights
+from aqa.extract.weights.load import load_weights
 
 CLIPS = ClipConfig()
 WAYS = ("naive", "plain", "fp32", "bf16")

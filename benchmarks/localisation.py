@@ -21,9 +21,9 @@ from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
 from aqa.extract.synthetic import plant
 from aqa.regress.config import FitConfig
-from aqa.regress.fitting import fit
-from aqa.regress.model_file import load_model
-from aqa.regress.scoring import score
+from aqa.regress.heads.fit import fit
+from aqa.regress.heads.model_file import load_model
+from aqa.regress.heads.scoring import score
 
 
 @click.command()

@@ -26,8 +26,8 @@ from aqa.extract.poses.extractor import PoseExtractor
 from aqa.extract.stage import extract
 from aqa.regress.config import SVR_PRESETS
 from aqa.regress.data import FeatureSet, deviations, load
-from aqa.regress.metrics import fisher_mean, spearman
-from aqa.regress.svr import fit_svr
+from aqa.regress.evaluation.metrics import fisher_mean, spearman
+from aqa.regress.heads.svr import fit_svr
 
 HEADS = {"svr": SVR_PRESETS["c3d"], "nu-svr": SVR_PRESETS["pose-dct"]}
 

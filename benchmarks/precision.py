@@ -23,14 +23,14 @@ import numpy as np
 import torch
 
 from aqa.cache.provenance import Provenance
-from aqa.extract import c3d, sharing
+from aqa.extract import c3d, overlap
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
 from aqa.extract.stage import extract
 from aqa.regress.config import FitConfig
-from aqa.regress.fitting import fit
+from aqa.regress.heads.fit import fit
 
 IMITATED = ("bf16", "fp16", "tf32")
 
@@ -59,12 +59,12 @@ def imitate(precision):
         return stored(feature(net, narrow(x, precision)))
 
     if precision != "fp32":
-        c3d.convolve = sharing.convolve = narrow_convolve
+        c3d.convolve = overlap.convolve = narrow_convolve
         c3d.C3D.feature = narrow_feature
     try:
         yield
     finally:
-        c3d.convolve = sharing.convolve = convolve
+        c3d.convolve = overlap.convolve = convolve
         c3d.C3D.feature = feature
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 
 from aqa.regress.config import PRODUCTS, FitConfig, LstmConfig
-from aqa.regress.fitting import fit
+from aqa.regress.heads.fit import fit
 
 TORCHS = torch.bmm
 

@@ -20,8 +20,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import parts_folder
+from aqa.cache.parts import parts_folder, verify
 from aqa.extract.synthetic import synthesise
 
 

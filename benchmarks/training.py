@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import Schedule
-from aqa.regress.data import FeatureSet
-from aqa.regress.sharing import SharedArray
-from aqa.regress.training import HeadTask, train_heads
+from aqa.regress.data import FeatureSet, SharedArray
+from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.heads.workers import train_heads
 
 VIDEOS, COPIES, CLIPS, BATCH, HIDDEN = 300, 6, 6, 15, 256
 

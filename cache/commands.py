@@ -5,9 +5,8 @@ from pathlib import Path
 
 import click
 
+from aqa.cache.console import PATH, cache_option, json_option, print_json, progress_bar
 from aqa.cache.errors import AqaError, printable
-from aqa.cache.options import PATH, cache_option, json_option
-from aqa.cache.terminal import print_json, progress_bar
 
 
 @click.group()
@@ -51,7 +50,7 @@ def cache_info(cache: Path, as_json: bool) -> None:
 @json_option
 def cache_verify(cache: Path, as_json: bool) -> None:
     """Check every byte of a cache and of the parts beside it."""
-    from aqa.cache.maintenance import verify
+    from aqa.cache.parts import verify
 
     with progress_bar() as progress:
         problems = verify(cache, progress)
@@ -81,7 +80,7 @@ def cache_merge(sources: tuple[Path, ...], cache: Path) -> None:
 @cache_option
 def cache_relabel(labels: Path, cache: Path) -> None:
     """Take new labels from LABELS, a CSV `key,action,score,split`; extract nothing."""
-    from aqa.cache.labels import read_labels, relabel
+    from aqa.cache.tables import read_labels, relabel
 
     changed = relabel(cache, read_labels(labels))
     click.echo(f"{cache}: {changed} samples relabelled")
@@ -99,6 +98,6 @@ def cache_import(labels: Path, name: str, cache: Path) -> None:
     LABELS is a CSV `key,action,score,split,file`; each file is a .npy of one sample,
     of shape (clips, D) or (offsets, clips, D).
     """
-    from aqa.cache.imports import import_features
+    from aqa.cache.tables import import_features
 
     click.echo(import_features(labels, name, cache))

@@ -3,7 +3,13 @@
 Conventions: a message is written for the user and says what was expected, what
 was found and what to do. `AqaError` is the base of every error that the package
 raises on purpose; anything else is a defect of ours.
+
+Many problems as one error: all are counted, the first of them are shown.
+
+Conventions: a problem is one line without a full stop that names its place first.
 """
+
+from collections.abc import Sequence
 
 
 class AqaError(ValueError):
@@ -37,3 +43,20 @@ def printable(text: object) -> str:
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in str(text)
     )
+
+
+MOST_SHOWN = 20
+
+
+def raise_any(problems: Sequence[str], advice: str = "") -> None:
+    """Raise AqaError listing `problems`, with `advice` at the end; nothing if none."""
+    if not problems:
+        return
+    lines = list(problems[:MOST_SHOWN])
+    if len(problems) > MOST_SHOWN:
+        lines.append(f"and {len(problems) - MOST_SHOWN} more")
+    if advice:
+        lines[-1] += f". {advice}"
+    if len(problems) > 1:
+        lines.insert(0, f"{len(problems)} problems:")
+    raise AqaError("\n  ".join(lines))

@@ -1,4 +1,10 @@
-"""Finished videos, one file each, until they are merged into the cache.
+"""Samples from several files as one sorted whole, before it is written.
+
+Conventions: a copy is one sample as one file holds it; copies of a key must be the
+same in labels, origin and features, and the first that can be read sound is taken.
+Provenance and shape (offsets, clips, D) are those of the first file.
+
+Finished videos, one file each, until they are merged into the cache.
 
 Conventions: the part of a video is `<cache>.parts/<SHA-256 of its key>.h5`, a cache
 of one sample (see store.py), there whole or not at all. A video is finished when its
@@ -6,32 +12,117 @@ part, or its row in the cache, is sound; a damaged one counts as never done and 
 written over; one that cannot be read (UnreadableFile) stops everything, and stays.
 Any number of processes, on one machine or several, may write parts of one cache at
 once. The first part says what all are made with.
+
+Looking for damage in a cache and its parts, byte by byte.
+
+Conventions: a problem is one line that names the file and, where it is known, the
+sample. What is checked: format, types, order and uniqueness of keys, labels, the
+checksum and SHA-256 of every sample's features, their being finite, the digest of the
+provenance, and that parts and cache have one provenance and shape.
 """
 
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from aqa.cache.errors import AqaError, UnreadableFile
-from aqa.cache.problems import raise_any
-from aqa.cache.progress import Progress, silent
+from aqa.cache.console import Progress, silent
+from aqa.cache.errors import AqaError, UnreadableFile, raise_any
+from aqa.cache.files import lock_of, locked, make_folder, remove, remove_orphans
 from aqa.cache.provenance import Provenance, require_same
-from aqa.cache.replacement import (
-    lock_of,
-    locked,
-    make_folder,
-    remove,
-    remove_orphans,
-)
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache, Features
-from aqa.cache.union import Copy, Union, is_sound
-from aqa.cache.writing import write_cache
+from aqa.cache.store import FeatureCache, Features, write_cache
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A sample in the file `where`; `read` returns its features or raises AqaError."""
+
+    sample: Sample
+    feature_sha256: str
+    where: Path
+    read: Callable[[], Features]
+
+
+class Union:
+    """What is to be merged: `agree` for every file, `add` for every copy in it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self._copies: dict[str, list[Copy]] = {}
+        self._conflicts: list[str] = []
+        self._provenance: Provenance | None = None
+        self._shape: tuple[int, ...] = ()
+
+    def agree(
+        self, where: Path, provenance: Provenance, shape: tuple[int, ...]
+    ) -> None:
+        """Raise unless the file has the provenance and shape of those before it."""
+        if self._provenance is None:
+            self._provenance, self._shape = provenance, shape
+        require_same(provenance, self._provenance, str(where))
+        if shape != self._shape:
+            raise AqaError(
+                f"{where}: samples of shape {shape}; others have {self._shape}"
+            )
+
+    def add(self, copy: Copy, *, older: bool = False) -> None:
+        """Take a copy in; an `older` one gives way where it is damaged or outdated."""
+        held = self._copies.setdefault(copy.sample.key, [])
+        if held:
+            first = held[0]
+            if older and first.sample.source_sha256 != copy.sample.source_sha256:
+                return
+            differences = first.sample.differences(copy.sample)
+            if first.feature_sha256 != copy.feature_sha256:
+                differences.append("features")
+            if differences:
+                if older and not is_sound(copy.read):
+                    return
+                self._conflicts.append(
+                    f"{copy.sample.key}: {first.where} and {copy.where} "
+                    f"differ in {', '.join(differences)}"
+                )
+        held.append(copy)
+
+    def write(self, path: Path, progress: Progress) -> None:
+        """Write all samples as the cache at `path`, reading one at a time."""
+        raise_any(self._conflicts, "Remove one of each two")
+        if self._provenance is None:
+            raise AqaError(f"{path}: nothing to merge: there is no cache and no part")
+        chosen = sorted(self._copies)
+        samples = [self._copies[key][0].sample for key in chosen]
+        write_cache(path, samples, self._read(chosen, progress), self._provenance)
+        progress(len(chosen), len(chosen), str(path))
+
+    def _read(self, keys: list[str], progress: Progress) -> Iterator[Features]:
+        for done, key in enumerate(keys):
+            progress(done, len(keys), key)
+            yield _first_sound(self._copies[key])
+
+
+def _first_sound(copies: list[Copy]) -> Features:
+    for copy in copies[:-1]:
+        with suppress(AqaError):
+            return copy.read()
+    return copies[-1].read()
+
+
+def is_sound(read: Callable[[], Features]) -> bool:
+    """Tell whether features can be read sound; UnreadableFile where nobody can."""
+    try:
+        read()
+    except UnreadableFile:
+        raise
+    except AqaError:
+        return False
+    return True
+
 
 _PART = re.compile(r"[0-9a-f]{64}\.h5")
 
@@ -236,3 +327,39 @@ def _add_cache(union: Union, cache: FeatureCache, older: bool = False) -> None:
         read = partial(cache.read_sound, row)
         copy = Copy(cache.samples[row], digest, cache.path, read)
         union.add(copy, older=older)
+
+
+def verify(path: Path | str, progress: Progress = silent) -> list[str]:
+    """List all problems of the cache at `path` and of its parts; none when sound.
+
+    Changes nothing. Raises AqaError when there is neither a cache nor a part.
+    """
+    path = Path(path)
+    parts = list_parts(parts_folder(path))
+    if not path.exists() and not parts:
+        raise AqaError(f"{path}: no cache, and no parts of one")
+    union, problems, count = Union(), list[str](), 0
+    if path.exists():
+        try:
+            with FeatureCache.open(path) as cache:
+                union.agree(path, cache.provenance, cache.shape[1:])
+                count = len(cache.samples)
+                for row, key in enumerate(cache.samples.key):
+                    progress(row, count + len(parts), key)
+                    try:
+                        cache.read_sound(row)
+                    except AqaError as error:
+                        problems.append(str(error))
+        except AqaError as error:
+            problems.append(str(error))
+    for done, path in enumerate(parts, count):
+        progress(done, count + len(parts), path.name)
+        try:
+            part = read_part(path)
+            union.agree(path, part.provenance, part.features.shape)
+        except AqaError as error:
+            # A merge may have moved it into the cache meanwhile.
+            if os.path.lexists(path):
+                problems.append(str(error))
+    progress(count + len(parts), count + len(parts), "verified")
+    return problems

@@ -15,14 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from aqa.cache.errors import AqaError
+from aqa.cache.files import locked, make_folder, remove, remove_orphans, replacing
 from aqa.cache.parts import part_path
-from aqa.cache.replacement import (
-    locked,
-    make_folder,
-    remove,
-    remove_orphans,
-    replacing,
-)
 from aqa.extract.datasets.dataset import Video
 
 

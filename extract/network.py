@@ -1,4 +1,16 @@
-"""C3D on a device and in a precision: videos in, features out.
+"""Where the network runs, and what its arithmetic is done in.
+
+Conventions: a precision is "fp32"; "tf32", which is fp32 with CUDA's rounded products;
+"bf16" or "fp16", in which weights and activations are held as well, and sums are
+taken in fp32 by the kernels. What is named is what runs: fp32 on CUDA is not TF32,
+as torch would have it.
+
+Values on their way from the device that computes them to the host.
+
+Conventions: a copy to pinned memory is queued behind the work itself, and a mark
+behind the copy; only the mark is waited for, not what the device is given afterwards.
+
+C3D on a device and in a precision: videos in, features out.
 
 Conventions: frames uint8 (t, crop, crop, 3) RGB, t at most `length`; features float32
 (offsets, clips, D). Videos are decoded ahead in other processes, and each goes
@@ -6,8 +18,8 @@ through the network alone, so that its features are the same whatever else is do
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from typing import Any
 
@@ -19,25 +31,104 @@ from torch import Tensor
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
-from aqa.extract.arrival import Arrival
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
-from aqa.extract.precision import (
-    DTYPES,
-    arithmetic,
-    choose_device,
-    choose_precision,
-    remark,
-)
+from aqa.extract.overlap import CPU, CUDA, plain_features, shared_features
 from aqa.extract.preprocessing import normalise
-from aqa.extract.sharing import CPU, CUDA, plain_features, shared_features
-from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted
-from aqa.extract.videos.decoding import decode_all
-from aqa.extract.videos.video import Decoded, VideoError
-from aqa.extract.weights.loaded import load_weights
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.pool import decode_all
+from aqa.extract.videos.source import video_changed
+from aqa.extract.videos.video import Decoded
+from aqa.extract.weights.load import load_weights
+
+DTYPES = {
+    "fp32": torch.float32,
+    "tf32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+#: What a device can do; "auto" takes the first that it can do natively.
+OFFERED = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "tf32", "fp32")}
+
+
+def choose_device(name: str) -> torch.device:
+    """Take `name`, or for "auto" CUDA where it is; AqaError where there is none."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in OFFERED:
+        raise AqaError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise AqaError(f"device: asked for {name}, found {count} GPUs for CUDA")
+    return device
+
+
+def choose_precision(name: str, device: torch.device) -> str:
+    """Take `name`; "auto" is fp32 on CPU, and on CUDA bf16 or, on old GPUs, fp16."""
+    offered = OFFERED[device.type]
+    if name == "auto":
+        if device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
+            return "fp16"
+        return offered[0]
+    if name not in offered:
+        raise AqaError(
+            f"precision: expected auto, {' or '.join(offered)} on {device.type}, "
+            f"found {name}"
+        )
+    return name
+
+
+def remark(precision: str, device: torch.device) -> str | None:
+    """Say what the user should know of such a run, if anything."""
+    if precision == "bf16" and device.type == "cpu":
+        able = torch.cpu.get_capabilities()
+        if not any(has for name, has in able.items() if "bf16" in name):
+            return "this processor has no bf16 instructions: fp32 is far faster here"
+    return None
+
+
+@contextmanager
+def arithmetic(precision: str) -> Iterator[None]:
+    """Make CUDA compute in `precision`, and choose the same kernels every time."""
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    conv = cudnn.conv  # type: ignore[attr-defined]
+    before = conv.fp32_precision, matmul.fp32_precision, cudnn.deterministic
+    products = "tf32" if precision == "tf32" else "ieee"
+    try:
+        conv.fp32_precision = matmul.fp32_precision = products
+        cudnn.deterministic = True
+        yield
+    finally:
+        conv.fp32_precision, matmul.fp32_precision, cudnn.deterministic = before
+
+
+class Arrival:
+    """Values of any shape, which come as float32."""
+
+    def __init__(self, values: Tensor) -> None:
+        """Send them off; this does not wait."""
+        # From a GPU into pinned memory; on the CPU they are there already.
+        self._host = values.float().to("cpu", non_blocking=True)
+        self._mark = None
+        if values.is_cuda:
+            self._mark = torch.cuda.current_stream(values.device).record_event()
+
+    def wait(self) -> npt.NDArray[np.float32]:
+        """Return the values as soon as they are there."""
+        if self._mark is not None:
+            self._mark.synchronize()
+        values: npt.NDArray[np.float32] = self._host.numpy()
+        return values
+
 
 #: Waits for what was begun.
 Result = Callable[[], Extracted | AqaError]

@@ -5,24 +5,19 @@ from typing import Any
 
 import click
 
-from aqa.cache.options import (
+from aqa.cache.console import (
     PATH,
     actions_option,
     cache_option,
     device_option,
     given,
     json_option,
+    print_json,
+    progress_bar,
     seed_option,
     workers_option,
 )
-from aqa.cache.terminal import print_json, progress_bar
-from aqa.regress.config import (
-    PRODUCTS,
-    CompareConfig,
-    FitConfig,
-    LstmConfig,
-    Schedule,
-)
+from aqa.regress.config import PRODUCTS, CompareConfig, FitConfig, LstmConfig, Schedule
 
 products_option = click.option(
     "--products",
@@ -82,8 +77,8 @@ def fit(cache: Path, products: str, out: Path, as_json: bool, **options: Any) ->
     """
     from rich.console import Console
 
-    from aqa.regress.fitting import fit as run
-    from aqa.regress.report.terminal import rich_table
+    from aqa.regress.heads.fit import fit as run
+    from aqa.regress.report.write import rich_table
 
     config = FitConfig(**given(**options), lstm=LstmConfig(products=products))
     with progress_bar() as progress:
@@ -114,7 +109,7 @@ def model() -> None:
 @click.argument("file", type=PATH)
 def model_info(file: Path) -> None:
     """Say what a model knows, how it was fitted, and how good it is."""
-    from aqa.regress.model_file import load_model
+    from aqa.regress.heads.model_file import load_model
 
     print_json(load_model(file).record())
 
@@ -174,9 +169,8 @@ def compare(
     """
     from rich.console import Console
 
-    from aqa.regress.experiments import compare as run
-    from aqa.regress.report.terminal import print_reports
-    from aqa.regress.report.writing import joined
+    from aqa.regress.experiments.compare import compare as run
+    from aqa.regress.report.write import joined, print_reports
 
     config = CompareConfig(**given(**options), lstm=LstmConfig(products=products))
     with progress_bar() as progress:

@@ -108,7 +108,7 @@ def plant():
     # Here, and not above: a stage that is broken must not break the others' tests.
     from aqa.cache.provenance import Provenance
     from aqa.cache.samples import Sample
-    from aqa.cache.writing import write_cache
+    from aqa.cache.store import write_cache
 
     def write(path, truth, counts, *, width=16, kind="c3d", seed=0, clips=3):
         generator = np.random.default_rng(seed)
@@ -144,7 +144,7 @@ HOSTILE = "<img src=x onerror=alert(1)> & $x_1$ | `a` 'b' \"c\""
 @pytest.fixture(scope="session")
 def compared(plant, tmp_path_factory):
     """All three experiments on a planted cache, short, one action with a vile name."""
-    from aqa.regress.experiments import compare
+    from aqa.regress.experiments.compare import compare
 
     folder = tmp_path_factory.mktemp("compared")
     counts = {"diving": (14, 8), "sync_diving_10m": (10, 6), HOSTILE: (9, 7)}

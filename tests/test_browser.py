@@ -10,9 +10,9 @@ import av
 import numpy as np
 import pytest
 
-from aqa.regress.calibration import Calibration
+from aqa.regress.heads.model_file import Calibration
+from aqa.regress.heads.scoring import Score
 from aqa.regress.report.score_page import Scored, write_score_page
-from aqa.regress.scoring import Score
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 

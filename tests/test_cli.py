@@ -173,7 +173,7 @@ def test_what_the_system_refuses_is_one_line(aqa, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device", "a\x1b[2J.h5")
 
-    monkeypatch.setattr("aqa.regress.fitting.fit", refuse)
+    monkeypatch.setattr("aqa.regress.heads.fit.fit", refuse)
     ran = aqa("fit", code=1)
     assert ran.stderr == "Error: a\\x1b[2J.h5: No space left on device\n"
 

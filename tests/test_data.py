@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError
-from aqa.regress.data import deviations, load, scaled_labels
-from aqa.regress.sharing import SharedArray, share
+from aqa.regress.data import SharedArray, deviations, load, scaled_labels, share
 
 
 def test_cache_is_loaded_once_and_by_action(plant, tmp_path):

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from aqa.cache.actions import ACTIONS
+from aqa.extract.datasets.aqa7 import read_split_list
 from aqa.extract.datasets.reader import DatasetError, read_dataset
-from aqa.extract.datasets.split_list import read_split_list
 
 MIDDLE = {a.name: round(sum(a.score_range) / 2, 2) for a in ACTIONS}
 IDS = {action.name: index + 1 for index, action in enumerate(ACTIONS)}

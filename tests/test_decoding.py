@@ -17,8 +17,9 @@ from aqa.cache.errors import AqaError
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.videos.decoding import AHEAD, decode_all
-from aqa.extract.videos.video import Decoded, VideoError, decode
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.pool import AHEAD, decode_all
+from aqa.extract.videos.video import Decoded, decode
 
 PRE = PRESETS["c3d"]
 CONFIG = ClipConfig()
@@ -27,7 +28,7 @@ CONFIG = ClipConfig()
 FAULTY = '''
 import ctypes, os, signal, time
 import numpy as np, torch
-from aqa.extract.videos.video import Decoded
+from aqa.extract.videos.video import (Decoded)
 
 def decoder(path, pre, **options):
     """Do what the name of the file says."""
@@ -178,10 +179,10 @@ def test_workers_that_cannot_start_end_the_run():
 CALLER = """
 import math, sys
 from pathlib import Path
-from aqa.extract.config import ClipConfig
-from aqa.extract.videos.decoding import decode_all
-from aqa.extract.preprocessing import PRESETS
-from aqa.extract.datasets.dataset import Video
+from aqa.extract.config import (ClipConfig)
+from aqa.extract.videos.pool import (decode_all)
+from aqa.extract.preprocessing import (PRESETS)
+from aqa.extract.datasets.dataset import (Video)
 
 if __name__ == "__main__":
     sys.path.insert(0, sys.argv[1])

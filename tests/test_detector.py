@@ -15,12 +15,11 @@ import pytest
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
 from aqa.extract.datasets.reader import read_dataset
-from aqa.extract.poses import detector
-from aqa.extract.poses.detector import detect_poses, find_people
-from aqa.extract.poses.files import read_people
-from aqa.extract.poses.joints import read_poses
-from aqa.extract.poses.keypoints import PoseError
-from aqa.extract.videos.video import VideoError
+from aqa.extract.poses import detect
+from aqa.extract.poses.detect import detect_poses, find_people
+from aqa.extract.poses.read import PoseError, read_people
+from aqa.extract.poses.tracks import read_poses
+from aqa.extract.videos.integrity import VideoError
 
 CONFIG = DetectorConfig(Path("model.onnx"))
 HEIGHT, WIDTH = 48, 64
@@ -68,11 +67,11 @@ def videos(tmp_path, monkeypatch):
             except AqaError as error:
                 yield video, error
 
-    monkeypatch.setattr(detector, "PoseModel", Stub)
+    monkeypatch.setattr(detect, "PoseModel", Stub)
     monkeypatch.setattr(
-        detector, "pose_model_record", lambda config: {"model": str(config.model)}
+        detect, "pose_model_record", lambda config: {"model": str(config.model)}
     )
-    monkeypatch.setattr(detector, "_look_at", look_at)
+    monkeypatch.setattr(detect, "_look_at", look_at)
     write_video(tmp_path / "videos" / "a.avi")
     write_video(tmp_path / "videos" / "deep" / "b.avi", frames=5)
     return tmp_path / "videos"
@@ -155,9 +154,9 @@ def test_too_many_frames_are_a_failure(videos):
 
 def test_the_process_that_looks_takes_so_much_memory_and_no_more(monkeypatch):
     limited = []
-    monkeypatch.setattr(detector, "PoseModel", Stub)
-    monkeypatch.setattr(detector, "limit_memory", limited.append)
-    detector._prepare(CONFIG)
+    monkeypatch.setattr(detect, "PoseModel", Stub)
+    monkeypatch.setattr(detect, "limit_memory", limited.append)
+    detect._prepare(CONFIG)
     assert limited == [CONFIG.limits.memory]
 
 

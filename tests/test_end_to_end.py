@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from aqa.cache.store import FeatureCache
 from aqa.cli import main
-from aqa.extract.weights.loaded import load_weights
+from aqa.extract.weights.load import load_weights
 
 pytestmark = pytest.mark.slow
 

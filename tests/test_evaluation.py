@@ -5,11 +5,18 @@ import math
 import numpy as np
 import pytest
 
-from aqa.regress.claims import covers_zero, describe_claim
-from aqa.regress.evaluation import describe, describe_average, judge
-from aqa.regress.metrics import fisher_mean
-from aqa.regress.statistics import Resamples, draw_samples, draw_seeds
-from aqa.regress.study import HeldOut
+from aqa.regress.evaluation.bootstrap import (
+    Resamples,
+    covers_zero,
+    describe,
+    describe_average,
+    describe_claim,
+    draw_samples,
+    draw_seeds,
+    judge,
+)
+from aqa.regress.evaluation.metrics import fisher_mean
+from aqa.regress.experiments.study import HeldOut
 
 
 def held_out(truth, seed=0):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError
-from aqa.cache.labels import read_labels, relabel
-from aqa.regress import experiments, fine_tune, single_vs_all, zero_shot
+from aqa.cache.tables import read_labels, relabel
 from aqa.regress.data import load
-from aqa.regress.experiments import compare
-from aqa.regress.roster import unique
-from aqa.regress.study import open_study
+from aqa.regress.experiments import compare as experiments
+from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
+from aqa.regress.experiments.compare import compare
+from aqa.regress.experiments.study import open_study, unique
 
 
 def test_the_report_is_strict_json_and_what_compare_returns(compared):
@@ -174,7 +174,7 @@ def test_poses_follow_the_split_and_say_so(compared):
 
 
 def test_an_svr_that_was_stopped_is_named(compared, tmp_path, monkeypatch):
-    monkeypatch.setattr("aqa.regress.svr_choice.MOST_ITERATIONS", 1)
+    monkeypatch.setattr("aqa.regress.heads.svr.MOST_ITERATIONS", 1)
     config = replace(
         compared.config, average_offsets=False, seeds=1, actions=("diving",)
     )
@@ -197,8 +197,8 @@ def test_a_second_run_trains_nothing_and_writes_the_same(compared, monkeypatch):
     def refuse(*_, **__):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr("aqa.regress.jobs.train_side_by_side", refuse)
-    monkeypatch.setattr("aqa.regress.svr_rows.fit_svr", refuse)
+    monkeypatch.setattr("aqa.regress.heads.workers.train_side_by_side", refuse)
+    monkeypatch.setattr("aqa.regress.experiments.single_vs_all.fit_svr", refuse)
     names = ("report.json", "report.md", "report.html", "numbers.csv")
     before = [(compared.out / name).read_bytes() for name in names]
     again = compare(

@@ -9,16 +9,15 @@ from scipy.stats import spearmanr
 from sklearn.svm import NuSVR
 
 from aqa.cache.errors import AqaError
-from aqa.cache.labels import Label, relabel
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.writing import write_cache
-from aqa.regress.calibration import residual_bounds
+from aqa.cache.store import write_cache
+from aqa.cache.tables import Label, relabel
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig
 from aqa.regress.data import load
-from aqa.regress.fitting import fit
-from aqa.regress.model_file import load_model
-from aqa.regress.scoring import length_warning, score, surprises
+from aqa.regress.heads.fit import fit
+from aqa.regress.heads.model_file import load_model, residual_bounds
+from aqa.regress.heads.scoring import length_warning, score, surprises
 
 COUNTS = {"diving": (14, 6), "gym_vault": (12, 5)}
 QUICK = FitConfig(
@@ -198,7 +197,7 @@ def test_nu_svr_is_the_preset_for_one_action_at_a_time(cache, tmp_path):
 def test_an_svr_that_was_stopped_is_a_warning(cache, tmp_path, monkeypatch):
     config = replace(QUICK, head="svr", actions=("diving",))
     assert fit(cache, config, tmp_path / "a").warnings == ()
-    monkeypatch.setattr("aqa.regress.svr_choice.MOST_ITERATIONS", 1)
+    monkeypatch.setattr("aqa.regress.heads.svr.MOST_ITERATIONS", 1)
     report = fit(cache, config, tmp_path / "b")
     (warning,) = report.warnings
     assert "before it converged" in warning

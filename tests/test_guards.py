@@ -15,11 +15,10 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError, UnreadableFile
-from aqa.cache.maintenance import verify
+from aqa.cache.parts import verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache
-from aqa.cache.writing import write_cache
+from aqa.cache.store import FeatureCache, write_cache
 
 MADE = Provenance({"features": "test"})
 

@@ -13,12 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
-from aqa.cache.imports import import_features
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import write_part
+from aqa.cache.parts import verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
+from aqa.cache.tables import import_features
 
 HEADER = "key,action,score,split,file\n"
 

@@ -12,8 +12,7 @@ import av
 import numpy as np
 import pytest
 
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import list_parts, parts_folder
+from aqa.cache.parts import list_parts, parts_folder, verify
 
 pytestmark = pytest.mark.slow
 

@@ -10,15 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aqa.cache import csv_table
+from aqa.cache import tables
 from aqa.cache.errors import AqaError
-from aqa.cache.labels import Label, read_labels, relabel
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import merge, write_part
+from aqa.cache.parts import merge, verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache
-from aqa.cache.writing import write_cache
+from aqa.cache.store import FeatureCache, write_cache
+from aqa.cache.tables import Label, read_labels, relabel
 
 MADE = Provenance({"features": "test"})
 KEYS = ("diving/001", "diving/002", "diving/003")
@@ -179,7 +177,7 @@ def test_parts_that_a_killed_merge_left_are_merged_with_the_labels_they_had(cach
 
 
 def test_a_line_without_end_and_a_file_of_too_many_are_not_read(table, monkeypatch):
-    monkeypatch.setattr(csv_table, "MAX_LINES", 3)
+    monkeypatch.setattr(tables, "MAX_LINES", 3)
     good = "key,action,score,split\n" + "a,b,1,\nc,d,1,\n"
     assert len(read_labels(table(good))) == 2
     with pytest.raises(AqaError, match="line 4: a CSV of at most 3 lines"):

@@ -6,7 +6,7 @@ import torch
 
 from aqa.cache.errors import AqaError
 from aqa.regress.config import LstmConfig
-from aqa.regress.lstm import (
+from aqa.regress.heads.lstm import (
     Parameters,
     arrays,
     backward,

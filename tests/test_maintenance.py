@@ -7,12 +7,10 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import merge, part_path, write_part
+from aqa.cache.parts import merge, part_path, verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache
-from aqa.cache.writing import write_cache
+from aqa.cache.store import FeatureCache, write_cache
 
 MADE = Provenance({"features": "test"})
 SAMPLES = [Sample(key, "a", "", 1.5, 9, "0" * 64) for key in ("a/1", "a/2", "a/3")]

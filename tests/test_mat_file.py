@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
-from aqa.extract.datasets.mat_file import MOST_UNPACKED, MatError, read_matrices
+from aqa.extract.datasets.aqa7 import MOST_UNPACKED, MatError, read_matrices
 
 
 def saved(content, **options):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import ConstantInputWarning, kendalltau, spearmanr
 
-from aqa.regress import metrics
 from aqa.regress.config import LstmConfig
-from aqa.regress.lstm import initial_parameters, predict
-from aqa.regress.paper import TABLE_2, TABLE_3
-from aqa.regress.statistics import Resamples, draw_samples
+from aqa.regress.evaluation import metrics
+from aqa.regress.evaluation.bootstrap import Resamples, draw_samples
+from aqa.regress.experiments.paper import TABLE_2, TABLE_3
+from aqa.regress.heads.lstm import initial_parameters, predict
 
 #: Few distinct values, so that ties are many.
 TIED = st.integers(2, 30).flatmap(

@@ -12,12 +12,16 @@ from safetensors.numpy import load_file, save, save_file
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.provenance import Provenance
-from aqa.regress.calibration import Calibration
 from aqa.regress.config import SVR_PRESETS, LstmConfig, SvrConfig
-from aqa.regress.lstm import LstmHead, initial_parameters
-from aqa.regress.model import Model
-from aqa.regress.model_file import ENTRY, load_model, save_model
-from aqa.regress.svr import fit_svr
+from aqa.regress.heads.lstm import LstmHead, initial_parameters
+from aqa.regress.heads.model_file import (
+    ENTRY,
+    Calibration,
+    Model,
+    load_model,
+    save_model,
+)
+from aqa.regress.heads.svr import fit_svr
 
 CHEAP = SvrConfig(costs=(1.0,), epsilons=(0.1,), folds=2)
 

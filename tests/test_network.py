@@ -9,14 +9,14 @@ import torch
 from torch.nn import functional
 
 from aqa.cache.errors import AqaError
-from aqa.extract import network, sharing
-from aqa.extract.arrival import Arrival
+from aqa.extract import network, overlap
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Video
-from aqa.extract.network import C3DExtractor
-from aqa.extract.sharing import Batches
-from aqa.extract.videos.video import Decoded, VideoError
-from aqa.extract.weights.loaded import load_weights
+from aqa.extract.network import Arrival, C3DExtractor
+from aqa.extract.overlap import Batches
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.video import Decoded
+from aqa.extract.weights.load import load_weights
 
 #: Short, so that a test takes a second: two copies of two clips.
 SHORT = ClipConfig(length=34, offsets=2)
@@ -94,7 +94,7 @@ def test_clips_that_are_all_black_are_computed_once(monkeypatch):
 
     def counted(net, video, starts, **options):
         of_black.append(len(starts))
-        return sharing.plain_features(net, video, starts, **options)
+        return overlap.plain_features(net, video, starts, **options)
 
     monkeypatch.setattr(network, "plain_features", counted)
     made = [extractor.features(noise(8, seed)) for seed in range(3)]
@@ -114,7 +114,7 @@ def test_too_little_memory_halves_the_batches_and_goes_on(monkeypatch):
         tried.append(batches.clips)
         if batches.clips > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return sharing.shared_features(net, video, starts, black=black, batches=batches)
+        return overlap.shared_features(net, video, starts, black=black, batches=batches)
 
     monkeypatch.setattr(network, "shared_features", small)
     extractor._batches = Batches(1 << 29, 8)

@@ -4,7 +4,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from aqa.cache.options import actions_option, workers_option
+from aqa.cache.console import actions_option, workers_option
 
 
 @click.command()

@@ -11,12 +11,12 @@ import pytest
 from aqa.cache.actions import BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.writing import write_cache
-from aqa.regress import paper
+from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig, LstmConfig, SvrConfig
-from aqa.regress.experiments import compare
-from aqa.regress.released import listed, strangers
-from aqa.regress.study import open_study
+from aqa.regress.experiments import paper
+from aqa.regress.experiments.compare import compare
+from aqa.regress.experiments.paper import listed, strangers
+from aqa.regress.experiments.study import open_study
 
 #: How the record names the rows of Table 2 that are named otherwise here.
 NAMES = {

@@ -21,13 +21,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch, UnreadableFile
-from aqa.cache.guards import reading
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import finished, merge, part_path, parts_folder, write_part
+from aqa.cache.hdf5_checks import reading
+from aqa.cache.parts import finished, merge, part_path, parts_folder, verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.store import FeatureCache
-from aqa.cache.writing import write_cache
+from aqa.cache.store import FeatureCache, write_cache
 
 MADE = Provenance({"features": "test"})
 OTHER = Provenance({"features": "other"})

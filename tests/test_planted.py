@@ -17,7 +17,7 @@ from aqa.regress.config import (
     Schedule,
     SvrConfig,
 )
-from aqa.regress.experiments import compare
+from aqa.regress.experiments.compare import compare
 
 pytestmark = pytest.mark.slow
 

@@ -14,10 +14,8 @@ import pytest
 
 from aqa.extract.config import DetectorConfig, Limits
 from aqa.extract.datasets.reader import read_dataset
-from aqa.extract.poses.detector import detect_poses
-from aqa.extract.poses.files import read_people
-from aqa.extract.poses.keypoints import PoseError
-from aqa.extract.poses.model import PoseModel, pose_model_record
+from aqa.extract.poses.detect import PoseModel, detect_poses, pose_model_record
+from aqa.extract.poses.read import PoseError, read_people
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("rtmlib")

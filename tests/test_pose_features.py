@@ -16,7 +16,7 @@ from aqa.extract.poses.features import (
     pose_features,
     pose_record,
 )
-from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.poses.read import PoseError
 
 SERIES = st.lists(
     st.floats(-500, 500, allow_subnormal=False), min_size=4, max_size=30

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.poses.read import PoseError
 from aqa.extract.poses.tracks import fill_gaps, follow, trust
 
 FRAMES, JOINTS = 20, 17

@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from aqa.extract.config import PoseConfig
 from aqa.extract.poses.features import pose_features
-from aqa.extract.poses.files import find_poses, read_people
-from aqa.extract.poses.joints import read_poses
-from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.poses.read import PoseError, find_poses, read_people
+from aqa.extract.poses.tracks import read_poses
 
 FRAMES, KEY = 12, "diving/001"
 #: COCO's names, and OpenPose's two orders by the same names, as their manuals list

@@ -4,12 +4,7 @@ import pytest
 import torch
 
 from aqa.cache.errors import AqaError
-from aqa.extract.precision import (
-    arithmetic,
-    choose_device,
-    choose_precision,
-    remark,
-)
+from aqa.extract.network import arithmetic, choose_device, choose_precision, remark
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

@@ -20,13 +20,12 @@ from aqa.cli import main
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.config import Limits
 from aqa.extract.preprocessing import PRESETS, Preprocessing, resize_crop
-from aqa.extract.pretrain import Pretrained, pretrain
+from aqa.extract.pretraining.checkpoint import held_back
+from aqa.extract.pretraining.clips import Draw, Footage, TrainingClips, cut, window
+from aqa.extract.pretraining.clips import TestClips as CentreClips
 from aqa.extract.pretraining.config import PretrainConfig
-from aqa.extract.pretraining.interruption import held_back
-from aqa.extract.pretraining.loading import Footage, TrainingClips
-from aqa.extract.pretraining.loading import TestClips as CentreClips
-from aqa.extract.pretraining.sampling import Draw, cut, window
-from aqa.extract.weights.loaded import load_weights
+from aqa.extract.pretraining.train import Pretrained, pretrain
+from aqa.extract.weights.load import load_weights
 
 #: A network and a preset small enough for dozens of iterations a second.
 MICRO = Architecture("micro", ((4,), (8,), (8,), (8,), (8,)), 16, crop=16)
@@ -256,7 +255,7 @@ def test_the_command_passes_on_and_only_rank_0_prints(tmp_path, monkeypatch):
         asked.append(config)
         return Pretrained(config.out, 0.5, 0.75, ("a", "b"), config.iterations, 1.0)
 
-    monkeypatch.setattr("aqa.extract.pretrain.pretrain", stub)
+    monkeypatch.setattr("aqa.extract.pretraining.train.pretrain", stub)
     command = ["pretrain", "--videos", "x", "--out", "y", "--checkpoint-every", "7"]
     ran = CliRunner().invoke(main, [*command, "--json"])
     assert json.loads(ran.stdout)["clip_accuracy"] == 0.5
@@ -341,10 +340,10 @@ def test_damaged_videos_are_named_or_allowed(moving, tmp_path, micro):
 SCRIPT = """
 import json, sys
 from pathlib import Path
-from aqa.extract.c3d import ARCHITECTURES, Architecture
-from aqa.extract.preprocessing import PRESETS, Preprocessing
-from aqa.extract.pretrain import pretrain
-from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.c3d import (ARCHITECTURES, Architecture)
+from aqa.extract.preprocessing import (PRESETS, Preprocessing)
+from aqa.extract.pretraining.train import (pretrain)
+from aqa.extract.pretraining.config import (PretrainConfig)
 
 videos, out, settings = sys.argv[1:]
 ARCHITECTURES["micro"] = Architecture("micro", ((4,), (8,), (8,), (8,), (8,)), 16, 16)

@@ -14,14 +14,26 @@ from hypothesis import strategies as st
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.pretraining.checkpoint import Checkpoint
-from aqa.extract.pretraining.classifier import Classifier, initial_state
-from aqa.extract.pretraining.curve import Curve
-from aqa.extract.pretraining.evaluation import Accuracy, as_input, evaluate
-from aqa.extract.pretraining.footage import count_frames, read_frames
-from aqa.extract.pretraining.processes import Processes
-from aqa.extract.pretraining.sampling import Draw, cut, draws, window
-from aqa.extract.pretraining.solver import CaffeSGD, caffe_groups, rate_at
+from aqa.extract.pretraining.checkpoint import Checkpoint, Curve
+from aqa.extract.pretraining.classifier import (
+    Accuracy,
+    CaffeSGD,
+    Classifier,
+    as_input,
+    caffe_groups,
+    evaluate,
+    initial_state,
+    rate_at,
+)
+from aqa.extract.pretraining.clips import (
+    Draw,
+    Processes,
+    count_frames,
+    cut,
+    draws,
+    read_frames,
+    window,
+)
 from aqa.extract.pretraining.ucf101 import read_classes
 
 # Lists.

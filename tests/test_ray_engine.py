@@ -15,19 +15,18 @@ import torch
 from click.testing import CliRunner
 
 from aqa.cache.errors import AqaError
-from aqa.cache.maintenance import verify
+from aqa.cache.parts import verify
 from aqa.cli import main
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.network import C3DExtractor
-from aqa.extract.precision import remark
+from aqa.extract.network import C3DExtractor, remark
 from aqa.extract.stage import extract
 
 ray = pytest.importorskip("ray")
 
 from ray.cluster_utils import Cluster  # noqa: E402
 
-from aqa.extract import ray_worker  # noqa: E402
+from aqa.extract import ray_engine  # noqa: E402
 from aqa.extract.ray_engine import RayExtractor  # noqa: E402
 
 pytestmark = [
@@ -49,7 +48,7 @@ CONFIG = ExtractConfig(
 DEADLY = """
 import os, signal
 from pathlib import Path
-from aqa.extract.ray_worker import Network
+from aqa.extract.ray_engine import (Network)
 
 class DeadlyNetwork(Network):
     def extract(self, videos):
@@ -92,7 +91,7 @@ def deadly(tmp_path, monkeypatch):
     (tmp_path / "pids").mkdir()
     (tmp_path / "deadly_network.py").write_text(DEADLY)
     module = importlib.import_module("deadly_network")
-    monkeypatch.setattr(ray_worker, "Network", module.DeadlyNetwork)
+    monkeypatch.setattr(ray_engine, "Network", module.DeadlyNetwork)
     yield tmp_path / "pids"
     sys.modules.pop("deadly_network")
 

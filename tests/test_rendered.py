@@ -10,11 +10,11 @@ import torch
 
 import aqa.extract
 from aqa.extract.c3d import ARCHITECTURES, build
-from aqa.extract.pretraining.evaluation import as_input
-from aqa.extract.pretraining.footage import read_frames
+from aqa.extract.pretraining.classifier import as_input
+from aqa.extract.pretraining.clips import read_frames
 from aqa.extract.pretraining.rendered import Recipe, begin, settings, train
 from aqa.extract.synthetic.classes import ClipTask, make_clip
-from aqa.extract.weights.loaded import load_weights
+from aqa.extract.weights.load import load_weights
 
 DATA = Path(aqa.extract.__file__).parent / "data"
 

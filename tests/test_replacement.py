@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from aqa.cache.errors import AqaError
-from aqa.cache.replacement import locked, make_folder, remove_orphans, replacing
+from aqa.cache.files import locked, make_folder, remove_orphans, replacing
 
 
 def names(folder: Path) -> list[str]:

@@ -11,13 +11,17 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from aqa.regress.report import dots
-from aqa.regress.report.numbers import numbers_csv
-from aqa.regress.report.page import markdown, page
-from aqa.regress.report.sections import section_of, shared_notes
-from aqa.regress.report.table import Entry, Line, Table, escape, number
-from aqa.regress.report.terminal import print_reports
-from aqa.regress.report.writing import joined
+from aqa.regress.report import figures
+from aqa.regress.report.tables import Entry, Line, Table, escape, number
+from aqa.regress.report.write import (
+    joined,
+    markdown,
+    numbers_csv,
+    page,
+    print_reports,
+    section_of,
+    shared_notes,
+)
 
 
 class Page(HTMLParser):
@@ -232,7 +236,7 @@ def test_fine_tuning_shows_its_other_measures_and_test_samples(compared):
 
 def test_single_action_rows_are_hollow_and_markers_tell_the_rest(compared):
     rows = compared.reports[0]["rows"]
-    pens = dots._pens(rows)
+    pens = figures._pens(rows)
     assert [pen.hollow for pen in pens] == [
         row["mode"] == "single-action" for row in rows
     ]
@@ -273,7 +277,7 @@ def test_the_terminal_table_fits_eighty_columns(compared, hostile):
 
 
 def test_a_terminal_table_needs_no_drawing_library():
-    code = "import sys, aqa.regress.report.terminal; print('matplotlib' in sys.modules)"
+    code = "import sys, aqa.regress.report.write; print('matplotlib' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout == "False\n"
 

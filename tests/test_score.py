@@ -12,16 +12,15 @@ from click.testing import CliRunner
 
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.writing import write_cache
+from aqa.cache.store import write_cache
 from aqa.cli import main
 from aqa.extract.config import ExtractConfig
 from aqa.extract.network import C3DExtractor
-from aqa.regress.calibration import Calibration
 from aqa.regress.config import FitConfig, LstmConfig, Schedule
-from aqa.regress.fitting import fit
-from aqa.regress.model_file import load_model, save_model
+from aqa.regress.heads.fit import fit
+from aqa.regress.heads.model_file import Calibration, load_model, save_model
+from aqa.regress.heads.scoring import Score
 from aqa.regress.report.score_page import Scored, write_score_page
-from aqa.regress.scoring import Score
 
 KNOWN = Calibration(-2.0, 3.5, 0.9, 12, 3)
 SCORE = Score(

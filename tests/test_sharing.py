@@ -9,12 +9,14 @@ from hypothesis import strategies as st
 from aqa.extract.c3d import ARCHITECTURES, Architecture, build, random_state
 from aqa.extract.clips import clip_starts
 from aqa.extract.config import ClipConfig
-from aqa.extract.layers import layers, multiplications, worth_sharing
-from aqa.extract.sharing import (
+from aqa.extract.overlap import (
     CPU,
     Batches,
+    layers,
+    multiplications,
     plain_features,
     shared_features,
+    worth_sharing,
 )
 
 PAPER = sorted(clip_starts(ClipConfig()).ravel().tolist())

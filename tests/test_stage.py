@@ -18,18 +18,16 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import parts_folder, write_part
+from aqa.cache.files import locked
+from aqa.cache.parts import parts_folder, verify, write_part
 from aqa.cache.provenance import Provenance
-from aqa.cache.replacement import locked
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
-from aqa.extract import other_runs
+from aqa.extract import stage
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
-from aqa.extract.other_runs import OtherRuns
-from aqa.extract.sources import video_changed
-from aqa.extract.stage import Extracted, extract, plan, relabelled
+from aqa.extract.stage import Extracted, OtherRuns, extract, plan, relabelled
+from aqa.extract.videos.source import video_changed
 
 KEYS = [f"diving/{number:03d}" for number in range(1, 8)]
 
@@ -206,7 +204,7 @@ def test_features_of_a_replaced_video_are_not_taken_for_another_run_s(cache):
 def test_runs_begin_at_different_places(cache, monkeypatch):
     begun = set()
     for process in range(100, 107):
-        monkeypatch.setattr(other_runs.os, "getpid", lambda n=process: n)
+        monkeypatch.setattr(stage.os, "getpid", lambda n=process: n)
         order = [video.key for video in OtherRuns(cache, dataset().videos).left()]
         assert sorted(order) == KEYS
         begun.add(order[0])

@@ -20,14 +20,13 @@ from hypothesis.stateful import (
 )
 
 from aqa.cache.errors import AqaError
-from aqa.cache.labels import Label, relabel
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import finished, list_parts, merge, part_path, parts_folder
+from aqa.cache.parts import finished, list_parts, merge, part_path, parts_folder, verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
+from aqa.cache.tables import Label, relabel
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract
+from aqa.extract.videos.source import video_changed
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 7))
 KEY = st.sampled_from(KEYS)

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import rankdata, spearmanr
 
-from aqa.regress import statistics
-from aqa.regress.metrics import spearman
+from aqa.regress.evaluation import bootstrap
+from aqa.regress.evaluation.metrics import spearman
 
 TIED = st.integers(2, 12).flatmap(
     lambda n: st.tuples(
@@ -23,8 +23,8 @@ TIED = st.integers(2, 12).flatmap(
 
 def made(truth, count, seed):
     """Resamples of as many draws as there are samples."""
-    drawn = statistics.draw_samples(len(truth), count, seed)
-    return statistics.Resamples(truth, drawn)
+    drawn = bootstrap.draw_samples(len(truth), count, seed)
+    return bootstrap.Resamples(truth, drawn)
 
 
 @given(TIED)
@@ -43,7 +43,7 @@ def test_each_resample_is_scipys_rho_of_the_drawn_samples(pair):
 
 
 def test_draws_are_fixed_by_their_seed():
-    a, b, c = (statistics.draw_samples(9, 50, seed) for seed in ([3], [3], [3, 1]))
+    a, b, c = (bootstrap.draw_samples(9, 50, seed) for seed in ([3], [3], [3, 1]))
     np.testing.assert_array_equal(a, b)
     assert (a != c).any()
 
@@ -55,7 +55,7 @@ def test_the_interval_covers_the_true_rho_about_as_often_as_it_says():
         x = generator.normal(size=60)
         y = 0.5 * x + math.sqrt(0.75) * generator.normal(size=60)
         resampled = made(x, 300, [trial]).spearman(y)
-        low, high = statistics.interval(resampled)
+        low, high = bootstrap.interval(resampled)
         # Spearman's rho of a bivariate normal: 6 / pi * arcsin(r / 2).
         covered += low < 6 / math.pi * math.asin(0.25) < high
     assert 0.88 <= covered / trials <= 0.99
@@ -66,9 +66,9 @@ def test_totals_of_resamples_may_differ(pair):
     """A test set takes its part of the draws from a larger pool."""
     truth, predicted = pair
     n = len(truth)
-    counts = statistics.draw_samples(2 * n, 20, [4])[:, :n]
+    counts = bootstrap.draw_samples(2 * n, 20, [4])[:, :n]
     assert len(set(counts.sum(1))) > 1
-    found = statistics.Resamples(truth, counts).spearman(predicted)
+    found = bootstrap.Resamples(truth, counts).spearman(predicted)
     for drawn, rho in zip(counts.astype(int), found, strict=True):
         places = np.repeat(np.arange(n), drawn)
         x, y = truth[places], predicted[places]
@@ -86,13 +86,13 @@ def test_test_sets_of_one_pool_vary_together(seeds):
     for trial in range(trials):
         x = generator.normal(size=88)
         y = 0.5 * x + math.sqrt(0.75) * generator.normal(size=88)
-        counts = statistics.draw_samples(88, 200, [trial])
+        counts = bootstrap.draw_samples(88, 200, [trial])
         resampled = []
         for _ in range(seeds):
             rows = generator.permutation(88)[:50]
-            resamples = statistics.Resamples(x[rows], counts[:, rows])
+            resamples = bootstrap.Resamples(x[rows], counts[:, rows])
             resampled.append(resamples.spearman(y[rows]))
-        low, high = statistics.interval(np.mean(resampled, 0))
+        low, high = bootstrap.interval(np.mean(resampled, 0))
         covered += low < 6 / math.pi * math.asin(0.25) < high
     assert 0.9 <= covered / trials <= 0.99
 
@@ -113,9 +113,9 @@ def test_a_clear_winner_wins_and_twins_tie():
     resamples = made(truth, 500, [0])
     good = resamples.spearman(truth + 0.1 * generator.normal(size=50))
     bad = resamples.spearman(generator.normal(size=50))
-    assert statistics.probability_better(good, bad) == 1
-    assert statistics.probability_better(bad, good) == 0
-    assert statistics.probability_better(good, good) == 0.5
+    assert bootstrap.probability_better(good, bad) == 1
+    assert bootstrap.probability_better(bad, good) == 0
+    assert bootstrap.probability_better(good, good) == 0.5
 
 
 def test_pairing_sees_what_apart_cannot_be_seen():
@@ -124,19 +124,19 @@ def test_pairing_sees_what_apart_cannot_be_seen():
     noise = generator.normal(size=60)
     resamples = made(truth, 500, [0])
     better, worse = (resamples.spearman(truth + k * noise) for k in (1.0, 1.3))
-    (_, high), (low, _) = (statistics.interval(rho) for rho in (worse, better))
+    (_, high), (low, _) = (bootstrap.interval(rho) for rho in (worse, better))
     assert low < high
-    assert statistics.probability_better(better, worse) > 0.95
+    assert bootstrap.probability_better(better, worse) > 0.95
 
 
 def test_undefined_resamples_are_left_out_of_intervals_and_probabilities():
     half = np.array([math.nan, 0.1, 0.2, math.nan, 0.3, 0.4])
-    low, high = statistics.interval(half)
+    low, high = bootstrap.interval(half)
     assert (low, high) == tuple(np.quantile([0.1, 0.2, 0.3, 0.4], [0.025, 0.975]))
     few = np.array([math.nan, math.nan, 0.3])
-    assert all(math.isnan(end) for end in statistics.interval(few))
-    assert statistics.probability_better(half, np.zeros(6)) == 1
-    assert math.isnan(statistics.probability_better(few, np.full(3, math.nan)))
+    assert all(math.isnan(end) for end in bootstrap.interval(few))
+    assert bootstrap.probability_better(half, np.zeros(6)) == 1
+    assert math.isnan(bootstrap.probability_better(few, np.full(3, math.nan)))
 
 
 def test_constant_predictions_have_no_rho_in_any_resample():
@@ -149,17 +149,17 @@ def test_constant_predictions_have_no_rho_in_any_resample():
 def test_seeds_are_averaged_as_drawn():
     resampled = np.array([[1.0, 2.0], [10.0, math.nan]])
     drawn = np.array([[0, 1], [1, 1]])
-    found = statistics.over_seeds(resampled, drawn)
+    found = bootstrap.over_seeds(resampled, drawn)
     assert found[0] == 5.5
     assert math.isnan(found[1])
-    draws = statistics.draw_seeds(3, 100, [7])
+    draws = bootstrap.draw_seeds(3, 100, [7])
     assert draws.shape == (100, 3)
     assert set(np.unique(draws)) == {0, 1, 2}
 
 
 def test_standard_deviation():
-    assert statistics.standard_deviation([1, math.nan, 3]) == pytest.approx(2**0.5)
-    assert math.isnan(statistics.standard_deviation([1]))
+    assert bootstrap.standard_deviation([1, math.nan, 3]) == pytest.approx(2**0.5)
+    assert math.isnan(bootstrap.standard_deviation([1]))
 
 
 def test_a_resample_that_draws_every_sample_once_is_the_plain_rho():

@@ -15,11 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
-from aqa.cache.maintenance import verify
+from aqa.cache.parts import verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample, path_problem
-from aqa.cache.store import FeatureCache
-from aqa.cache.writing import write_cache
+from aqa.cache.store import FeatureCache, write_cache
 
 MADE = Provenance({"features": "test", "layers": [1, 2]})
 KEYS = ("diving/001", "diving/002", "gym_vault/001")

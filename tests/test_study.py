@@ -9,10 +9,10 @@ import pytest
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
-from aqa.cache.writing import write_cache
+from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig
-from aqa.regress.draws import draw, settings_of
-from aqa.regress.study import open_study
+from aqa.regress.experiments.fine_tune import draw, settings_of
+from aqa.regress.experiments.study import open_study
 
 CONFIG = CompareConfig(bootstrap=10)
 

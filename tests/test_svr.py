@@ -12,11 +12,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR, NuSVR
 
 from aqa.cache.errors import AqaError
-from aqa.regress import svr
 from aqa.regress.config import SVR_PRESETS, SvrConfig
-from aqa.regress.folds import deal
-from aqa.regress.svr import fit_svr
-from aqa.regress.svr_choice import candidates, worth
+from aqa.regress.data import deal
+from aqa.regress.heads import svr
+from aqa.regress.heads.svr import candidates, fit_svr, worth
 
 TRAIN = range(30)
 ONE = SvrConfig(costs=(3.0,), epsilons=(0.1,))

@@ -18,15 +18,14 @@ from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
 from aqa.extract.synthetic import plant, synthesise, synthesise_classes
 from aqa.extract.synthetic.athlete import COCO
-from aqa.extract.synthetic.choreography import choreograph
 from aqa.extract.synthetic.classes import CLASSES
-from aqa.extract.synthetic.filming import film
+from aqa.extract.synthetic.dataset import draw_judged, split_of
+from aqa.extract.synthetic.drawing import draw_look
+from aqa.extract.synthetic.film import film
 from aqa.extract.synthetic.judging import difficulty, execution, judge, synchrony
-from aqa.extract.synthetic.look import draw_look
-from aqa.extract.synthetic.performance import FAULTS, Element, Fault
+from aqa.extract.synthetic.moves import choreograph
+from aqa.extract.synthetic.performance import FAULTS, Element, Fault, draw_performance
 from aqa.extract.synthetic.planting import go_wrong
-from aqa.extract.synthetic.release import draw_judged, split_of
-from aqa.extract.synthetic.repertoire import draw_performance
 
 ALL_ACTIONS = [action.name for action in ACTIONS]
 DIVES = ["diving", "sync_diving_3m", "sync_diving_10m"]

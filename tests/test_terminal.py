@@ -6,9 +6,9 @@ import json
 import pytest
 from rich.console import Console
 
-from aqa.cache import terminal
+from aqa.cache import console
+from aqa.cache.console import log_lines, print_json, progress_bar
 from aqa.cache.errors import printable
-from aqa.cache.terminal import log_lines, print_json, progress_bar
 
 
 @pytest.fixture
@@ -18,7 +18,7 @@ def clock(monkeypatch):
     class Clock:
         now = 100.0
 
-    monkeypatch.setattr(terminal.time, "monotonic", lambda: Clock.now)
+    monkeypatch.setattr(console.time, "monotonic", lambda: Clock.now)
     return Clock
 
 

@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from aqa.cache.errors import AqaError
-from aqa.regress import parallel, training
-from aqa.regress.batches import Batches, batch_order
 from aqa.regress.config import LstmConfig, Schedule
-from aqa.regress.loop import TrainingDiverged, train_side_by_side
-from aqa.regress.lstm import initial_parameters
-from aqa.regress.tasks import labelled
-from aqa.regress.training import HeadTask, predict, train_heads
+from aqa.regress.heads import workers
+from aqa.regress.heads.lstm import initial_parameters, predict
+from aqa.regress.heads.lstm_training import (
+    Batches,
+    TrainingDiverged,
+    batch_order,
+    train_side_by_side,
+)
+from aqa.regress.heads.tasks import HeadTask, labelled
+from aqa.regress.heads.workers import train_heads
 
 LSTM = LstmConfig(hidden=6)
 SCHEDULE = Schedule(iterations=25, step=10, batch=4)
@@ -178,7 +182,7 @@ def family():
 
 def test_processes_give_the_bits_of_one_after_the_other(train, monkeypatch):
     here = train(*family())
-    monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(workers, "WORTH_PROCESSES", 0)
     seen = []
     there = train(*family(), workers=2, progress=lambda *what: seen.append(what))
     for a, b in zip(here, there, strict=True):
@@ -239,15 +243,15 @@ def test_gpus_way_through_the_jobs(train, monkeypatch, most):
     alone = train(*family())
     groups = []
 
-    def side_by_side(features, jobs, trainer, workers, tally):
+    def side_by_side(features, jobs, trainer, processes, tally):
         def note(together, advance, real=trainer.train):
             groups.append([job.task.name for job in together])
             real(together, advance)
 
         monkeypatch.setattr(type(trainer), "train", lambda self, *args: note(*args))
-        training._side_by_side(jobs, trainer, most, tally)
+        workers._side_by_side(jobs, trainer, most, tally)
 
-    monkeypatch.setattr(training, "_on_processors", side_by_side)
+    monkeypatch.setattr(workers, "_on_processors", side_by_side)
     together = train(*family())
     together_at_first = [["base", "other"]] if most > 1 else [["base"], ["other"]]
     alike = [*together_at_first, ["child"], ["grandchild"], ["middle"]]
@@ -266,7 +270,7 @@ def test_finished_heads_are_kept(train, tmp_path, monkeypatch):
     def never(*_):
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(training, "_on_processors", never)
+    monkeypatch.setattr(workers, "_on_processors", never)
     seen = []
     again = train(*family(), store=tmp_path, progress=lambda *what: seen.append(what))
     for a, b in zip(first, again, strict=True):
@@ -375,15 +379,15 @@ def _die(job, number):
 
 
 def test_process_that_dies_is_an_error(train, monkeypatch):
-    monkeypatch.setattr(training, "WORTH_PROCESSES", 0)
-    monkeypatch.setattr(parallel, "_train", _die)
+    monkeypatch.setattr(workers, "WORTH_PROCESSES", 0)
+    monkeypatch.setattr(workers, "_train", _die)
     with pytest.raises(AqaError, match=r"ended early \(exit code 9"):
         train(task("a"), task("b", seed=1), workers=2)
 
 
 def test_arithmetic_leaves_torch_as_it_was():
     before, tiny = torch.get_num_threads(), torch.tensor([1e-39])
-    with parallel.arithmetic(1):
+    with workers.arithmetic(1):
         assert torch.get_num_threads() == 1 and (tiny * 0.5).item() == 0
     assert torch.get_num_threads() == before and (tiny * 0.5).item() != 0
 

@@ -14,7 +14,8 @@ import pytest
 from aqa.extract.clips import fit_length
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.videos.video import VideoError, decode
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.video import decode
 
 PRE = PRESETS["c3d"]
 FULL = ClipConfig()

@@ -17,12 +17,18 @@ from safetensors.torch import save
 
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES
-from aqa.extract.weights.caffe import read_blob, read_model
+from aqa.extract.weights.caffe import (
+    BYTES,
+    FIXED32,
+    VARINT,
+    WireError,
+    fields,
+    read_blob,
+    read_model,
+)
+from aqa.extract.weights.formats import kind_of
 from aqa.extract.weights.inspection import inspect
-from aqa.extract.weights.kinds import kind_of
-from aqa.extract.weights.loaded import load_weights
-from aqa.extract.weights.means import read_mean
-from aqa.extract.weights.protobuf import BYTES, FIXED32, VARINT, WireError, fields
+from aqa.extract.weights.load import load_weights, read_mean
 
 MODERATE = settings(
     max_examples=100,

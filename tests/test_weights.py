@@ -15,9 +15,8 @@ from safetensors.torch import save_file
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, build
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.weights.export import convert
 from aqa.extract.weights.inspection import inspect
-from aqa.extract.weights.loaded import WeightsError, load_weights
+from aqa.extract.weights.load import WeightsError, convert, load_weights
 
 TINY = ARCHITECTURES["c3d-tiny"]
 FULL = ARCHITECTURES["c3d-full"]

@@ -3,13 +3,12 @@
 import h5py
 import numpy as np
 
-from aqa.cache.maintenance import verify
+from aqa.cache.parts import verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
 from aqa.regress.config import LstmConfig
-from aqa.regress.lstm import LstmHead, initial_parameters
-from aqa.regress.model import Model
-from aqa.regress.model_file import load_model, save_model
+from aqa.regress.heads.lstm import LstmHead, initial_parameters
+from aqa.regress.heads.model_file import Model, load_model, save_model
 from soaking.borrowed import tests
 from soaking.hostile import Canary, Reader, attack_readers
 from soaking.tally import Attack

@@ -8,8 +8,7 @@ import shutil
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import list_parts, parts_folder
+from aqa.cache.parts import list_parts, parts_folder, verify
 from aqa.cache.store import FeatureCache
 from soaking.extraction import fill, snapshot
 from soaking.mutation import overwrite

@@ -15,13 +15,12 @@ from pathlib import Path
 import numpy as np
 
 from aqa.cache.errors import AqaError
-from aqa.cache.labels import Label, relabel
-from aqa.cache.maintenance import verify
-from aqa.cache.parts import finished
+from aqa.cache.parts import finished, verify
 from aqa.cache.provenance import Provenance
+from aqa.cache.tables import Label, relabel
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.sources import video_changed
 from aqa.extract.stage import Extracted, extract
+from aqa.extract.videos.source import video_changed
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 9))
 BROKEN = KEYS[5]

@@ -6,10 +6,9 @@ import json
 import numpy as np
 from scipy.io import savemat
 
-from aqa.cache.imports import import_features
-from aqa.cache.labels import read_labels
+from aqa.cache.tables import import_features, read_labels
 from aqa.extract.datasets.reader import read_dataset
-from aqa.extract.poses.files import read_people
+from aqa.extract.poses.read import read_people
 from soaking.hostile import Canary, Reader, attack_readers
 from soaking.mutation import rows, tokens
 from soaking.tally import Attack

@@ -15,8 +15,9 @@ import numpy as np
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.videos.decoding import decode_all
-from aqa.extract.videos.video import Decoded, VideoError
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.pool import decode_all
+from aqa.extract.videos.video import Decoded
 from soaking.borrowed import tests
 from soaking.tally import Attack
 

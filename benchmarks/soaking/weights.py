@@ -7,8 +7,7 @@ import numpy as np
 import torch
 
 from aqa.extract.weights.inspection import inspect
-from aqa.extract.weights.loaded import load_weights
-from aqa.extract.weights.means import read_mean
+from aqa.extract.weights.load import load_weights, read_mean
 from soaking.borrowed import tests
 from soaking.hostile import Canary, Reader, attack_readers
 from soaking.tally import Attack

@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from aqa.cache.actions import score_problem
-from aqa.cache.csv_table import parse_score, read_rows
 from aqa.cache.errors import AqaError
 from aqa.cache.samples import label_problem
+from aqa.cache.tables import parse_score, read_rows
 from aqa.extract.datasets.dataset import (
     Dataset,
     DatasetError,

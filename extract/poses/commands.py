@@ -5,8 +5,17 @@ from typing import Any
 
 import click
 
-from aqa.cache.options import PATH, actions_option, device_option, given, json_option
-from aqa.cache.terminal import SOME_FAILED, print_failures, print_json, progress_bar
+from aqa.cache.console import (
+    PATH,
+    SOME_FAILED,
+    actions_option,
+    device_option,
+    given,
+    json_option,
+    print_failures,
+    print_json,
+    progress_bar,
+)
 from aqa.extract.config import DetectorConfig
 
 
@@ -30,7 +39,7 @@ def poses(videos: Path, out: Path, actions: Any, as_json: bool, **options: Any) 
     OUT` makes features of them.
     """
     from aqa.extract.datasets.reader import read_dataset
-    from aqa.extract.poses.detector import detect_poses
+    from aqa.extract.poses.detect import detect_poses
 
     dataset = read_dataset(videos, actions)
     with progress_bar() as progress:

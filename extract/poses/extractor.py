@@ -14,11 +14,10 @@ from aqa.cache.provenance import Provenance
 from aqa.extract.config import PoseConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.poses.features import pose_features, pose_record
-from aqa.extract.poses.files import digest, find_poses
-from aqa.extract.poses.joints import read_poses
-from aqa.extract.poses.keypoints import PoseError, made_with
-from aqa.extract.sources import touched
+from aqa.extract.poses.read import PoseError, digest, find_poses, made_with
+from aqa.extract.poses.tracks import read_poses
 from aqa.extract.stage import Extracted
+from aqa.extract.videos.source import touched
 
 
 class PoseExtractor:

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from scipy.fft import dct
 
 from aqa.extract.config import PoseConfig
-from aqa.extract.poses.keypoints import PoseError
+from aqa.extract.poses.read import PoseError
 
 Series = npt.NDArray[np.float64]
 

@@ -1,4 +1,16 @@
-"""A training run on disk between two iterations: all that the next one depends on.
+"""Ctrl-C and SIGTERM, held back until the work at hand can be laid down.
+
+Conventions: the first signal is only noted, a second one interrupts at once. Python
+hands signals to the main thread: from another one nothing is held back.
+
+The course of a training run: a CSV file always, TensorBoard where it is installed.
+
+Conventions: one row an iteration (counted from 1): the rate, the loss of the batch;
+and, where the test list was tried after it, the accuracies, 0 to 1. A resumed run
+goes on after the row of its checkpoint, so that the file reads as if it had never
+stopped.
+
+A training run on disk between two iterations: all that the next one depends on.
 
 Conventions: a checkpoint holds the parameters and velocities under Caffe's names,
 the iteration (how many are done), and the digest-like `asked` record of everything
@@ -10,19 +22,114 @@ It is a PyTorch file of plain values and arrays, which `load_weights` also reads
 stamp in it says how the weights are to be used.
 """
 
+import csv
 import os
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from types import FrameType, TracebackType
+from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
-from aqa.cache.replacement import remove_orphans, replacing
-from aqa.extract.weights import archive
-from aqa.extract.weights.stamp import KEY
+from aqa.cache.files import remove_orphans, replacing
+from aqa.extract.pretraining.classifier import Accuracy
+from aqa.extract.weights import formats
+from aqa.extract.weights.formats import KEY
+
+
+class Interruption:
+    """Whether a signal came since it was made."""
+
+    def __init__(self) -> None:
+        """None has come yet."""
+        self.came = False
+
+    def note(self, number: int, frame: FrameType | None) -> None:
+        """Take a signal, as `signal.signal` wants it."""
+        if self.came:
+            raise KeyboardInterrupt
+        self.came = True
+
+
+@contextmanager
+def held_back() -> Iterator[Interruption]:
+    """Hold signals back for as long as the block runs; who asked has to look."""
+    interruption = Interruption()
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.signal(number, interruption.note)
+    try:
+        yield interruption
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+HEADER = ("iteration", "learning_rate", "loss", "clip_accuracy", "video_accuracy")
+
+
+class Curve:
+    """Writes rows as they come; a context manager."""
+
+    def __init__(self, path: Path, after: int) -> None:
+        """Keep the rows up to iteration `after` of an earlier part of the run."""
+        kept: list[list[str]] = []
+        if after and path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                kept = list(csv.reader(file))[1 : after + 1]
+        with (
+            replacing(path) as descriptor,
+            open(descriptor, "w", newline="", encoding="utf-8", closefd=False) as file,
+        ):
+            csv.writer(file, lineterminator="\n").writerows([HEADER, *kept])
+        self._file = path.open("a", newline="", encoding="utf-8")
+        self._rows = csv.writer(self._file, lineterminator="\n")
+        self._board = _board(path.with_suffix(".tensorboard"), after)
+
+    def __enter__(self) -> Self:
+        """Give itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the files."""
+        self._file.close()
+        if self._board is not None:
+            self._board.close()
+
+    def add(
+        self, iteration: int, rate: float, loss: float, accuracy: Accuracy | None
+    ) -> None:
+        """Write the row of an iteration."""
+        tried = accuracy or ("", "")
+        self._rows.writerow([iteration, f"{rate:.8g}", f"{loss:.8g}", *tried])
+        self._file.flush()
+        if self._board is not None:
+            values = {"loss": loss, "learning rate": rate}
+            if accuracy is not None:
+                values["clip accuracy"], values["video accuracy"] = accuracy
+            for name, value in values.items():
+                self._board.add_scalar(name, value, iteration)
+
+
+def _board(folder: Path, after: int) -> Any:
+    """Open TensorBoard's log, dropping what a stopped run wrote past `after`."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        return None
+    return SummaryWriter(str(folder), purge_step=after + 1)
 
 
 @dataclass(frozen=True)
@@ -67,7 +174,7 @@ class Checkpoint:
         if not path.exists():
             return None
         try:
-            found = archive.load(path)
+            found = formats.load_pickle(path)
             checkpoint = cls(
                 iteration=int(found["iteration"]),
                 asked=found["asked"],

@@ -4,16 +4,17 @@ from typing import Any
 
 import click
 
-from aqa.cache.options import (
+from aqa.cache.console import (
     PATH,
     device_option,
     given,
     json_option,
+    print_json,
+    progress_bar,
     seed_option,
     workers_option,
 )
-from aqa.cache.terminal import print_json, progress_bar
-from aqa.extract.options import ARCH, PRECISION
+from aqa.extract.commands import ARCH, PRECISION
 from aqa.extract.pretraining.config import PretrainConfig
 
 
@@ -79,8 +80,8 @@ def pretrain(as_json: bool, **options: Any) -> None:
     Run again, it goes on where it stopped: Ctrl-C saves its state first. On several
     GPUs: torchrun -m aqa.cli pretrain ... .
     """
-    from aqa.extract.pretrain import pretrain as run
-    from aqa.extract.pretraining.processes import rank
+    from aqa.extract.pretraining.clips import rank
+    from aqa.extract.pretraining.train import pretrain as run
 
     with progress_bar() as progress:
         made = run(PretrainConfig(**given(**options)), progress)

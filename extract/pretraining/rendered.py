@@ -10,12 +10,11 @@ import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from aqa.cache.progress import Progress, silent
-from aqa.extract.pretrain import Pretrained, pretrain
+from aqa.cache.console import Progress, silent
 from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.pretraining.train import Pretrained, pretrain
 from aqa.extract.synthetic.classes import synthesise_classes
-from aqa.extract.weights.export import save_weights
-from aqa.extract.weights.loaded import Weights, load_weights
+from aqa.extract.weights.load import Weights, load_weights, save_weights
 
 ARCH = "c3d-tiny"
 

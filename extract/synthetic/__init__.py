@@ -6,7 +6,7 @@ the readers take.
 """
 
 from aqa.extract.synthetic.classes import synthesise_classes
+from aqa.extract.synthetic.dataset import synthesise
 from aqa.extract.synthetic.planting import plant
-from aqa.extract.synthetic.release import synthesise
 
 __all__ = ["plant", "synthesise", "synthesise_classes"]

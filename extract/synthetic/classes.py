@@ -14,15 +14,13 @@ from pathlib import Path
 
 import numpy as np
 
+from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
-from aqa.cache.progress import Progress, silent
-from aqa.cache.replacement import replacing
-from aqa.extract.synthetic.commission import commission
-from aqa.extract.synthetic.crew import work_through
-from aqa.extract.synthetic.filming import film
-from aqa.extract.synthetic.look import VENUES, vary
+from aqa.cache.files import replacing
+from aqa.extract.synthetic.dataset import commission, work_through
+from aqa.extract.synthetic.drawing import VENUES, vary
+from aqa.extract.synthetic.film import film, write_video
 from aqa.extract.synthetic.performance import Element, Fault, Performance, Phases
-from aqa.extract.synthetic.recording import write_video
 
 Range = tuple[float, float]
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqa.extract.synthetic.motion import RATE
+from aqa.extract.synthetic.moves import RATE
 from aqa.extract.synthetic.performance import Element, Performance
 
 #: Points of ten lost to a fault of amount 1.

@@ -17,16 +17,18 @@ from typing import Any
 import numpy as np
 
 from aqa.cache.actions import ACTIONS, BY_NAME
+from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
-from aqa.cache.progress import Progress, silent
-from aqa.cache.replacement import replacing
+from aqa.cache.files import replacing
 from aqa.extract.config import ClipConfig
-from aqa.extract.synthetic.commission import commission
-from aqa.extract.synthetic.crew import work_through
+from aqa.extract.synthetic.dataset import commission, record, work_through, write_truth
 from aqa.extract.synthetic.judging import judge
-from aqa.extract.synthetic.performance import Fault, Performance
-from aqa.extract.synthetic.release import record, write_truth
-from aqa.extract.synthetic.repertoire import REPERTOIRES, draw_performance
+from aqa.extract.synthetic.performance import (
+    REPERTOIRES,
+    Fault,
+    Performance,
+    draw_performance,
+)
 
 #: What can be planted.
 ERRORS = ("bent_knees", "splash", "landing")

@@ -17,7 +17,7 @@ from av.container import InputContainer
 from av.video.stream import VideoStream
 
 from aqa.extract.config import Limits
-from aqa.extract.videos.damage import Signs, VideoError, one_line
+from aqa.extract.videos.integrity import Signs, VideoError, one_line
 
 #: FFmpeg's names of demuxers.
 CONTAINERS = "avi mov mp4 m4a 3gp 3g2 mj2 matroska webm gif mpeg mpegts flv asf".split()

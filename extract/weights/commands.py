@@ -5,9 +5,8 @@ from typing import Any
 
 import click
 
-from aqa.cache.options import PATH, json_option
-from aqa.cache.terminal import print_json
-from aqa.extract.options import with_presets
+from aqa.cache.console import PATH, json_option, print_json
+from aqa.extract.commands import with_presets
 
 
 @click.group()
@@ -40,7 +39,7 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 @with_presets
 def weights_convert(file: Path, out: Path, **presets: Any) -> None:
     """Make FILE a verified safetensors file OUT with its preset inside."""
-    from aqa.extract.weights.export import convert
+    from aqa.extract.weights.load import convert
 
     made = convert(file, out, **presets)
     click.echo(f"{out}: {made.arch}, {made.origin}, sha256 {made.sha256}")

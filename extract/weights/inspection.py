@@ -12,10 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from aqa.cache.errors import brief
-from aqa.extract.weights.kinds import WeightsError, kind_of
-from aqa.extract.weights.loaded import Weights, load_weights
-from aqa.extract.weights.means import read_mean
-from aqa.extract.weights.readers import open_tensors
+from aqa.extract.weights.formats import WeightsError, kind_of, open_tensors
+from aqa.extract.weights.load import Weights, load_weights, read_mean
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from aqa.cache.errors import brief
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.preprocessing import PRESETS, Preprocessing
-from aqa.extract.weights.kinds import WeightsError
+from aqa.extract.weights.formats import WeightsError
 
 _C3D = PRESETS["c3d"]
 #: The same mean as video-caffe and the PyTorch ports round it.

@@ -24,9 +24,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from aqa.cache.errors import printable
-from aqa.cache.replacement import replacing
-from aqa.regress.report.drawing import BLUE, QUIET, VERMILION, draw
-from aqa.regress.scoring import Score
+from aqa.cache.files import replacing
+from aqa.regress.heads.scoring import Score
+from aqa.regress.report.figures import BLUE, QUIET, VERMILION, draw
 
 #: What browsers play.
 PLAYABLE = {".mp4", ".m4v", ".mov", ".webm", ".ogv"}

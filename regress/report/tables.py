@@ -1,15 +1,106 @@
-"""The tables of a report, made from its report.json object alone.
+"""A table as text that any medium can set: terminal, Markdown, HTML.
+
+Conventions: an entry's `details` (interval, spread over seeds) may be left out where
+space is short; `strong` marks the best of ours in its column; a line of kind "paper"
+holds printed numbers of the paper. rho has three decimals; what is None or nan prints
+as "undefined". Markdown escapes whatever a name may hold.
+
+The tables of a report, made from its report.json object alone.
 
 Conventions: columns are actions in the report's order, then the averages; the paper's
 line stands under ours of the same name; the highest of ours in a column is strong.
+
+Tables beside the main one: other metrics, pooled rho, what the SVRs chose.
+
+Conventions: as in `tables`; they are for those who look, and lie behind a click.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeGuard
 
-from aqa.regress.claims import capital
-from aqa.regress.report.table import Entry, Line, Table, bracket, defined, number
-from aqa.regress.study import title_of
+from aqa.regress.evaluation.bootstrap import capital
+from aqa.regress.experiments.study import title_of
+
+SINGLE, ZERO_SHOT, FINE_TUNE = "single-vs-all", "zero-shot", "fine-tune"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One number as text."""
+
+    text: str
+    details: tuple[str, ...] = ()
+    strong: bool = False
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a table; `kind` is "ours" or "paper"."""
+
+    label: str
+    entries: tuple[Entry, ...]
+    kind: str = "ours"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table: `corner` heads the labels, `columns` the entries of every line."""
+
+    name: str
+    title: str
+    corner: str
+    columns: tuple[str, ...]
+    lines: tuple[Line, ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """Pipes and dashes, the notes below."""
+        head = [self.corner, *self.columns]
+        text = [_pipes(map(escape, head)), _pipes(["---", *["---:"] * len(head[1:])])]
+        for line in self.lines:
+            label = escape(line.label)
+            cells = [f"*{label}*" if line.kind == "paper" else label]
+            cells += [_markdown_entry(entry) for entry in line.entries]
+            text.append(_pipes(cells))
+        return "\n".join([*text, "", *(f"- {escape(note)}" for note in self.notes)])
+
+
+def number(value: float | None, text: str = "{:.3f}") -> str:
+    """A number as text; a correlation unless `text` says otherwise."""
+    if not defined(value):
+        return "undefined"
+    # Adding 0 to what is rounded spares "-0.000".
+    return text.format(round(value, 3) + 0.0)
+
+
+def bracket(ends: Sequence[float | None], text: str = "[{:.2f}, {:.2f}]") -> str:
+    """An interval as text, to two decimals; empty where it is undefined."""
+    if not all(map(defined, ends)):
+        return ""
+    return text.format(*(round(end, 2) + 0.0 for end in ends if defined(end)))
+
+
+def defined(value: float | None) -> TypeGuard[float]:
+    """Whether a number is there and is one."""
+    return value is not None and not math.isnan(value)
+
+
+def escape(text: str) -> str:
+    """Text that Markdown, and HTML within it, shows as it is."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&$~])", r"\\\1", " ".join(text.split()))
+
+
+def _pipes(cells: Iterable[str]) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _markdown_entry(entry: Entry) -> str:
+    text = f"**{entry.text}**" if entry.strong else entry.text
+    return " ".join((text, *entry.details))
+
 
 Report = Mapping[str, Any]
 
@@ -235,3 +326,93 @@ def by_setting(
             if row["init"] == start:
                 found.setdefault((row["action"], row["n_train"]), []).append(row)
     return found
+
+
+def kendall(report: Report, name: str) -> Table:
+    """Kendall's tau-b by action."""
+    return _metric(report, "kendall_mean", name, "Kendall's tau-b by action", "{:.3f}")
+
+
+def rl2(report: Report, name: str) -> Table:
+    """Relative L2 distance by action."""
+    title = "Relative L2 distance by action, times 100 (lower is better)"
+    return _metric(report, "rl2_x100_mean", name, title, "{:.2f}")
+
+
+def choices(report: Report) -> Table:
+    """What cross-validation chose for each SVR."""
+    actions = list(report["samples"])
+    lines = [
+        Line(
+            row["name"],
+            tuple(_chosen(row["choices"][action]) for action in actions),
+        )
+        for row in report["rows"]
+        if row["choices"] and row["copies"] == 1
+    ]
+    note = "kernel, cost and epsilon; where seeds chose differently, each choice once"
+    columns = tuple(map(title_of, actions))
+    return Table("choices", "What the SVRs chose", "", columns, tuple(lines), (note,))
+
+
+def _chosen(found: Sequence[Mapping[str, Any]]) -> Entry:
+    texts = [
+        f"{choice['kernel']} {choice['cost']:g} "
+        + (f"nu {choice['nu']:g}" if choice["nu"] else f"{choice['epsilon']:g}")
+        for choice in found
+    ]
+    first, *others = dict.fromkeys(texts)
+    return Entry(first, tuple(others))
+
+
+def _metric(report: Report, metric: str, name: str, title: str, text: str) -> Table:
+    """One of the metrics besides rho, by action, with its arithmetic mean."""
+    if report["experiment"] == "fine-tune":
+        return _fine_tuned(report, metric, name, title, text)
+    actions = list(report["samples"])
+    lines, matched = [], False
+    for row in report["rows"]:
+        entries, kept = [], []
+        for cell in (row["per_action"][action] for action in actions):
+            shown = number(cell[metric], text)
+            entries.append(Entry(f"({shown})" if cell["matched"] else shown))
+            if defined(cell[metric]) and not cell["matched"]:
+                kept.append(cell[metric])
+            matched |= cell["matched"]
+        mean = sum(kept) / len(kept) if kept else None
+        entries.append(Entry(number(mean, text)))
+        lines.append(Line(title_of(row["name"]), tuple(entries)))
+    columns = (*map(title_of, actions), AVERAGES["arithmetic"])
+    notes = (MATCHED,) if matched else ()
+    return Table(name, title, "", columns, tuple(lines), notes)
+
+
+def _fine_tuned(report: Report, metric: str, name: str, title: str, text: str) -> Table:
+    """One of the metrics besides rho of both starts, after the last iteration."""
+    lines = [
+        Line(
+            printed_name("{} n={}".format(*setting)),
+            tuple(Entry(number(row[metric], text)) for row in pair),
+        )
+        for setting, pair in by_setting(report["rows"]).items()
+    ]
+    columns = ("scratch, last", "tuned, last")
+    return Table(name, title, "", columns, tuple(lines))
+
+
+def pooled(report: Report) -> Table:
+    """rho pooled over all actions, which is read beside its floor or not at all."""
+    values = {"knows only the action": report["floor"]["pooled_action_mean"]}
+    values |= {row["name"]: row["pooled"]["mean"] for row in report["rows"]}
+    return Table(
+        "pooled",
+        "All actions pooled",
+        "",
+        ("pooled rho",),
+        tuple(Line(name, (Entry(number(rho)),)) for name, rho in values.items()),
+        (
+            "The first line predicts each action's training mean and sees no video: "
+            "pooled rho mostly says which sport is watched. It is no measure of "
+            "quality.",
+        ),
+    )

@@ -1,0 +1,175 @@
+"""How a stage tells what it is doing, without knowing who listens.
+
+Conventions: `done` and `total` are in the stage's own unit of work, `done` never
+falls within one call of a stage; `label` names what is under work.
+
+What commands show: progress on stderr, results on stdout.
+
+Conventions: on a terminal progress is a bar, elsewhere a line now and then; JSON is
+one strict value and nothing else beside it. Names of files are shown as `printable`.
+
+Options that several commands have, said in one way.
+
+Conventions: an option that was not given is None and leaves a config its own default.
+"""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from aqa.cache.errors import printable
+
+Progress = Callable[[float, float, str], None]
+
+
+def silent(done: float, total: float, label: str) -> None:
+    """Listen to nothing: the default of every stage."""
+
+
+#: Exit code of a command that finished, though not with every video.
+SOME_FAILED = 3
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """Show progress on stderr: a bar on a terminal, else a line now and then."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        TaskID,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.progress import Progress as Bars
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield log_lines()
+        return
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    rate_of = pace()
+    bar: TaskID | None = None
+    with Bars(*columns, console=console, transient=True) as bars:
+
+        def show(done: float, total: float, label: str) -> None:
+            nonlocal bar
+            rate = rate_of(done)
+            now: dict[str, Any] = {
+                "description": printable(label),
+                "completed": round(done),
+                "total": round(total),
+                "rate": f"{rate:.3g}/s" if rate else "",
+            }
+            if bar is None:  # what was done before does not count for the time left
+                bar = bars.add_task(**now)
+            else:
+                bars.update(bar, **now)
+
+        yield show
+
+
+def log_lines(every: float = 10.0) -> Progress:
+    """Write a plain line to stderr at most every `every` seconds, and at the end."""
+    last = time.monotonic()
+    rate_of = pace()
+
+    def show(done: float, total: float, label: str) -> None:
+        nonlocal last
+        now = time.monotonic()
+        rate = rate_of(done)
+        if now - last < every and done < total:
+            return
+        last = now
+        line = f"{printable(label)}: {done:.0f}/{total:.0f}"
+        if rate:
+            line += f", {rate:.3g}/s, {(total - done) / rate:.0f} s left"
+        click.echo(line, err=True)
+
+    return show
+
+
+def pace() -> Callable[[float], float]:
+    """Tell how much is done a second, what was done at the first call left aside."""
+    begun: tuple[float, float] | None = None
+
+    def rate(done: float) -> float:
+        nonlocal begun
+        now = time.monotonic()
+        if begun is None:
+            begun = now, done
+        return (done - begun[1]) / max(now - begun[0], 1e-9)
+
+    return rate
+
+
+def print_json(result: Any) -> None:
+    """Print one strict JSON value on stdout."""
+    click.echo(json.dumps(result, indent=2, allow_nan=False))
+
+
+def print_failures(failures: Any) -> None:
+    """Name each failed video and the reason, on stderr."""
+    for failure in failures:
+        click.echo(printable(f"failed: {failure.key}: {failure.reason}"), err=True)
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """Keep the options that were given, so that configs keep their own defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def as_actions(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """Read a comma-separated list of action names, blanks around them aside."""
+    if not text:
+        return None
+    names = tuple(name.strip() for name in text.split(","))
+    if not all(names):
+        raise click.BadParameter("expected names with a comma between them")
+    return names
+
+
+PATH = click.Path(path_type=Path)
+
+cache_option = click.option(
+    "--cache",
+    type=PATH,
+    default=Path("features.h5"),
+    envvar="AQA_CACHE",
+    show_default=True,
+    show_envvar=True,
+    help="The feature cache.",
+)
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON object on stdout."
+)
+device_option = click.option(
+    "--device",
+    help="cpu, cuda, cuda:1, ...; auto, the default, takes CUDA where it is.",
+)
+actions_option = click.option(
+    "--actions",
+    callback=as_actions,
+    help="Comma-separated actions; by default the six of the paper's experiments.",
+)
+workers_option = click.option(
+    "--workers",
+    type=click.IntRange(1),
+    help="Processes at once; by default as many as suit the processors.",
+)
+seed_option = click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."
+)

@@ -1,0 +1,327 @@
+"""Pose models in ONNX files, run by rtmlib: one frame in, its people out.
+
+Conventions: a frame is uint8 (H, W, 3) RGB; a person is float64 (joints, 3), x and y
+in pixels of the frame and a score, joints in the order of the model. Files are given
+by path: nothing is fetched. Needs the extra `aqa[pose]`.
+
+Two kinds of model, told apart by what they give out:
+- RTMO finds people and their joints at once;
+- RTMPose finds the joints of whoever is in a box, so that a person detector of the
+  YOLOX kind has to go first.
+RTMO and YOLOX were trained on BGR, RTMPose on RGB (rtmlib's issue 48 tells of scores
+lost to that), and each is given what it knows.
+
+Finding the poses of a whole data set: one JSON file a video.
+
+Conventions: the file of the video `diving/001` is `<out>/diving/001.json`, a COCO
+annotation file: `images` are the frames, with ids from 0 on, `annotations` the
+people, joints in pixels to 1/100 and scores to 1/1000; `info` says what made it, and
+of which video. `aqa.extract.poses.read` reads it back.
+
+A file is there whole or not at all, so the same command goes on where it stopped; the
+file of a video that has been replaced since is made anew. A video that is damaged,
+crashes the process that looks at it, takes too long or too much memory is a `Failure`,
+also listed in `failures.json` beside `<out>`; the others go on. Frames are looked at
+one at a time, at their own size.
+"""
+
+import hashlib
+import importlib
+import io
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Generator, Sequence
+from concurrent.futures import TimeoutError
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pebble import ProcessExpired, ProcessPool
+
+from aqa.cache.console import Progress, silent
+from aqa.cache.errors import AqaError
+from aqa.cache.files import replacing
+from aqa.cache.provenance import Provenance, require_same
+from aqa.extract.config import DetectorConfig
+from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.failures import Failure, FailureLog
+from aqa.extract.poses.read import MAX_FRAMES, Person, PoseError, load_json
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.pool import limit_memory
+from aqa.extract.videos.source import video_changed
+from aqa.extract.videos.video import watch
+
+#: By the ranks of what a model gives out: boxes and poses of people; positions along
+#: x and along y; boxes, and perhaps classes.
+KINDS = {(3, 4): "RTMO", (3, 3): "RTMPose", (3,): "YOLOX", (3, 2): "YOLOX"}
+#: Height and width of the input, where the file leaves them open.
+SIZES = {"RTMO": (640, 640), "YOLOX": (640, 640), "RTMPose": (256, 192)}
+
+
+class PoseModel:
+    """A pose model, loaded, with the person detector in front of it, if any."""
+
+    def __init__(self, config: DetectorConfig) -> None:
+        """Load the files; raises `PoseError` on what is no such model."""
+        self._joints = _tool(config.model, config.device)
+        self._boxes = None
+        if config.detector is not None:
+            self._boxes = _tool(config.detector, config.device)
+        kinds = [type(tool).__name__ for tool in (self._joints, self._boxes) if tool]
+        if kinds not in (["RTMO"], ["RTMPose", "YOLOX"]):
+            raise PoseError(
+                "expected an RTMO model, or RTMPose with a YOLOX person detector, "
+                f"found {' with '.join(kinds)}: {config.model}, {config.detector}"
+            )
+
+    def __call__(self, frame: npt.NDArray[np.uint8]) -> list[Person]:
+        """People of one frame, each (joints, 3), in the model's order; often none."""
+        bgr = np.ascontiguousarray(frame[..., ::-1])
+        if self._boxes is None:
+            keypoints, scores = self._joints(bgr)
+        else:
+            boxes = self._boxes(bgr)
+            if len(boxes) == 0:  # rtmlib would take the whole frame for a person
+                return []
+            keypoints, scores = self._joints(frame, bboxes=boxes)
+        people = np.concatenate([keypoints, scores[..., None]], axis=-1)
+        # Where RTMO finds nobody, rtmlib gives one person of zeros.
+        return [one.astype(np.float64) for one in people if one[:, 2].any()]
+
+
+def pose_model_record(config: DetectorConfig) -> dict[str, Any]:
+    """What a pose is made with, as JSON values: files by digest, and versions."""
+    files = {"model": config.model, "detector": config.detector}
+    record: dict[str, Any] = {
+        name: {"name": path.name, "sha256": _sha256(path)}
+        for name, path in files.items()
+        if path is not None
+    }
+    for name in ("rtmlib", "onnxruntime"):
+        _library(name)
+        record[name] = version(name)
+    return record
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise PoseError(
+            f"expected {name} to find poses with: pip install 'aqa[pose]' ({error})"
+        ) from error
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise PoseError(f"{path}: expected an .onnx file: {error.strerror}") from error
+
+
+def _tool(path: Path, device: str) -> Any:
+    """Rtmlib's tool for a model file, chosen by the ranks of what it gives out."""
+    runtime = _library("onnxruntime")
+    _sha256(path)  # says so if there is no such file; rtmlib would try to fetch it
+    if device == "auto":
+        cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
+        device = "cuda" if cuda else "cpu"
+    try:
+        session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its errors have no base of their own
+        raise PoseError(
+            f"{path}: expected an ONNX model: {str(error).splitlines()[0]}"
+        ) from error
+    ranks = tuple(len(output.shape) for output in session.get_outputs())
+    shape = session.get_inputs()[0].shape
+    kind = KINDS.get(ranks)
+    if kind is None or len(shape) != 4:
+        raise PoseError(
+            f"{path}: expected an RTMO, RTMPose or YOLOX model, found one that takes "
+            f"{shape} and gives tensors of ranks {ranks}"
+        )
+    size = tuple(shape[2:])
+    if not all(isinstance(side, int) for side in size):
+        size = SIZES[kind]
+    if kind == "RTMPose":
+        size = size[::-1]  # rtmlib wants width first here, and here only
+    with redirect_stdout(io.StringIO()):  # it prints what it loads
+        return getattr(_library("rtmlib"), kind)(
+            str(path), model_input_size=size, backend="onnxruntime", device=device
+        )
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What a run did; `failures` are the videos that have no poses, and why."""
+
+    folder: Path
+    done: int
+    skipped: int
+    failures: tuple[Failure, ...]
+    seconds: float
+
+    def record(self) -> dict[str, Any]:
+        """Everything as JSON values."""
+        return {**asdict(self), "folder": str(self.folder)}
+
+
+def detect_poses(
+    dataset: Dataset, out: Path, config: DetectorConfig, progress: Progress = silent
+) -> Detection:
+    """Find everybody in every frame of what is left to do of the data set.
+
+    Raises:
+        PoseError: the model cannot be used.
+        ProvenanceMismatch: poses in `out` were found with other models.
+    """
+    begun = time.monotonic()
+    made_with = Provenance(pose_model_record(config))
+    todo = [video for video in dataset.videos if not _is_done(video, out, made_with)]
+    PoseModel(config)  # what is wrong with it shall be said once, not once a video
+    failures = []
+    with closing(_look_at(todo, config)) as results:
+        for count, (video, found) in enumerate(results, start=1):
+            if isinstance(found, AqaError):
+                failures.append(Failure(video.key, str(video.path), str(found)))
+            else:
+                _write(_path(out, video), found, made_with)
+            progress(count, len(todo), video.key)
+    FailureLog(out).list_for_user(failures)
+    return Detection(
+        folder=out,
+        done=len(todo) - len(failures),
+        skipped=len(dataset.videos) - len(todo),
+        failures=tuple(failures),
+        seconds=time.monotonic() - begun,
+    )
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everybody in each frame of a video of `width` by `height` pixels."""
+
+    people: Sequence[Sequence[Person]]
+    width: int
+    height: int
+    damage: tuple[str, ...]
+    source_sha256: str
+
+
+def find_people(path: Path, model: PoseModel, config: DetectorConfig) -> Found:
+    """Look at one video, in this process; raises `VideoError` as `watch` does."""
+    people: list[list[Person]] = []
+    sizes: list[tuple[int, int]] = []
+
+    def see(frame: npt.NDArray[np.uint8]) -> None:
+        sizes.append((frame.shape[1], frame.shape[0]))
+        people.append(model(frame))
+
+    frames = min(config.limits.frames, MAX_FRAMES)
+    limits = replace(config.limits, frames=frames)
+    seen = watch(path, see, limits=limits, allow_damaged=config.allow_damaged)
+    return Found(people, *sizes[0], seen.damage, seen.source_sha256)
+
+
+_model: PoseModel
+_config: DetectorConfig
+
+
+def _prepare(config: DetectorConfig) -> None:
+    global _model, _config
+    _model, _config = PoseModel(config), config
+    limit_memory(config.limits.memory)
+
+
+def _work(path: Path) -> Found:
+    try:
+        return find_people(path, _model, _config)
+    except AqaError:
+        raise
+    except Exception as error:  # ONNX Runtime's own have no base
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise VideoError(f"{path}: {reason}") from error
+
+
+def _look_at(
+    videos: Sequence[Video], config: DetectorConfig
+) -> Generator[tuple[Video, Found | AqaError]]:
+    """Look at each video in a process that may die, in order."""
+    context = multiprocessing.get_context("spawn")
+    pool: Any = ProcessPool(
+        1, initializer=_prepare, initargs=(config,), context=context
+    )
+    try:
+        for video in videos:
+            future = pool.schedule(_work, (video.path,), timeout=config.limits.seconds)
+            try:
+                yield video, future.result()
+            except AqaError as error:
+                yield video, error
+            except TimeoutError:
+                reason = f"takes longer than {config.limits.seconds:g} s to look at"
+                yield video, VideoError(f"{video.path}: {reason}")
+            except ProcessExpired as error:
+                reason = f"the detector crashed (exit code {error.exitcode})"
+                yield video, VideoError(f"{video.path}: {reason}")
+    except BrokenProcessPool as error:
+        raise PoseError(
+            "the process that looks at videos died with none in hand: is there "
+            "memory for the model? The same command goes on from here"
+        ) from error
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def _path(out: Path, video: Video) -> Path:
+    return out / f"{video.key}.json"
+
+
+def _is_done(video: Video, out: Path, made_with: Provenance) -> bool:
+    path = _path(out, video)
+    if not path.exists():
+        return False
+    try:
+        info = load_json(path)["info"]
+        found, source = info["made_with"], info["source_sha256"]
+    except (TypeError, KeyError) as error:
+        raise PoseError(
+            f"{path}: expected poses that `aqa poses` found, or no file; "
+            "choose another folder"
+        ) from error
+    require_same(Provenance(found), made_with, str(path))
+    return not video_changed(video, source, path.stat().st_mtime_ns)
+
+
+def _write(path: Path, found: Found, made_with: Provenance) -> None:
+    size = {"width": found.width, "height": found.height}
+    record: dict[str, Any] = {
+        "info": {
+            "made_with": made_with.record,
+            "source_sha256": found.source_sha256,
+            "damage": list(found.damage),
+        },
+        "categories": [{"id": 1, "name": "person"}],
+        "images": [{"id": frame, **size} for frame in range(len(found.people))],
+        "annotations": [
+            {"image_id": frame, "category_id": 1, "keypoints": _rounded(person)}
+            for frame, people in enumerate(found.people)
+            for person in people
+        ],
+    }
+    text = json.dumps(record, separators=(",", ":"), allow_nan=False)
+    with replacing(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as f:
+        f.write(text.encode())
+
+
+def _rounded(person: Person) -> list[float]:
+    return [float(v) for row in person for v in (*row[:2].round(2), row[2].round(3))]

@@ -1,0 +1,284 @@
+"""Water and snow thrown up where an athlete comes down.
+
+Conventions: places in metres as in `choreography`, sizes grow with the planted
+amount, 0 to 1; a clean entry still leaves a ripple.
+
+The places where the sports happen, painted once per video.
+
+Conventions: a canvas covers a part of the world, its position in metres as in
+`choreography`; the camera cuts a 320x240 view out of it at whole pixels.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from aqa.extract.synthetic.athlete import POINT, Array
+from aqa.extract.synthetic.drawing import (
+    HEIGHT,
+    WIDTH,
+    Colour,
+    Image,
+    Look,
+    box,
+    capsule,
+    drops,
+    gradient,
+)
+from aqa.extract.synthetic.moves import (
+    BOARD,
+    GRAVITY,
+    LANDING_X,
+    MAT,
+    MAT_X,
+    PLATFORM,
+    RATE,
+    TABLE,
+    snow,
+)
+from aqa.extract.synthetic.performance import Performance
+
+FOAM: Colour = (244, 250, 252)
+
+
+@dataclass(frozen=True)
+class Spray:
+    """What is thrown up at `frame`, from `x` along the course and `y` high."""
+
+    wet: bool
+    frame: int
+    x: float
+    y: float
+    amount: float
+
+    @property
+    def life(self) -> float:
+        """Frames for which it is seen."""
+        return (10 if self.wet else 6) + (20 if self.wet else 14) * self.amount
+
+
+def sprays(performance: Performance, athletes: Sequence[Array]) -> list[Spray]:
+    """List what a performance throws up: one splash or cloud an athlete, or none."""
+    wet = "diving" in performance.action
+    if not wet and "big_air" not in performance.action:
+        return []
+    thrown = []
+    for athlete, points in enumerate(athletes):
+        frame = performance.touch_down() + round(athlete * performance.lag)
+        where = points[min(frame, len(points) - 1)]
+        x = float(where[POINT["hand_r"] if wet else POINT["ankle_r"], 0])
+        y = 0.0 if wet else float(where[:, 1].min())
+        amount = performance.amount("splash" if wet else "landing", athlete)
+        thrown.append(Spray(wet, frame, x, y, amount))
+    return thrown
+
+
+def draw_spray(
+    image: Image,
+    spray: Spray,
+    place: tuple[float, float],
+    scale: float,
+    frame: int,
+    seed: int,
+) -> None:
+    """Draw it as it is in one frame; `place` is where it starts, in pixels."""
+    age = frame - spray.frame
+    if not 0 <= age < spray.life:
+        return
+    x, y = place
+    rise = 0.15 + (1.7 if spray.wet else 0.9) * spray.amount  # metres
+    if spray.wet:
+        share = (age + 1) / spray.life
+        wide = (0.1 + 0.5 * spray.amount) * scale
+        top = y - 0.8 * rise * scale * 4 * share * (1 - share)
+        capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
+        ring = (0.3 + share) * wide
+        capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
+    rng = np.random.default_rng(seed)
+    count = int(12 + 150 * spray.amount)
+    up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
+    aside = rng.normal(0 if spray.wet else 0.9, 0.25 + 0.9 * spray.amount, count)
+    seconds = (age + 0.5) / RATE
+    px = x + scale * aside * seconds
+    py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
+    aloft = py < y
+    large = aloft & (np.arange(count) % 3 == 0)
+    drops(image, px[aloft], py[aloft], 1, FOAM)
+    drops(image, px[large], py[large], 2, FOAM)
+
+
+class Canvas:
+    """The painted background of all that a camera sees at a venue."""
+
+    def __init__(self, look: Look, corners: Array) -> None:
+        """Paint it for a camera whose views' top left corners are `corners`.
+
+        `corners` (T, 2) are whole pixels right of and above x = y = 0.
+        """
+        right, below = corners.max(axis=0) + (WIDTH, HEIGHT)
+        origin = corners.min(axis=0)
+        self._corners = (corners - origin).astype(int)
+        self._zero_column, self._zero_row = (-origin).tolist()
+        self.scale = look.scale
+        width, height = int(right - origin[0]), int(below - origin[1])
+        self.left, self.right = origin[0] / self.scale, right / self.scale
+        self.bottom, self.top = -below / self.scale, -origin[1] / self.scale
+        above = _shade(look.wall, 1.12)
+        self.image: Image = gradient(height, width, above, _shade(look.wall, 0.85))
+        _PAINTERS[look.venue](self, look, np.random.default_rng(look.seed))
+
+    def view(self, frame: int) -> Image:
+        """A copy of the 320x240 pixels that the camera sees in a frame."""
+        column, row = self._corners[frame].tolist()
+        return self.image[row : row + HEIGHT, column : column + WIDTH].copy()
+
+    def pixel(self, x: float, y: float) -> tuple[float, float]:
+        """Column and row of a place in the world."""
+        return x * self.scale + self._zero_column, self._zero_row - y * self.scale
+
+    def box(
+        self, left: float, bottom: float, right: float, top: float, c: Colour
+    ) -> None:
+        """Fill a rectangle given in metres."""
+        (x0, y0), (x1, y1) = self.pixel(left, top), self.pixel(right, bottom)
+        box(self.image, x0, y0, x1, y1, c)
+
+    def every(self, step: float) -> Array:
+        """Places along x, `step` apart, wherever the camera looks."""
+        first = np.floor(self.left / step)
+        return step * np.arange(first, self.right / step)
+
+    def crowd(
+        self, bottom: float, top: float, rng: np.random.Generator, dim: float
+    ) -> None:
+        """Seat a blurred crowd in a horizontal band."""
+        height, width = self.image.shape[:2]
+        (_, y1), (_, y0) = self.pixel(0, bottom), self.pixel(0, top)
+        for _ in range(6):
+            count = int(width * max(y1 - y0, 0) / 900)
+            place = rng.uniform((0, y0), (width, y1), (count, 2)).T
+            colour = tuple(dim * rng.uniform(60, 200, 3))
+            drops(self.image, place[0], place[1], 2, colour)
+
+
+def _shade(colour: Colour, factor: float) -> Colour:
+    red, green, blue = (min(255.0, part * factor) for part in colour)
+    return red, green, blue
+
+
+def _pool(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    left, right, bottom, top = canvas.left, canvas.right, canvas.bottom, canvas.top
+    for x in canvas.every(1.6):
+        canvas.box(x, 2.2, x + 0.12, top, _shade(look.wall, 0.94))
+    canvas.box(left, 2.0, right, 2.2, _shade(look.wall, 0.7))
+    canvas.crowd(0.9, 2.0, rng, 0.8)
+    canvas.box(left, 0.0, right, 0.3, (214, 214, 206))
+    canvas.box(left, bottom, right, 0.0, look.ground)
+    for depth in np.arange(0.08, -bottom, 0.16):
+        for _ in range(5):
+            x = rng.uniform(left, right)
+            light = rng.uniform(1.04, 1.16)
+            canvas.box(x, -depth - 0.04, x + 1.2, -depth, _shade(look.ground, light))
+
+
+def _tower(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    _pool(canvas, look, rng)
+    canvas.box(-3.6, 0.0, -2.2, 14.0, (150, 150, 152))
+    canvas.box(-3.6, PLATFORM - 0.35, 1.15, PLATFORM - 0.06, (120, 122, 128))
+    canvas.box(-3.6, PLATFORM - 0.3, 0.0, PLATFORM, (196, 198, 200))
+    canvas.box(-3.6, PLATFORM - 0.3, 0.0, PLATFORM - 0.25, (90, 92, 98))
+
+
+def _springboard(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    _pool(canvas, look, rng)
+    for x, shade in ((1.15, 0.75), (0.0, 1.0)):
+        canvas.box(-7, BOARD - 0.1, x, BOARD, _shade((222, 226, 230), shade))
+        canvas.box(x - 2.6, 0.0, x - 2.2, BOARD - 0.1, _shade((140, 150, 160), shade))
+
+
+def _gym(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    left, right, bottom = canvas.left, canvas.right, canvas.bottom
+    canvas.crowd(1.4, 3.6, rng, 0.7)
+    canvas.box(left, 0.7, right, 1.3, _shade(look.wall, 0.65))
+    for x in canvas.every(3.1):
+        canvas.box(x, 0.75, x + 1.6, 1.25, _shade(look.suit, 0.8))
+    canvas.box(left, bottom, right, 0.35, _shade(look.ground, 0.9))
+    canvas.box(left, -0.35, -1.2, 0.03, _shade(look.ground, 1.25))
+    canvas.box(-2.1, 0.0, -1.3, 0.2, (220, 200, 150))
+    canvas.box(-0.25, 0.0, 0.25, TABLE, (90, 90, 96))
+    canvas.box(-0.7, TABLE - 0.28, 0.65, TABLE, (206, 170, 120))
+    canvas.box(MAT_X - 1.7, -0.4, MAT_X + 3.4, MAT, _shade(look.ground, 1.5))
+
+
+def _slope(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    height, width = canvas.image.shape[:2]
+    # At half the resolution: nothing here has finer detail, and it is large.
+    column = np.arange(0, width, 2, dtype=np.int32)
+    rows = np.arange(0, height, 2, dtype=np.int32)[:, None]
+    x = canvas.left + column / canvas.scale  # (columns,)
+    layer = np.zeros((len(rows), len(column)), np.uint8)
+    for base, steep in ((1.0, 2.4), (-1.5, 1.7)):
+        phase = rng.uniform(0, 6, 2)
+        ridge = base + steep * np.abs(np.sin(0.21 * x + phase[0]))
+        ridge = ridge + 0.5 * np.sin(0.9 * x + phase[1]) - 0.22 * x
+        layer += rows > ((canvas.top - ridge) * canvas.scale).astype(np.int32)
+    depth = rows - ((canvas.top - snow(x)) * canvas.scale).astype(np.int32)
+    layer[depth >= 0] = 3
+    layer[(depth >= 3) & ((depth < 8) | ((rows + column // 3) % 23 >= 2))] = 4
+    rock = 0.55 * np.array(look.wall) + 0.45 * np.array(look.ground)
+    snowy = np.array(look.ground)
+    colours = np.stack([rock, rock * 0.82, rock * 0.9, snowy * 0.9, snowy])
+    painted = np.clip(colours, 0, 255).astype(np.uint8)[layer]
+    sky = layer == 0
+    painted[sky] = canvas.image[::2, ::2][sky]
+    painted = painted.repeat(2, axis=0).repeat(2, axis=1)[:height, :width]
+    canvas.image = painted
+    for flag in canvas.every(2.5):
+        if flag < LANDING_X - 4:
+            continue
+        y = float(snow(np.array(flag)))
+        canvas.box(flag, y, flag + 0.06, y + 0.9, (60, 60, 70))
+        canvas.box(flag, y + 0.55, flag + 0.5, y + 0.9, _shade(look.accent, 0.9))
+
+
+def _stadium(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    height, width = canvas.image.shape[:2]
+    stars = rng.uniform((0, 0), (width, 0.5 * height), (60, 2)).T
+    drops(canvas.image, stars[0], stars[1], 1, (190, 190, 200))
+    _slope(canvas, look, rng)
+    for x in canvas.every(4.0):
+        column, row = canvas.pixel(x, float(snow(np.array(x))) + 4.4)
+        box(
+            canvas.image,
+            column - 1,
+            row,
+            column + 1,
+            row + 4.4 * canvas.scale,
+            (70, 70, 90),
+        )
+        drops(canvas.image, np.array([column]), np.array([row]), 7, (255, 244, 200))
+
+
+def _hall(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+    left, right, bottom, top = canvas.left, canvas.right, canvas.bottom, canvas.top
+    for y in np.arange(2.5, top, 1.5):
+        canvas.box(left, y, right, y + 0.1, _shade(look.wall, 0.93))
+    for x in canvas.every(2.2):
+        canvas.box(x, 7.4, x + 1.2, 7.6, (250, 248, 230))
+    canvas.crowd(0.4, 1.6, rng, 0.75)
+    canvas.box(left, bottom, right, -0.9, look.ground)
+    canvas.box(-2.4, -0.12, 2.4, 0.02, (40, 60, 140))
+    canvas.box(-1.9, -0.06, 1.9, 0.0, (230, 230, 236))
+    for x in (-2.3, -1.0, 0.9, 2.2):
+        canvas.box(x, -1.2, x + 0.1, -0.1, (70, 70, 80))
+
+
+_PAINTERS: dict[str, Callable[[Canvas, Look, np.random.Generator], None]] = {
+    "tower": _tower,
+    "springboard": _springboard,
+    "gym": _gym,
+    "mountain": _slope,
+    "stadium": _stadium,
+    "hall": _hall,
+}

@@ -1,0 +1,1 @@
+"""Experiments: which heads each one needs and how it judges them."""

@@ -1,0 +1,1 @@
+"""Heads: what turns a video's cached features into a score."""

@@ -1,0 +1,460 @@
+"""How every picture looks, and how it becomes an SVG.
+
+Conventions: colours are Okabe and Ito's, told apart by colour-blind readers, and each
+comes with its own marker and line style, for print. Sizes are inches, fit for a page
+column. The same numbers give the same bytes: no date, ids salted with the picture's
+name. Text stays text, and a name is never read as mathematics.
+
+Table 2 as a picture: a group of dots for every action and for the average.
+
+Conventions: rho to the right, one row of the table a dot with its interval; undefined
+values are not drawn.
+
+Figure 3 as a picture: rho over the iterations of fine-tuning.
+
+Conventions: an action a row, a training size a column, iterations to the right. The
+two starts differ in colour and in line style.
+
+Table 3 as a picture: an annotated matrix of what was trained on by what was judged.
+
+Conventions: colour is rho from -1 to 1 on a scale that colour-blind readers can read;
+the number stands in every cell, so that the colour may be lost.
+
+Predicted against true scores as a picture, a panel an action.
+
+Conventions: both in judges' units, test samples, seed 0. `cells` are those behind the
+report's rows, by row name and action.
+
+Which pictures an experiment has.
+
+Conventions: a picture is made from a report.json object, and where that is not enough
+from the cells behind its rows. Apart from `sections`, so that words and tables need
+no matplotlib.
+"""
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
+
+from aqa.regress.evaluation.bootstrap import Cell, covers_zero
+from aqa.regress.experiments.study import title_of
+from aqa.regress.report.tables import SINGLE, ZERO_SHOT, Report, defined, number, varied
+
+
+@dataclass(frozen=True)
+class Pen:
+    """How one row is drawn wherever it is drawn."""
+
+    colour: str
+    marker: str
+    line: Literal["-", "--"] = "-"
+    hollow: bool = False
+
+
+BLUE = Pen("#0072B2", "o")
+VERMILION = Pen("#D55E00", "s", "--", hollow=True)
+ORANGE, SKY = Pen("#E69F00", "^"), Pen("#56B4E9", "^")
+INK, QUIET, RULE, FAINT = "#1b1f24", "#59636e", "#d0d7de", "#eaeef2"
+
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "text.color": INK,
+    "axes.labelcolor": INK,
+    "axes.edgecolor": RULE,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.axisbelow": True,
+    "axes.unicode_minus": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.8,
+    "xtick.color": RULE,
+    "ytick.color": RULE,
+    "xtick.labelcolor": QUIET,
+    "ytick.labelcolor": QUIET,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+}
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A drawn figure: `alt` says in words what it shows, for those who do not see it.
+
+    `width` in CSS pixels is the least at which it can be read.
+    """
+
+    name: str
+    svg: str
+    caption: str
+    alt: str
+    width: int = 520
+
+
+def draw(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
+    """Let `paint` fill a figure of `size` inches; its SVG element as text."""
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+        figure = Figure(figsize=size, layout="constrained")
+        paint(figure)
+        buffer = io.StringIO()
+        with warnings.catch_warnings():
+            # The reader's fonts draw the text; a glyph that is missing here is not.
+            warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+            figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return _element(buffer.getvalue())
+
+
+def zero_line(axes: Axes, *, upright: bool) -> None:
+    """Mark rho = 0."""
+    line = axes.axvline if upright else axes.axhline
+    line(0, color=QUIET, linewidth=0.8, zorder=1)
+
+
+def dot(label: str, pen: Pen) -> Line2D:
+    """A legend's entry for a row that is drawn in dots."""
+    return Line2D([], [], marker=pen.marker, linestyle="", label=label, **face(pen))
+
+
+def face(pen: Pen) -> dict[str, Any]:
+    """A pen's colour and filling, as matplotlib's marks take them."""
+    filling = "white" if pen.hollow else pen.colour
+    return {"color": pen.colour, "markerfacecolor": filling}
+
+
+def averages_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Every row's average, for those who do not see the picture."""
+    return ", ".join(
+        f"{title_of(row['name'])} {number(row['average']['fisher_z'], '{:.2f}')}"
+        for row in rows
+    )
+
+
+def or_nan(value: float | None) -> float:
+    """A number that can be drawn: what is undefined leaves a gap."""
+    return value if defined(value) else float("nan")
+
+
+def _element(svg: str) -> str:
+    """The <svg> element alone, its groups without ids: several stand in one page."""
+    element = svg[svg.index("<svg") :]
+    element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
+    return re.sub(r'<g id="[^"]*"', "<g", element).strip() + "\n"
+
+
+#: Vertical room of one dot and of a legend's line, in inches.
+ROOM, LEGEND_ROOM = 0.15, 0.22
+#: Room between groups, in dots.
+GAP = 1.4
+
+MARKERS = {"svr": "s", "lstm": "o", "nu-svr": "v"}
+#: Of rows that average over copies, and of the caches that follow the first.
+MEANS = {"svr": "D", "lstm": "P"}
+FURTHER = {"svr": "^X*d", "lstm": "8HDP", "nu-svr": "<>ph"}
+
+PAPER: dict[str, Any] = {
+    "color": INK,
+    "marker": "|",
+    "markersize": 9,
+    "markeredgewidth": 1.6,
+}
+
+
+def dots(report: Report) -> Picture:
+    """Every row of the table in every column, the paper's marks beside ours."""
+    rows = report["rows"]
+    printed = report["paper"]["rows"] if report["paper"] else {}
+    groups = [*report["samples"], "average"]
+    pens = _pens(rows)
+    step = len(rows) + GAP
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        zero_line(axes, upright=True)
+        for place, group in enumerate(groups):
+            axes.axhline(place * step - 0.5 - GAP / 2, color=FAINT, zorder=0)
+            for nth, (row, pen) in enumerate(zip(rows, pens, strict=True)):
+                y = place * step + nth
+                _dot(axes, y, *_value(row, group), pen)
+                if row["name"] in printed:
+                    _paper_mark(axes, y, printed[row["name"]], group)
+        middles = [place * step + (len(rows) - 1) / 2 for place in range(len(groups))]
+        axes.set_yticks(middles, [title_of(group) for group in groups], fontsize=9)
+        axes.tick_params(axis="y", length=0, labelcolor=INK)
+        axes.set_ylim(len(groups) * step - 0.5 - GAP / 2, -0.5 - GAP / 2)
+        axes.grid(axis="x")
+        axes.spines["left"].set_visible(False)
+        axes.set_xlabel("Spearman's rho on the test samples")
+        handles = [dot(row["name"], pen) for row, pen in zip(rows, pens, strict=True)]
+        if printed:
+            handles.append(Line2D([], [], linestyle="", label="the paper", **PAPER))
+        figure.legend(handles=handles, loc="outside upper left", ncols=2)
+
+    legend = LEGEND_ROOM * ((len(rows) + bool(printed) + 1) // 2)
+    return Picture(
+        "single-vs-all",
+        draw("single-vs-all", (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
+        "Spearman's rho by action, mean over seeds, with the bootstrap 95 % interval "
+        f"over test samples. The average is Fisher's z, its interval over "
+        f"{varied(report)}. Hollow: heads of a single action."
+        + (" Black bars: the paper." if printed else ""),
+        f"Dots with intervals; averages: {averages_in_words(rows)}.",
+        width=480,
+    )
+
+
+def _pens(rows: Sequence[Mapping[str, Any]]) -> list[Pen]:
+    """The marker tells what a head is; hollow, and of another colour: single-action.
+
+    Further caches have a colour pair of their own, and each its markers.
+    """
+    labels = list(dict.fromkeys(row["features"] for row in rows))
+    found = []
+    for row in rows:
+        head, further = row["head"], labels.index(row["features"])
+        hollow = row["mode"] == "single-action"
+        marker = MEANS[head] if row["copies"] > 1 else MARKERS[head]
+        single, every = VERMILION, BLUE
+        if further:
+            single, every = ORANGE, SKY
+            marker = FURTHER[head][(further - 1) % len(FURTHER[head])]
+        pen = single if hollow else every
+        found.append(replace(pen, marker=marker, hollow=hollow))
+    return found
+
+
+def _value(row: Mapping[str, Any], group: str) -> tuple[float | None, Sequence[Any]]:
+    """Value and interval of a row in one group."""
+    if group == "average":
+        return row["average"]["fisher_z"], row["average"]["ci95"]["fisher_z"]
+    cell = row["per_action"][group]
+    return cell["mean"], cell["ci95"]
+
+
+def _dot(
+    axes: Axes, y: float, value: float | None, ends: Sequence[Any], pen: Pen
+) -> None:
+    if all(map(defined, ends)):
+        axes.plot(ends, [y, y], color=pen.colour, linewidth=2, alpha=0.45)
+    if defined(value):
+        axes.plot(value, y, pen.marker, markersize=5.5, **face(pen))
+
+
+def _paper_mark(axes: Axes, y: float, printed: Mapping[str, Any], group: str) -> None:
+    average = group == "average"
+    value = printed["average"] if average else printed["per_action"][group]
+    if defined(value):
+        axes.plot(value, y, **PAPER)
+
+
+PENS = {"multi-action": BLUE, "random": VERMILION}
+LABELS = {
+    "multi-action": "fine-tuned from the multi-action head",
+    "random": "trained from scratch",
+}
+
+
+def curves(report: Report) -> Picture:
+    """Small multiples of both curves, with the paper's marks where there are any."""
+    panels: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
+    for row in report["rows"]:
+        sizes = panels.setdefault(row["action"], {})
+        sizes.setdefault(row["n_train"], []).append(row)
+    printed = report["paper"]["rows"] if report["paper"] else []
+    across = max(map(len, panels.values()))
+
+    def paint(figure: Figure) -> None:
+        grid = figure.subplots(len(panels), across, squeeze=False, sharey=True)
+        for line, (action, sizes) in zip(grid, panels.items(), strict=True):
+            for axes in line[len(sizes) :]:
+                axes.set_axis_off()
+            for axes, (n, rows) in zip(line, sizes.items(), strict=False):
+                zero_line(axes, upright=False)
+                for row in rows:
+                    _curve(axes, row)
+                for mark in printed:
+                    if (mark["action"], mark["n_train"]) == (action, n):
+                        _paper_mark_of_curves(axes, mark, rows[0]["iterations"])
+                axes.set_title(f"{title_of(action)}, n = {n}")
+                axes.grid(axis="y")
+                axes.locator_params(axis="x", nbins=4, integer=True)
+        figure.supxlabel("iteration", fontsize=9)
+        figure.supylabel("Spearman's rho on the held-out samples", fontsize=9)
+        handles = [
+            Line2D([], [], color=pen.colour, linestyle=pen.line, label=LABELS[start])
+            for start, pen in PENS.items()
+        ]
+        figure.legend(handles=handles, loc="outside upper left", ncols=2)
+
+    return Picture(
+        "fine-tune",
+        draw("fine-tune", (8.2, 0.8 + 1.35 * len(panels)), paint),
+        "rho on the held-out samples while a head is fine-tuned on n samples: the mean "
+        "over seeds, the band from the lowest to the highest seed."
+        + (" Hollow marks: the paper's best iteration." if printed else ""),
+        "Curves of rho over iterations, from scratch and fine-tuned. "
+        + report["findings"][-1],
+        width=600,
+    )
+
+
+def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
+    pen = PENS[row["init"]]
+    iterations = [iteration for iteration, _ in row["curve"]]
+    mean = [or_nan(rho) for _, rho in row["curve"]]
+    axes.plot(iterations, mean, pen.line, color=pen.colour, linewidth=1.5)
+    seeds = np.array([[or_nan(rho) for rho in seed] for seed in row["curve_per_seed"]])
+    if len(seeds) > 1:
+        low, high = np.fmin.reduce(seeds), np.fmax.reduce(seeds)
+        axes.fill_between(iterations, low, high, color=pen.colour, alpha=0.16, lw=0)
+
+
+def _paper_mark_of_curves(axes: Axes, mark: Mapping[str, Any], iterations: int) -> None:
+    """At the right edge: the paper does not say at which iteration it was best."""
+    pen = PENS[mark["init"]]
+    axes.plot(
+        iterations,
+        mark["best"],
+        pen.marker,
+        color=pen.colour,
+        markerfacecolor="white",
+        markersize=4.5,
+        clip_on=False,
+        zorder=5,
+    )
+
+
+#: |rho| beyond which a cell is dark and its number white.
+DARK = 0.65
+#: Letters of a column's title beyond which it takes two lines.
+LONG = 9
+
+
+def matrix(report: Report) -> Picture:
+    """Every row of the table on every action."""
+    rows = report["rows"]
+    actions = list(report["samples"])
+    table = np.array(
+        [[or_nan(row["per_action"][name]["mean"]) for name in actions] for row in rows]
+    )  # (rows, actions)
+
+    def paint(figure: Figure) -> None:
+        axes = figure.subplots()
+        borders = (np.arange(count + 1) - 0.5 for count in table.shape[::-1])
+        mesh = axes.pcolormesh(*borders, table, cmap="PuOr_r", vmin=-1, vmax=1)
+        mesh.set(edgecolors="white", linewidth=2)
+        axes.invert_yaxis()
+        for y, row in enumerate(rows):
+            for x, name in enumerate(actions):
+                _annotate(axes, x, y, row["per_action"][name])
+        axes.set_xticks(range(len(actions)), [_broken(title_of(a)) for a in actions])
+        axes.set_yticks(range(len(rows)), [title_of(row["name"]) for row in rows])
+        axes.tick_params(length=0, labelcolor=INK, labelsize=9)
+        axes.xaxis.tick_top()
+        axes.xaxis.set_label_position("top")
+        axes.set_xlabel("judged on", loc="left", labelpad=8)
+        axes.set_ylabel("trained on", loc="top")
+        axes.spines[:].set_visible(False)
+
+    return Picture(
+        "zero-shot",
+        draw("zero-shot", (7.2, 0.9 + 0.38 * len(rows)), paint),
+        "rho on every action (columns) of heads trained on nothing (random), on one "
+        "action, or on all actions but the judged one (multi-action); orange above "
+        "zero, violet below. Bold: the 95 % interval does not cover zero. Framed: "
+        "trained and tested on the same action.",
+        f"Matrix of rho; averages: {averages_in_words(rows)}.",
+    )
+
+
+def _annotate(axes: Axes, x: int, y: int, cell: Mapping[str, Any]) -> None:
+    """Write a cell's rho on its colour; frame it where it is matched."""
+    value = cell["mean"]
+    axes.text(
+        x,
+        y,
+        number(value, "{:.2f}"),
+        ha="center",
+        va="center",
+        color="white" if defined(value) and abs(value) > DARK else INK,
+        fontweight="normal" if covers_zero(cell["ci95"]) else "bold",
+    )
+    if cell["matched"]:
+        corner = (x - 0.46, y - 0.44)
+        axes.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=INK))
+
+
+def _broken(title: str) -> str:
+    """A long title of two words on two lines."""
+    return title.replace(" ", "\n", 1) if len(title) > LONG else title
+
+
+#: The rows that are drawn: the paper's own comparison. Hollow, then filled.
+PAIR_PENS = {"single-action LSTM": VERMILION, "all-action LSTM": BLUE}
+
+
+def scatter(cells: Mapping[str, Mapping[str, Cell]], report: Report) -> Picture:
+    """The two LSTM heads of the first seed on every action."""
+    actions = list(report["samples"])
+    across = min(3, len(actions))
+    down = -(-len(actions) // across)
+
+    def paint(figure: Figure) -> None:
+        panels = figure.subplots(down, across, squeeze=False).ravel()
+        for axes in panels[len(actions) :]:
+            axes.set_axis_off()
+        for axes, action in zip(panels, actions, strict=False):
+            for name, pen in PAIR_PENS.items():
+                cell = cells[name][action]
+                axes.plot(
+                    cell.truth[0],
+                    cell.predicted[0],
+                    pen.marker,
+                    markersize=3.6,
+                    alpha=0.75,
+                    **face(pen),
+                )
+            ends = [cell.truth[0].min(), cell.truth[0].max()]
+            axes.plot(ends, ends, color=QUIET, linewidth=0.8, zorder=1)
+            single, every = (number(cells[name][action].rho[0]) for name in PAIR_PENS)
+            axes.set_title(f"{title_of(action)}\nrho {single} single, {every} all")
+            axes.grid()
+        figure.supxlabel("the judges' score", fontsize=9)
+        figure.supylabel("the predicted score", fontsize=9)
+        handles = [dot(name, pen) for name, pen in PAIR_PENS.items()]
+        figure.legend(handles=handles, loc="outside upper left", ncols=2)
+
+    return Picture(
+        "predictions",
+        draw("predictions", (8.2, 0.7 + 2.4 * down), paint),
+        "Predicted against true scores of the test samples, seed 0, in judges' units. "
+        "On the line a prediction is exact; rho asks only for the order.",
+        "Scatter of predicted against true scores, a panel an action.",
+        width=600,
+    )
+
+
+def pictures_of(
+    report: Report, cells: Mapping[str, Mapping[str, Cell]]
+) -> tuple[Picture, ...]:
+    """An experiment's pictures; `cells` are those behind the report's rows."""
+    if report["experiment"] == SINGLE:
+        return dots(report), scatter(cells, report)
+    if report["experiment"] == ZERO_SHOT:
+        return (matrix(report),)
+    return (curves(report),)
