@@ -14,7 +14,7 @@ test: .venv/installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
 soak: .venv/installed
-	$(BIN)/python benchmarks/soak.py --minutes $(MINUTES)
+	PYTHONPATH=tests:benchmarks $(BIN)/python -m soak --minutes $(MINUTES)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import damage
 import numpy as np
+from test_video import PLAYLISTS as PLAYLIST_FILES
 
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.datasets.dataset import Video
@@ -18,8 +19,7 @@ from aqa.extract.preprocessing import PRESETS
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import decode_all
 from aqa.extract.videos.video import Decoded
-from soaking.borrowed import tests
-from soaking.tally import Attack
+from soak.tally import Attack
 
 BATCH = 24
 PLAYLISTS = "playlists that name other files"
@@ -82,7 +82,7 @@ def equal(one: Decoded, other: Decoded) -> bool:
 def playlists(attack: Attack, canary: Path) -> None:
     """Each form once, under a name of chance: none may lead to the canary."""
     made = {}
-    for name, text in tests("video").PLAYLISTS.items():
+    for name, text in PLAYLIST_FILES.items():
         suffix = attack.rng.choice(["", ".avi", ".mp4", ".ts"])
         path = attack.folder / f"{attack.rng.getrandbits(32)}-{name}{suffix}"
         path.write_text(text.format(canary))

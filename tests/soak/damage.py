@@ -10,9 +10,9 @@ from pathlib import Path
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import list_parts, parts_folder, verify
 from aqa.cache.store import FeatureCache
-from soaking.extraction import fill, snapshot
-from soaking.mutation import overwrite
-from soaking.tally import Attack
+from soak.extraction import fill, snapshot
+from soak.mutation import overwrite
+from soak.tally import Attack
 
 PART, CACHE = "damaged part", "damaged cache"
 

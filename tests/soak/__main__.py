@@ -1,6 +1,8 @@
 """Attack what is promised until the time is up: the table in RELIABILITY.md.
 
-Usage: python benchmarks/soak.py [--minutes 30] [--seed N] [--json FILE] [--only JOB]
+Usage: make soak, or
+    PYTHONPATH=tests:benchmarks python -m soak [--minutes 30] [--seed N] [--json FILE]
+        [--only JOB]
 
 The jobs take turns, each in a process of its own: one that crashes, hangs or outgrows
 its memory is itself a finding. Ends in one table, and with exit code 1 if anything
@@ -25,9 +27,9 @@ from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 
-from soaking.tally import Attack, Row
+from soak.tally import Attack, Row
 
-#: Each is a module of `soaking`, and the least minutes for which it is worth a turn.
+#: Each is a module of `soak`, and the least minutes for which it is worth a turn.
 JOBS = {
     "kills": 0,
     "faults": 0,
@@ -52,7 +54,7 @@ HEAD = """
 def turn(job: str, seed: int, seconds: float, shared: Path) -> dict[str, Row]:
     """Do one turn in a process of its own."""
     folder = Path(tempfile.mkdtemp(dir=shared))
-    command = [sys.executable, __file__, "--turn", job, "--seed", str(seed)]
+    command = [sys.executable, "-m", "soak", "--turn", job, "--seed", str(seed)]
     command += ["--seconds", str(seconds), "--folder", str(folder)]
     environment = os.environ | {
         "OMP_NUM_THREADS": "1",
@@ -81,7 +83,7 @@ def turn(job: str, seed: int, seconds: float, shared: Path) -> dict[str, Row]:
 def do_turn(job: str, seed: int, seconds: float, folder: Path) -> None:
     """Be that process."""
     faulthandler.enable()
-    work = importlib.import_module(f"soaking.{job}")
+    work = importlib.import_module(f"soak.{job}")
     ends = time.monotonic() + seconds
     attack = Attack(random.Random(seed), ends, folder, shared=folder.parent)
     work.run(attack)

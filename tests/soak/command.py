@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from soaking.extraction import snapshot
-from soaking.tally import Attack
+from soak.extraction import snapshot
+from soak.tally import Attack
 
 ROW = "signals to `aqa extract`"
 VIDEOS = 3

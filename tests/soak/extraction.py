@@ -12,52 +12,27 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
+from fakes import KEYS, MADE, FakeExtractor, dataset
 
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import finished, verify
-from aqa.cache.provenance import Provenance
 from aqa.cache.tables import Label, relabel
-from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.stage import Extracted, extract
-from aqa.extract.videos.source import video_changed
+from aqa.extract.stage import extract
 
-KEYS = tuple(f"diving/{number:03d}" for number in range(1, 9))
 BROKEN = KEYS[5]
-MADE = Provenance({"features": "made"})
 REFUSED, ESCAPED = 3, 9
 
 Tell = Callable[[str], None]
 
 
-class Extractor:
-    """Features by key, and one failure."""
-
-    provenance = MADE
-    changed = staticmethod(video_changed)
-
-    def extract(self, videos):
-        """Yield each video with its features, or its failure."""
-        for video in videos:
-            if video.key == BROKEN:
-                yield video, AqaError("expected a video, found noise")
-            else:
-                yield video, Extracted(features_of(video.key), 97, "ab" * 32)
-
-
-def features_of(key: str) -> np.ndarray:
-    rng = np.random.default_rng(list(key.encode()))
-    return rng.random((2, 3, 50), dtype=np.float32)
-
-
-def dataset(keys=KEYS) -> Dataset:
-    videos = [Video(key, Path(key), "diving", "train", 50.0) for key in keys]
-    return Dataset(Path("."), "aqa-7", tuple(videos), ())
+def extractor() -> FakeExtractor:
+    """An extractor on which one video of the data set always fails."""
+    return FakeExtractor(broken=(BROKEN,))
 
 
 def fill(cache: Path, tell: Tell, shard=None, keys=KEYS) -> None:
     """Extract, and tell each key once its video is stored, or has failed."""
-    extract(dataset(keys), cache, Extractor(), shard, lambda _, __, key: tell(key))
+    extract(dataset(keys), cache, extractor(), shard, lambda _, __, key: tell(key))
 
 
 def everything(cache: Path, tell: Tell) -> None:

@@ -4,13 +4,13 @@ import io
 import pickle
 
 import numpy as np
+import test_weights
 import torch
 
 from aqa.extract.weights.inspection import inspect
 from aqa.extract.weights.load import load_weights, read_mean
-from soaking.borrowed import tests
-from soaking.hostile import Canary, Reader, attack_readers
-from soaking.tally import Attack
+from soak.hostile import Canary, Reader, attack_readers
+from soak.tally import Attack
 
 
 def run(attack: Attack) -> None:
@@ -42,13 +42,13 @@ def run(attack: Attack) -> None:
 
 def seeds(folder, canary: Canary) -> dict[str, list[bytes]]:
     """Files by format; some of the pickles hold the canary's bomb."""
-    theirs, rng = tests("weights"), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     arrays = {
         name: rng.standard_normal(shape).astype("f")
-        for name, shape in theirs.TINY.shapes().items()
+        for name, shape in test_weights.TINY.shapes().items()
     }
     files: dict[str, list[bytes]] = {}
-    for name, form in theirs.FORMATS.items():
+    for name, form in test_weights.FORMATS.items():
         form.write(folder / "seed", arrays)
         content = (folder / "seed").read_bytes()
         kind = "safetensors" if "safetensors" in name else "torch"

@@ -5,15 +5,15 @@ import traceback
 
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis.stateful import run_state_machine_as_test
+from test_stage_machine import Machine
 
-from soaking.borrowed import tests
-from soaking.tally import Attack
+from soak.tally import Attack
 
 ROW = "state machine, steps"
 
 
 def run(attack: Attack) -> None:
-    row, Machine = attack.rows[ROW], tests("stage_machine").Machine
+    row = attack.rows[ROW]
 
     class Counted(Machine):
         def check_invariants(self, *arguments, **keywords):

@@ -7,18 +7,19 @@ import time
 from functools import partial
 from pathlib import Path
 
-from soaking.extraction import (
+from fakes import dataset
+
+from aqa.extract.stage import extract
+from soak.extraction import (
     ESCAPED,
-    Extractor,
     complaint,
-    dataset,
-    extract,
+    extractor,
     fill,
     fork,
     snapshot,
     undisturbed,
 )
-from soaking.tally import Attack
+from soak.tally import Attack
 
 ROW = "SIGKILL of an extraction"
 #: After so many kills a run may finish.
@@ -36,7 +37,7 @@ def run(attack: Attack) -> None:
         kills = sum(killed(attack, cache, longest) for _ in range(IN_A_ROW))
         # The rest undisturbed, and once more: a run with nothing to do tidies up.
         for _ in range(2):
-            extract(dataset(), cache, Extractor())
+            extract(dataset(), cache, extractor())
         row.tried += kills
         if (found := snapshot(place)) == golden:
             row.held += kills

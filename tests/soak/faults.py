@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from soaking.extraction import (
+from soak.extraction import (
     ESCAPED,
     Tell,
     complaint,
@@ -23,7 +23,7 @@ from soaking.extraction import (
     snapshot,
     undisturbed,
 )
-from soaking.tally import Attack
+from soak.tally import Attack
 
 CALLS = ("open", "write", "ftruncate", "fsync", "close", "replace", "unlink", "mkdir")
 ERRORS = (errno.EIO, errno.ENOSPC, errno.EDQUOT, errno.EACCES)

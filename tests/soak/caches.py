@@ -2,6 +2,7 @@
 
 import h5py
 import numpy as np
+import test_guards
 
 from aqa.cache.parts import verify
 from aqa.cache.provenance import Provenance
@@ -9,9 +10,8 @@ from aqa.cache.store import FeatureCache
 from aqa.regress.config import LstmConfig
 from aqa.regress.heads.lstm import LstmHead, initial_parameters
 from aqa.regress.heads.model_file import Model, load_model, save_model
-from soaking.borrowed import tests
-from soaking.hostile import Canary, Reader, attack_readers
-from soaking.tally import Attack
+from soak.hostile import Canary, Reader, attack_readers
+from soak.tally import Attack
 
 
 def run(attack: Attack) -> None:
@@ -45,11 +45,11 @@ def run(attack: Attack) -> None:
 
 def cache_seeds(folder, canary: Canary) -> tuple[list[bytes], list[bytes]]:
     """Sound caches, and those that the tests know to be hostile."""
-    theirs, path = tests("guards"), folder / "seed.h5"
-    sound = [theirs.write(path, count).read_bytes() for count in (1, 3, 40)]
+    path = folder / "seed.h5"
+    sound = [test_guards.write(path, count).read_bytes() for count in (1, 3, 40)]
     vile = []
-    for change, _ in theirs.HOSTILE.values():
-        theirs.write(path)
+    for change, _ in test_guards.HOSTILE.values():
+        test_guards.write(path)
         with h5py.File(path, "r+") as file:
             change(file, str(canary.secret))
         vile.append(path.read_bytes())

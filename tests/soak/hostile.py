@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
-from soaking.mutation import mutate, tokens
-from soaking.tally import Attack
+from soak.mutation import mutate, tokens
+from soak.tally import Attack
 
 MEMORY = 1 << 30
 SECONDS = 20

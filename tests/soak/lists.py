@@ -9,10 +9,10 @@ from scipy.io import savemat
 from aqa.cache.tables import import_features, read_labels
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.read import read_people
-from soaking.hostile import Canary, Reader, attack_readers
-from soaking.mutation import rows, tokens
-from soaking.tally import Attack
-from soaking.weights import saved
+from soak.hostile import Canary, Reader, attack_readers
+from soak.mutation import rows, tokens
+from soak.tally import Attack
+from soak.weights import saved
 
 LABELS = [["diving/001", "diving", "50.5", "train"], ["a.avi", "figure", "", "test"]]
 VIDEOS = [["a.avi", "figure", "5.5", "train"], ["b/c.mp4", "diving", "50", ""]]

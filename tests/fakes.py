@@ -1,0 +1,87 @@
+"""Stand-ins that many tests share: small videos, a data set, an extractor.
+
+Conventions: frames are RGB uint8 (H, W, 3); features are float32 (2, 3, 4), a function
+of the video's key alone, so that every run of an extraction can be checked.
+"""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from aqa.cache.errors import AqaError
+from aqa.cache.provenance import Provenance
+from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.stage import Extracted
+from aqa.extract.videos.source import video_changed
+
+KEYS = tuple(f"diving/{number:03d}" for number in range(1, 8))
+MADE = Provenance({"features": "made"})
+
+
+def encode(path, frames, codec="ffv1", pix_fmt=None, rate=25, options=None):
+    """Encode RGB frames as a video, by default without loss; returns the path."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = frames[0].shape[:2]
+        stream.pix_fmt = pix_fmt or ("bgr0" if codec == "ffv1" else "yuv420p")
+        stream.codec_context.thread_count = 1
+        for frame in frames:
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+def noise(count, height=48, width=64, seed=0):
+    """Return `count` frames of noise."""
+    rng = np.random.default_rng(seed)
+    return list(rng.integers(0, 256, (count, height, width, 3), dtype=np.uint8))
+
+
+def numbered(count, height=120, width=160):
+    """Return `count` frames; frame n is of grey level n everywhere."""
+    return [np.full((height, width, 3), n, np.uint8) for n in range(count)]
+
+
+def dataset(keys=KEYS, score=50.0):
+    """Return a data set whose videos need not exist; `score` may map keys."""
+    scores = score if isinstance(score, dict) else dict.fromkeys(keys, score)
+    videos = tuple(
+        Video(key, Path(key), key.split("/")[0], "train", scores[key]) for key in keys
+    )
+    return Dataset(Path("."), "aqa-7", videos, ())
+
+
+def features_of(key, shape=(2, 3, 4)):
+    """Return what FakeExtractor makes of the video `key`."""
+    generator = np.random.default_rng(list(key.encode()))
+    return generator.random(shape, dtype=np.float32)
+
+
+class FakeExtractor:
+    """Features by key; videos in `broken` fail; `dies_at` raises `Killed`."""
+
+    notes = ()
+    changed = staticmethod(video_changed)
+
+    def __init__(self, broken=(), dies_at=None, provenance=MADE):
+        self.provenance = provenance
+        self.broken, self.dies_at = broken, dies_at
+        self.seen = []
+
+    def extract(self, videos):
+        for place, video in enumerate(videos):
+            if place == self.dies_at:
+                raise Killed
+            self.seen.append(video.key)
+            if video.key in self.broken:
+                yield video, AqaError(f"{video.path}: expected a video, found noise")
+            else:
+                yield video, Extracted(features_of(video.key), 97, "ab" * 32)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL: nothing catches it."""

@@ -1,0 +1,1 @@
+"""Long attacks on what RELIABILITY.md promises: `make soak`."""
