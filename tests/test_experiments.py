@@ -137,8 +137,7 @@ def test_fine_tuning_starts_from_the_zero_shot_head(compared):
     config = replace(compared.config, average_offsets=False)
     study = open_study(compared.cache, config)
     tuned = [task for task in fine_tune.tasks(study) if task.init is not None]
-    heads = {task.name for task in zero_shot.tasks(study)}
-    assert {task.init.name for task in tuned} <= heads
+    assert {task.init for task in tuned} <= set(zero_shot.tasks(study))
 
 
 def test_a_head_that_two_experiments_need_is_one_task(compared):
@@ -149,7 +148,7 @@ def test_a_head_that_two_experiments_need_is_one_task(compared):
     # Single-action, all-action, all but one, untrained; then both starts.
     heads = actions + 1 + actions + 1 + 2 * settings
     assert len(together) == seeds * heads
-    assert len({task.name for task in together}) == len(together)
+    assert len({task.name for task in together}) == len(together)  # for messages
 
 
 def test_one_seed_and_few_seeds_say_what_intervals_leave_out(compared, tmp_path):
@@ -252,7 +251,7 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
             store=tmp_path / name,
         )
         predicted[name] = [
-            *(array for head in trained for array in head.parameters.values()),
+            *(array for task in tasks for array in trained[task].parameters.values()),
             *(
                 tried.predicted
                 for tried in experiments.fit_svrs(svrs, tmp_path / name).values()

@@ -19,7 +19,7 @@ from aqa.regress.config import CompareConfig
 from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
 from aqa.regress.experiments.result import Result, strict
 from aqa.regress.experiments.single_vs_all import fit_svrs, has_course
-from aqa.regress.experiments.study import Heads, NamedHeads, Study, open_study, unique
+from aqa.regress.experiments.study import Heads, Study, open_study, unique
 from aqa.regress.heads.tasks import HeadTask
 from aqa.regress.heads.workers import train_heads
 from aqa.regress.report.write import write_report
@@ -71,7 +71,7 @@ def compare(
     done = 0
     for label, needed in tasks.items():
         of = others.get(label, study)
-        trained = train_heads(
+        heads[label] = train_heads(
             of.features,
             of.targets,
             needed,
@@ -81,7 +81,6 @@ def compare(
             store=out / "heads",
             progress=_part(progress, done, _iterations(needed), total),
         )
-        heads[label] = NamedHeads([task.name for task in needed], trained)
         done += _iterations(needed)
     svrs = fit_svrs(
         svr_tasks, out / "heads", _part(progress, done, total - done, total)

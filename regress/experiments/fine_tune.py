@@ -298,7 +298,7 @@ def _judged(
     tests, last, curves = [], [], []
     for seed in range(study.config.seeds):
         drawn = draw(study, setting.sizes, seed)
-        head = heads[_head(study, setting, start, seed).name]
+        head = heads[_head(study, setting, start, seed)]
         test = study.held_out(setting.action, drawn.test_rows)
         deviation = label_deviation(study, drawn, setting.n_train)
         watched = np.asarray(head.watched, np.float64) * deviation

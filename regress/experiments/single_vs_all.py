@@ -356,7 +356,7 @@ def _predicted(
     study = row.study
     rows = study.tests[action].rows
     if row.head == "lstm":
-        head = heads[row.features][trained_on(study, row.actions(action), seed).name]
+        head = heads[row.features][trained_on(study, row.actions(action), seed)]
         copies = [
             predict_scores(study, head, rows, action, copy)
             for copy in range(row.copies)

@@ -7,16 +7,13 @@ its training list alone; `targets` (N,) are scores over that deviation. Bootstra
 seeds come from an action's name, so that a column's interval does not depend on which
 other columns stand beside it.
 
-The LSTM heads that the experiments ask for, so named that each is trained once.
-
-Conventions: a head is known by its task's name, which says what it was trained on and
-with which seed; two experiments that need the same head ask here and get the same
-name. The single-action heads serve Tables 2 and 3, the heads of all actions but one
-serve zero-shot and fine-tuning.
+The LSTM heads that the experiments ask for: two that need the same head ask here and
+get equal tasks. The single-action heads serve Tables 2 and 3, the heads of all actions
+but one serve zero-shot and fine-tuning.
 """
 
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -201,29 +198,8 @@ def _in_order(features: FeatureSet, asked: Sequence[str] | None) -> list[str]:
     return known + sorted(wanted - set(order))
 
 
-#: Trained heads by the name of their task.
-Heads = Mapping[str, TrainedHead]
-
-
-class NamedHeads(Mapping[str, TrainedHead]):
-    """Trained heads by the name of their task, each fetched when it is asked for."""
-
-    def __init__(self, names: Iterable[str], heads: Sequence[TrainedHead]) -> None:
-        """Give each head, in their order, its task's name."""
-        self._places = {name: place for place, name in enumerate(names)}
-        self._heads = heads
-
-    def __getitem__(self, name: str) -> TrainedHead:
-        """The head of a task."""
-        return self._heads[self._places[name]]
-
-    def __iter__(self) -> Iterator[str]:
-        """The names of all tasks."""
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        """How many heads there are."""
-        return len(self._places)
+#: Trained heads by their task.
+Heads = Mapping[HeadTask, TrainedHead]
 
 
 def trained_on(study: Study, actions: Sequence[str], seed: int) -> HeadTask:
@@ -255,13 +231,13 @@ def as_rows(rows: Iterable[int]) -> tuple[int, ...]:
 
 
 def unique(tasks: Iterable[HeadTask]) -> list[HeadTask]:
-    """One task a name, in the order of their first mention, starts before the rest."""
-    found: dict[str, HeadTask] = {}
+    """Each task once, in the order of first mention, starts before the rest."""
+    found: dict[HeadTask, None] = {}
     for task in tasks:
         if task.init is not None:
-            found.setdefault(task.init.name, task.init)
-        found.setdefault(task.name, task)
-    return list(found.values())
+            found.setdefault(task.init)
+        found.setdefault(task)
+    return list(found)
 
 
 def predict_scores(

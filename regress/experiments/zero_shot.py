@@ -100,9 +100,7 @@ def _head(study: Study, row: str, action: str, seed: int) -> HeadTask:
 def _judged(study: Study, heads: Heads, row: str, action: str) -> Cell:
     test = study.tests[action]
     predicted = [
-        predict_scores(
-            study, heads[_head(study, row, action, seed).name], test.rows, action
-        )
+        predict_scores(study, heads[_head(study, row, action, seed)], test.rows, action)
         for seed in range(study.config.seeds)
     ]
     return judge([test] * len(predicted), predicted, matched=row == action)

@@ -96,18 +96,17 @@ def fit_lstms(
             inside, outside = group.rows[folds != fold], group.rows[folds == fold]
             name = f"{group.name} without fold {fold}"
             tasks.append(_task(name, inside, outside, schedule, config))
-    heads = iter(
-        train_heads(
-            features,
-            targets,
-            tasks,
-            lstm=config.lstm,
-            device=config.device,
-            workers=config.workers,
-            store=store,
-            progress=progress,
-        )
+    trained = train_heads(
+        features,
+        targets,
+        tasks,
+        lstm=config.lstm,
+        device=config.device,
+        workers=config.workers,
+        store=store,
+        progress=progress,
     )
+    heads = iter([trained[task] for task in tasks])
     settings = {
         "labels": config.labels,
         "lstm": asdict(config.lstm),

@@ -2,7 +2,7 @@
 
 Conventions: `rows` index the videos of a `FeatureSet`; all copies of a training video
 are training sequences; watched predictions are made from the copy at offset 0, in
-scaled units. Two tasks that differ only in name are one head.
+scaled units. A task is its own key: two that differ only in name are one head.
 
 Finished heads on disk, each under the digest of everything that made it.
 
@@ -15,10 +15,10 @@ exists is a head that is complete.
 import hashlib
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,8 @@ class HeadTask:
     spares room in the store where only watched predictions are wanted.
     """
 
-    name: str
+    #: For messages alone.
+    name: str = field(compare=False)
     rows: tuple[int, ...]
     seed: int
     schedule: Schedule = Schedule()
@@ -179,24 +180,30 @@ class HeadStore:
         )
 
 
-class StoredHeads(Sequence[TrainedHead]):
-    """Heads of a store in an order of their own, read anew whenever asked for."""
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
 
-    def __init__(self, store: HeadStore, digests: Sequence[str]) -> None:
-        """Take heads by their digests; all of them are in the store."""
-        self._store = store
+
+class Stored(Mapping[Task, Outcome], Generic[Task, Outcome]):
+    """Outcomes by task, read from the store at each look-up: all of them together
+    need not fit into memory.
+    """
+
+    def __init__(
+        self, digests: Mapping[Task, str], read: Callable[[str], Outcome]
+    ) -> None:
+        """Map tasks to the digests that `read` takes; all of them are in the store."""
         self._digests = digests
+        self._read = read
+
+    def __getitem__(self, task: Task) -> Outcome:
+        """Read the outcome of a task."""
+        return self._read(self._digests[task])
+
+    def __iter__(self) -> Iterator[Task]:
+        """Iterate over the tasks."""
+        return iter(self._digests)
 
     def __len__(self) -> int:
-        """How many heads there are."""
+        """Return the number of distinct tasks."""
         return len(self._digests)
-
-    @overload
-    def __getitem__(self, place: int) -> TrainedHead: ...
-    @overload
-    def __getitem__(self, place: slice) -> "StoredHeads": ...
-    def __getitem__(self, place: int | slice) -> "TrainedHead | StoredHeads":
-        """One head, or some of them."""
-        if isinstance(place, slice):
-            return StoredHeads(self._store, self._digests[place])
-        return self._store.read(self._digests[place])

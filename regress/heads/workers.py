@@ -24,7 +24,7 @@ work that was done is not done again.
 import multiprocessing
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ from aqa.regress.heads.lstm_training import Advance, train_side_by_side
 from aqa.regress.heads.tasks import (
     HeadStore,
     HeadTask,
-    StoredHeads,
+    Stored,
     TrainedHead,
     labelled,
     task_digest,
@@ -70,8 +70,9 @@ class Job:
 class Plan:
     """What tasks ask for and a store does not have.
 
-    `digests` has one entry a task; `jobs` holds each missing head once, after the one
-    it starts from; `spared` counts the iterations of heads found in the store.
+    `digests` has one entry per task, in their order; `jobs` holds each missing head
+    once, after the one it starts from; `spared` counts the iterations of heads found
+    in the store.
     """
 
     digests: tuple[str, ...]
@@ -271,15 +272,15 @@ def train_heads(
     workers: int | None = None,
     store: Path | None = None,
     progress: Progress = silent,
-) -> Sequence[TrainedHead]:
-    """Train each task's head, or take it from the store; in the order of `tasks`.
+) -> Mapping[HeadTask, TrainedHead]:
+    """Train each task's head, or take it from the store; the task is the key.
 
-    With a store, a head is read from there whenever it is asked for: many do not fit
-    into memory.
+    With a store, a head is read from there at each look-up: many do not fit into
+    memory.
 
     `workers` is the number of processors to use on CPU (None: as many as torch uses
-    threads), `store` a folder
-    for finished heads (None: they are not kept). Progress counts head-iterations.
+    threads), `store` a folder for finished heads (None: they are not kept). Progress
+    counts head-iterations.
     Raises `AqaError` for training rows without a label, for a head that diverges and
     for a process that dies; heads finished by then are in the store.
     """
@@ -298,8 +299,8 @@ def train_heads(
         elif work.jobs:
             trainer = Trainer(torch.from_numpy(features.x), lstm, heads)
             _on_processors(features, work.jobs, trainer, workers, tally)
-        stored = StoredHeads(heads, work.digests)
-        return stored if store is not None else list(stored)
+        stored = Stored(dict(zip(tasks, work.digests, strict=True)), heads.read)
+        return stored if store is not None else dict(stored)
 
 
 def choose_device(name: str) -> torch.device:
