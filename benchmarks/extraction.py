@@ -34,7 +34,7 @@ from torch.nn import functional
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ClipConfig, ExtractConfig
-from aqa.extract.network import C3DExtractor, remark
+from aqa.extract.network import C3DExtractor, precision_note
 from aqa.extract.overlap import layers, multiplications
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.videos.video import decode
@@ -203,7 +203,7 @@ def main():
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     ways = options.ways.split(",")
-    if "bf16" in ways and remark("bf16", torch.device("cpu")):
+    if "bf16" in ways and precision_note("bf16", torch.device("cpu")):
         print("no bf16 instructions here: bf16 is left out")
         ways.remove("bf16")
     print(f"{machine()}, torch {torch.__version__}, {torch.get_num_threads()} threads")

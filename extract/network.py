@@ -1,20 +1,12 @@
-"""Where the network runs, and what its arithmetic is done in.
+"""C3D on a device, in a precision: videos in, features out.
 
-Conventions: a precision is "fp32"; "tf32", which is fp32 with CUDA's rounded products;
-"bf16" or "fp16", in which weights and activations are held as well, and sums are
-taken in fp32 by the kernels. What is named is what runs: fp32 on CUDA is not TF32,
-as torch would have it.
+Conventions: frames are uint8 (t, crop, crop, 3) RGB, t at most `length`; features are
+float32 (offsets, clips, D). Videos are decoded ahead in other processes and each goes
+through the network alone, so that its features do not depend on any other video.
 
-Values on their way from the device that computes them to the host.
-
-Conventions: a copy to pinned memory is queued behind the work itself, and a mark
-behind the copy; only the mark is waited for, not what the device is given afterwards.
-
-C3D on a device and in a precision: videos in, features out.
-
-Conventions: frames uint8 (t, crop, crop, 3) RGB, t at most `length`; features float32
-(offsets, clips, D). Videos are decoded ahead in other processes, and each goes
-through the network alone, so that its features are the same whatever else is done.
+A precision is "fp32"; "tf32", which is fp32 with products rounded by CUDA; or "bf16"
+or "fp16", in which weights and activations are stored as well, while kernels sum in
+fp32. On CUDA "fp32" means fp32: torch's default of TF32 convolutions is switched off.
 """
 
 from collections import deque
@@ -51,12 +43,16 @@ DTYPES = {
     "fp16": torch.float16,
 }
 
-#: What a device can do; "auto" takes the first that it can do natively.
+#: Precisions per device type; "auto" takes the first that is native.
 OFFERED = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "tf32", "fp32")}
 
 
 def choose_device(name: str) -> torch.device:
-    """Take `name`, or for "auto" CUDA where it is; AqaError where there is none."""
+    """Return the device `name`; "auto" is CUDA if there is a GPU, else CPU.
+
+    Raises:
+        AqaError: there is no such device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -68,12 +64,16 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise AqaError(f"device: asked for {name}, found {count} GPUs for CUDA")
+            raise AqaError(f"device: asked for {name}, found {count} CUDA GPUs")
     return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:
-    """Take `name`; "auto" is fp32 on CPU, and on CUDA bf16 or, on old GPUs, fp16."""
+    """Return the precision `name`; "auto" is fp32 on CPU and bf16 or fp16 on CUDA.
+
+    Raises:
+        AqaError: the device does not offer it.
+    """
     offered = OFFERED[device.type]
     if name == "auto":
         if device.type == "cuda" and not torch.cuda.is_bf16_supported(False):
@@ -87,18 +87,18 @@ def choose_precision(name: str, device: torch.device) -> str:
     return name
 
 
-def remark(precision: str, device: torch.device) -> str | None:
-    """Say what the user should know of such a run, if anything."""
+def precision_note(precision: str, device: torch.device) -> str | None:
+    """Return a warning if the precision is slow on this device."""
     if precision == "bf16" and device.type == "cpu":
         able = torch.cpu.get_capabilities()
         if not any(has for name, has in able.items() if "bf16" in name):
-            return "this processor has no bf16 instructions: fp32 is far faster here"
+            return "this processor has no bf16 instructions: fp32 is much faster here"
     return None
 
 
 @contextmanager
 def arithmetic(precision: str) -> Iterator[None]:
-    """Make CUDA compute in `precision`, and choose the same kernels every time."""
+    """Make CUDA compute in `precision`, with deterministic kernels."""
     cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
     conv = cudnn.conv  # type: ignore[attr-defined]
     before = conv.fp32_precision, matmul.fp32_precision, cudnn.deterministic
@@ -111,42 +111,41 @@ def arithmetic(precision: str) -> Iterator[None]:
         conv.fp32_precision, matmul.fp32_precision, cudnn.deterministic = before
 
 
-class Arrival:
-    """Values of any shape, which come as float32."""
+class HostCopy:
+    """An asynchronous copy to the host, as float32.
+
+    The copy is queued behind the computation and an event behind the copy, so that
+    `wait` does not wait for work queued on the device afterwards.
+    """
 
     def __init__(self, values: Tensor) -> None:
-        """Send them off; this does not wait."""
-        # From a GPU into pinned memory; on the CPU they are there already.
+        """Queue the copy of values of any shape."""
         self._host = values.float().to("cpu", non_blocking=True)
-        self._mark = None
+        self._copied = None
         if values.is_cuda:
-            self._mark = torch.cuda.current_stream(values.device).record_event()
+            self._copied = torch.cuda.current_stream(values.device).record_event()
 
     def wait(self) -> npt.NDArray[np.float32]:
-        """Return the values as soon as they are there."""
-        if self._mark is not None:
-            self._mark.synchronize()
+        """Return the values as soon as they are copied."""
+        if self._copied is not None:
+            self._copied.synchronize()
         values: npt.NDArray[np.float32] = self._host.numpy()
         return values
 
 
-#: Waits for what was begun.
-Result = Callable[[], Extracted | AqaError]
-
-
 class C3DExtractor:
-    """The network and all that decides its features: an `aqa.extract.stage.Extractor`.
+    """The network and all settings that determine its features; a stage's `Extractor`.
 
-    `notes` say what the user should know of the device or the precision.
+    `notes` tell the user about the device and the precision.
     """
 
     changed = staticmethod(video_changed)
 
     def __init__(self, config: ExtractConfig) -> None:
-        """Load the weights and put them on the device.
+        """Load the weights and move them to the device.
 
         Raises:
-            AqaError: for weights, clips, a device or a precision that cannot be had.
+            AqaError: weights, clips, device or precision are not available.
         """
         if config.weights is None:
             raise AqaError(
@@ -161,7 +160,7 @@ class C3DExtractor:
             )
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
-        note = remark(self.precision, self.device)
+        note = precision_note(self.precision, self.device)
         self.notes = (note,) if note else ()
         weights = load_weights(
             config.weights,
@@ -175,10 +174,10 @@ class C3DExtractor:
         net = build(ARCHITECTURES[weights.arch], weights.state, weights.pool5)
         net = net.to(self.device, DTYPES[self.precision])
         self._net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-        self._batches = CPU if self.device.type == "cpu" else CUDA
+        self._batch = CPU if self.device.type == "cpu" else CUDA
         starts = clip_starts(config.clips)
-        #: Distinct first frames, and which of them each clip of each copy has.
-        self._starts, self._places = np.unique(starts, return_inverse=True)
+        #: Distinct first frames, and for each clip of each copy the index of its own.
+        self._starts, self._start_of = np.unique(starts, return_inverse=True)
         self.provenance = Provenance(
             {
                 "features": "c3d",
@@ -203,10 +202,7 @@ class C3DExtractor:
         start: float | None = None,
         end: float | None = None,
     ) -> Generator[tuple[Video, Decoded | VideoError]]:
-        """Decode ahead as the network wants its frames, in order.
-
-        `start` and `end` are seconds: what lies between them is the video.
-        """
+        """Decode videos ahead, in order, from `start` to `end` seconds if given."""
         return decode_all(
             videos,
             self.preprocessing,
@@ -221,102 +217,97 @@ class C3DExtractor:
     def extract(
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Features of each video, or why there are none, in order.
+        """Yield the features of each video, or why there are none, in order.
 
-        A GPU is given the next video before the last one's features are waited for,
-        and for no longer than they take, so that it works while they are stored.
+        A GPU is given the next video before the features of the last are fetched, so
+        that it computes while those are stored.
         """
         ahead = 1 if self.device.type == "cuda" else 0
-        under_way: deque[tuple[Video, Result]] = deque()
+        queued: deque[tuple[Video, Callable[[], Extracted | AqaError]]] = deque()
         with closing(self.decode(videos)) as decoding:
             for video, decoded in decoding:
-                under_way.append((video, self._begin(video, decoded)))
-                if len(under_way) > ahead:
-                    first, result = under_way.popleft()
-                    yield first, result()
-            for first, result in under_way:
-                yield first, result()
-
-    def extracted(
-        self, video: Video, decoded: Decoded | VideoError
-    ) -> Extracted | AqaError:
-        """Make of a decoded video what the cache keeps, or say why not."""
-        return self._begin(video, decoded)()
+                queued.append((video, self._begin(video, decoded)))
+                if len(queued) > ahead:
+                    first, finish = queued.popleft()
+                    yield first, finish()
+            for first, finish in queued:
+                yield first, finish()
 
     def features(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
-        """Features of one video: (t, crop, crop, 3) -> (offsets, clips, D)."""
-        return self._fetch(Arrival(self._compute(frames)))
+        """Return features of one video: (t, crop, crop, 3) -> (offsets, clips, D)."""
+        return HostCopy(self._compute(frames)).wait()[self._start_of]
 
-    def _begin(self, video: Video, decoded: Decoded | VideoError) -> Result:
-        """Set the network to work, and return what waits for the result."""
+    def _begin(
+        self, video: Video, decoded: Decoded | VideoError
+    ) -> Callable[[], Extracted | AqaError]:
+        """Queue a video on the device; return a function that fetches the result."""
         if isinstance(decoded, AqaError):
             return lambda: decoded
-        features = Arrival(self._compute(decoded.frames))
-        return partial(self._end, video, decoded, features)
+        copy = HostCopy(self._compute(decoded.frames))
+        return partial(self._finish, video, decoded, copy)
 
-    def _end(
-        self, video: Video, decoded: Decoded, features: Arrival
+    def _finish(
+        self, video: Video, decoded: Decoded, copy: HostCopy
     ) -> Extracted | AqaError:
-        made = self._fetch(features)
-        if not np.isfinite(made).all():
+        features = copy.wait()[self._start_of]  # (distinct, D) -> (offsets, clips, D)
+        if not np.isfinite(features).all():
             return AqaError(
                 f"{video.path}: expected finite features, found others in "
                 f"{self.precision}; try another --precision, or look at the weights"
             )
         damage = "; ".join(decoded.damage)
-        return Extracted(made, decoded.total, decoded.source_sha256, damage)
-
-    def _fetch(self, features: Arrival) -> npt.NDArray[np.float32]:
-        """(distinct clips, D) -> (offsets, clips, D)."""
-        return features.wait()[self._places]
+        return Extracted(features, decoded.total, decoded.source_sha256, damage)
 
     def _compute(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """Features of the distinct clips: (t, crop, crop, 3) -> (distinct, D)."""
+        """Return features of distinct clips: (t, crop, crop, 3) -> (distinct, D)."""
         fitted = fit_length(frames, self.config.clips)
         starts = self._starts.tolist()
         if self.config.plain:
             return self._run(plain_features, fitted, starts)
         black = max(len(fitted) - len(frames), 0)
         lit = [start for start in starts if start + CLIP > black]
-        dark = self._of_black.expand(len(starts) - len(lit), -1)
+        dark = self._black_clip.expand(len(starts) - len(lit), -1)
         if not lit:
             return dark
         features = self._run(partial(shared_features, black=black), fitted, lit)
         return torch.cat([dark, features])
 
     @cached_property
-    def _of_black(self) -> Tensor:
-        """Features of a clip of black frames, which many short videos have: (1, D)."""
+    def _black_clip(self) -> Tensor:
+        """Features (1, D) of a clip of black frames, which many short videos have."""
         crop = self.preprocessing.crop
         return self._run(plain_features, np.zeros((CLIP, crop, crop, 3), np.uint8), [0])
 
     def _run(
-        self, way: Callable[..., Tensor], frames: npt.NDArray[np.uint8], at: list[int]
+        self,
+        method: Callable[..., Tensor],
+        frames: npt.NDArray[np.uint8],
+        starts: list[int],
     ) -> Tensor:
-        """Run the network one way, in smaller batches where memory does not suffice.
+        """Run the network, with smaller batches if the device is out of memory.
 
-        The next video is tried in full ones again: its features, which may depend on
-        their size, shall not depend on what came before.
+        Each video starts with full batches again: its features may depend on the
+        batch size, and must not depend on the videos before it.
         """
-        batches = self._batches
+        batch = self._batch
         while True:
             try:
                 with torch.inference_mode(), arithmetic(self.precision):
-                    video = self._on_device(frames)
-                    return way(self._net, video, at, batches=batches)
+                    video = self._to_device(frames)
+                    return method(self._net, video, starts, batch=batch)
             except torch.OutOfMemoryError:
-                smaller = batches.halved()
-            # Only here, after the handler, has the failed run let go of its memory.
+                smaller = batch.halved()
+            # The failed run's memory is free only here, after the handler.
             if smaller is None:
                 raise AqaError(
                     f"{self.device}: expected memory for one clip, found too little; "
                     "use another device, or a smaller network"
                 )
-            batches = smaller
+            batch = smaller
             torch.cuda.empty_cache()
 
-    def _on_device(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """Copy without waiting, and normalise there: (T, crop, crop, 3)."""
+    def _to_device(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Copy without waiting and normalise on the device: (T, crop, crop, 3)."""
         pixels = torch.from_numpy(frames)
         if self.device.type == "cuda":
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
@@ -325,6 +316,6 @@ class C3DExtractor:
 
 
 def decoder_versions() -> dict[str, Any]:
-    """Name what decodes and resizes: a new version may change a pixel."""
+    """Return the versions of the decoder: another one may change pixels."""
     libavcodec = ".".join(map(str, av.library_versions["libavcodec"]))
     return {"pyav": av.__version__, "libavcodec": libavcodec}

@@ -1,28 +1,24 @@
-"""The convolutions of C3D in numbers: what they cost, and which are worth sharing.
+"""Features of the overlapping clips of one video, without computing anything twice.
 
-Conventions: work is counted in frames of a layer's output, and in multiplications; a
-frame at the end of a clip, whose kernel has two taps in time of three, counts as two
-thirds. `starts` are the first frames of a video's clips, distinct and ascending. How
-clips share is told in `aqa.extract.overlap`.
+Copies of a video start one frame apart, so a frame lies in up to six clips. The output
+of a convolution at a frame depends on its neighbours only, and differs between clips
+only where a clip's zero padding in time reaches: one frame at each end of the clip
+after the first convolution, two after the second. These frames are a clip's edges.
 
-Features of all clips of one video, where clips overlap and nothing is done twice.
+So the leading layers run once over the whole video, without padding in time; the
+result is called a track. Edges are computed per clip, from the kernel taps that lie
+inside the clip, which is what zero padding amounts to. Pooling time by two splits a
+track in two: one for clips that start at even frames, one for odd. Layers are shared
+as long as that saves work; then each clip is assembled from its edges and its piece of
+the track, and the remaining layers run clip by clip. Clips that begin with enough
+black padding have the same first edge, which is computed once.
 
-Copies of a video start one frame apart, so a frame sits in up to six clips. What a
-convolution gives at a frame depends on its neighbours only; it differs between clips
-just where the zero padding of a clip's ends is seen: one frame at each end after the
-first convolution, two after the second. So the first convolutions run once over the
-whole video, without padding in time: that is a track. Each clip's ends are computed
-apart, the kernel's taps cut to what lies inside the clip, which is what zero padding
-gives. Pooling time by two makes two tracks of one, for clips that start at even and
-at odd frames. After the layers for which all this is less work than clip by clip,
-the clips are put together from their ends and the track, and go on alone.
-
-Clips that begin with enough black padding have the same first end, computed once.
-
-Conventions: activations lie in memory as (..., time, row, column, channel), which is
-what convolutions like best on CPU and GPU; `starts` are the first frames of the
-clips, distinct and ascending. A batch never spans videos, and its size follows from
-the sizes of the network alone, so that features depend on their video only.
+Conventions: activations are (..., time, row, column, channel) in memory, the layout
+that convolutions are fastest in on CPU and GPU. `starts` are the first frames of the
+clips, distinct and ascending. Work is counted in output frames of a layer or in
+multiplications; an edge frame that sees two taps in time of three counts as two
+thirds. A batch never spans videos and its size follows from the network alone, so that
+features depend on their own video only.
 """
 
 import math
@@ -36,13 +32,16 @@ from torch.nn import functional
 
 from aqa.extract.c3d import C3D, CLIP, Architecture, convolve
 
-#: Share a layer if this much of its frames, at most, is left to compute.
-WORTH = 0.9
+#: Share a layer if at most this fraction of its frames is left to compute.
+SHARING_THRESHOLD = 0.9
+
+#: Kernel taps in time that the first and the last frame of a clip see.
+FIRST_FRAME, LAST_FRAME = slice(1, None), slice(0, -1)
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution's place in the network and its sizes."""
+    """Sizes of one convolution of the network."""
 
     group: int
     index: int
@@ -50,20 +49,20 @@ class Layer:
     outputs: int
     #: Rows, and columns.
     side: int
-    #: Frames of a clip.
+    #: Frames per clip.
     length: int
-    #: Whether it comes after a pooling of time; whether a pooling comes after it.
+    #: Whether time is pooled before this layer; whether a pooling follows it.
     halved: bool
     pooled: bool
 
     @property
     def multiplications(self) -> int:
-        """For one frame of output."""
+        """Multiplications per output frame."""
         return 27 * self.inputs * self.outputs * self.side**2
 
     @property
     def values(self) -> int:
-        """In one frame of output."""
+        """Values per output frame."""
         return self.outputs * self.side**2
 
 
@@ -82,11 +81,8 @@ def layers(arch: Architecture) -> Iterator[Layer]:
         side = math.ceil(side / 2)
 
 
-def worth_sharing(arch: Architecture, starts: Sequence[int]) -> dict[Layer, float]:
-    """The leading layers to share, each with the frames of output left to compute.
-
-    A frame with two taps of three counts as two thirds.
-    """
+def shared_layers(arch: Architecture, starts: Sequence[int]) -> dict[Layer, float]:
+    """Return the leading layers to share, each with the frames left to compute."""
     shared: dict[Layer, float] = {}
     step, edge = 1, 0
     for layer in layers(arch):
@@ -98,26 +94,96 @@ def worth_sharing(arch: Architecture, starts: Sequence[int]) -> dict[Layer, floa
         if (inside := layer.length - 2 * edge) < 1:
             break
         frames = len(starts) * 2 * (edge - 1 / 3)
-        for remainder in {start % step for start in starts}:
-            own = [start for start in starts if start % step == remainder]
-            frames += (own[-1] - own[0]) // step + inside
-        if frames > WORTH * len(starts) * layer.length:
+        for same in _by_remainder(starts, step).values():
+            frames += (same[-1] - same[0]) // step + inside
+        if frames > SHARING_THRESHOLD * len(starts) * layer.length:
             break
         shared[layer] = frames
     return shared
 
 
 def multiplications(arch: Architecture, starts: Sequence[int], plain: bool) -> float:
-    """What the convolutions of all clips multiply, shared or not."""
-    shared = {} if plain else worth_sharing(arch, starts)
+    """Count the multiplications in the convolutions of all clips.
+
+    `plain` counts each clip in full; otherwise shared layers are counted once.
+    """
+    shared = {} if plain else shared_layers(arch, starts)
     return sum(
         layer.multiplications * shared.get(layer, len(starts) * layer.length)
         for layer in layers(arch)
     )
 
 
-def seen_by_end(shared: Iterable[Layer]) -> int:
-    """Frames at the beginning of a clip that its own first end depends on."""
+@dataclass(frozen=True)
+class BatchSize:
+    """How much is computed at once.
+
+    `track_bytes` bounds the output of one convolution of tracks or edges; `clips` is
+    the number of clips in a batch after that.
+    """
+
+    track_bytes: int
+    clips: int
+
+    def halved(self) -> "BatchSize | None":
+        """Return half the size, for a device out of memory; None below one clip."""
+        if self.clips == 1:
+            return None
+        return BatchSize(self.track_bytes // 2, self.clips // 2)
+
+
+#: Above 32 MB, malloc on Linux requests fresh pages for each block, which takes longer
+#: than the first convolution.
+CPU = BatchSize(track_bytes=26 << 20, clips=6)
+CUDA = BatchSize(track_bytes=1 << 29, clips=64)
+
+
+def shared_features(
+    net: C3D,
+    video: Tensor,
+    starts: Sequence[int],
+    *,
+    black: int = 0,
+    batch: BatchSize = CPU,
+) -> Tensor:
+    """Return features of the clips at `starts`: video (T, crop, crop, 3) -> (clips, D).
+
+    The first `black` frames are known to be black padding.
+    """
+    shared = shared_layers(net.arch, starts)
+    # The first edges of clips that see only black frames are equal: compute the last.
+    dark = [start for start in starts if start + _seen_by_edge(shared) <= black]
+    edge_of = [dark[-1] if start in dark else start for start in starts]
+    clips = ClipActivations(video, starts, edge_of)
+    for layer in shared:
+        if layer.halved:
+            clips.pool_time()
+        frames = batch.track_bytes // (layer.values * video.element_size())
+        clips.convolve(net.groups[layer.group][layer.index], layer.pooled, frames)
+    return _finish(net, clips, len(shared), batch.clips)
+
+
+def plain_features(
+    net: C3D, video: Tensor, starts: Sequence[int], *, batch: BatchSize = CPU
+) -> Tensor:
+    """Return the same clip by clip, sharing nothing: the reference."""
+    return _finish(net, ClipActivations(video, starts, starts), 0, batch.clips)
+
+
+def _finish(net: C3D, clips: "ClipActivations", done: int, at_once: int) -> Tensor:
+    """Return features (clips, D), given the output of the first `done` layers."""
+    layer = list(layers(net.arch))[done]
+    inputs = []
+    for some in _slices(len(clips.starts), at_once):
+        x = clips.assembled(some)  # (B, T, H, W, C)
+        if layer.halved:
+            x = _max_of_pairs(x, dim=1)
+        inputs.append(net.pooled(x.movedim(-1, 1), layer.group, layer.index))
+    return net.feature(torch.cat(inputs))
+
+
+def _seen_by_edge(shared: Iterable[Layer]) -> int:
+    """Return how many frames of a clip its first edge depends on."""
     step, edge, seen = 1, 0, 1
     for layer in shared:
         if layer.halved:
@@ -128,121 +194,50 @@ def seen_by_end(shared: Iterable[Layer]) -> int:
     return seen + step * (edge - 1)
 
 
-#: Taps in time of a frame that is the first, or the last, of its clip.
-AT_FIRST, AT_LAST = slice(1, None), slice(0, -1)
-
-
-@dataclass(frozen=True)
-class Batches:
-    """How much is computed at once.
-
-    `track_bytes` bounds what one convolution of track or ends gives; `clips` go on
-    together afterwards.
-    """
-
-    track_bytes: int
-    clips: int
-
-    def halved(self) -> "Batches | None":
-        """Half as much, for a device whose memory is full; None when none is left."""
-        if self.clips == 1:
-            return None
-        return Batches(self.track_bytes // 2, self.clips // 2)
-
-
-#: Beyond 32 MB, malloc on Linux asks the system for fresh pages each time, which takes
-#: longer than the first convolution.
-CPU = Batches(track_bytes=26 << 20, clips=6)
-CUDA = Batches(track_bytes=1 << 29, clips=64)
-
-
-def shared_features(
-    net: C3D,
-    video: Tensor,
-    starts: Sequence[int],
-    *,
-    black: int = 0,
-    batches: Batches = CPU,
-) -> Tensor:
-    """Features of the clips at `starts`: video (T, crop, crop, 3) -> (clips, D).
-
-    The first `black` frames are known to be black padding.
-    """
-    shared = worth_sharing(net.arch, starts)
-    # Of the clips that begin with nothing but black, the last one's end does for all.
-    dark = [start for start in starts if start + seen_by_end(shared) <= black]
-    first_ends = [dark[-1] if start in dark else start for start in starts]
-    clips = Clips(video, starts, first_ends)
-    for layer in shared:
-        if layer.halved:
-            clips.halve()
-        at_once = batches.track_bytes // (layer.values * video.element_size())
-        clips.convolve(net.groups[layer.group][layer.index], layer.pooled, at_once)
-    return _finish(net, clips, len(shared), batches.clips)
-
-
-def plain_features(
-    net: C3D, video: Tensor, starts: Sequence[int], *, batches: Batches = CPU
-) -> Tensor:
-    """Give the same, clip by clip: the oracle, which shares nothing but FC-6."""
-    return _finish(net, Clips(video, starts, starts), 0, batches.clips)
-
-
-def _finish(net: C3D, clips: "Clips", done: int, at_once: int) -> Tensor:
-    """Features of the clips, given the output of the first `done` layers."""
-    layer = list(layers(net.arch))[done]
-    inputs = []
-    for some in _slices(len(clips.starts), at_once):
-        x = clips.whole(some)  # (B, T, H, W, C)
-        if layer.halved:
-            x = _pairs(x, dim=1)
-        inputs.append(net.pooled(x.movedim(-1, 1), layer.group, layer.index))
-    return net.feature(torch.cat(inputs))
-
-
-class Clips:
-    """All clips of a video, part way through the network.
+class ClipActivations:
+    """Activations of all clips of a video, after some of the layers.
 
     Item i of a clip that starts at frame s stands for frame s + i `step`. The first
     and the last `edge` items of a clip are its own; those between are a piece of the
-    track whose frames have the same remainder by `step` as s.
+    track whose frames have the same remainder modulo `step` as s.
     """
 
     def __init__(
-        self, video: Tensor, starts: Sequence[int], first_ends: Sequence[int]
+        self, video: Tensor, starts: Sequence[int], edge_of: Sequence[int]
     ) -> None:
-        """Begin with frames (T, H, W, 3).
+        """Start from frames (T, H, W, 3).
 
-        `first_ends` gives, for each clip, a start whose first end is the same.
+        `edge_of` gives, for each clip, a start that has the same first edge.
         """
         self.starts = starts
         self._step, self._edge, self._length = 1, 0, CLIP
         begin, end = starts[0], starts[-1] + CLIP
         #: By remainder: the frame that the first item stands for, and the items.
         self._tracks = {0: (begin, video[begin:end])}
-        self._firsts_at = sorted(set(first_ends))
-        self._first_of = [self._firsts_at.index(start) for start in first_ends]
-        self._firsts = video.new_empty(len(self._firsts_at), 0, *video.shape[1:])
+        self._first_starts = sorted(set(edge_of))
+        self._first_of = [self._first_starts.index(start) for start in edge_of]
+        self._firsts = video.new_empty(len(self._first_starts), 0, *video.shape[1:])
         self._lasts = video.new_empty(len(starts), 0, *video.shape[1:])
 
-    def convolve(self, conv: nn.Conv3d, pooled: bool, at_once: int) -> None:
-        """Convolve with zeros before and after each clip, pool where asked, and ReLU.
+    def convolve(self, conv: nn.Conv3d, pooled: bool, frames: int) -> None:
+        """Convolve with zero padding at both ends of each clip, pool space, ReLU.
 
-        Pooling is of rows and columns only: that of time is `halve`. About `at_once`
-        frames are made at once.
+        Rows and columns are pooled if `pooled`; time is pooled by `pool_time`. About
+        `frames` output frames are computed at once.
         """
         apply = partial(_apply, conv, pooled)
+        at_once = frames // (self._edge + 1)
         firsts, lasts = [], []
-        for some in _slices(len(self._firsts_at), at_once // (self._edge + 1)):
-            inside = self._pieces(self._firsts_at[some], self._edge, 2)
+        for some in _slices(len(self._first_starts), at_once):
+            inside = self._pieces(self._first_starts[some], self._edge, 2)
             x = torch.cat([self._firsts[some], inside], dim=1)  # (B, edge + 2, ...)
-            firsts.append(apply(x[:, :2], AT_FIRST))
+            firsts.append(apply(x[:, :2], FIRST_FRAME))
             if self._edge:
                 firsts[-1] = torch.cat([firsts[-1], apply(x)], dim=1)
-        for some in _slices(len(self.starts), at_once // (self._edge + 1)):
+        for some in _slices(len(self.starts), at_once):
             inside = self._pieces(self.starts[some], self._length - self._edge - 2, 2)
             x = torch.cat([inside, self._lasts[some]], dim=1)
-            lasts.append(apply(x[:, -2:], AT_LAST))
+            lasts.append(apply(x[:, -2:], LAST_FRAME))
             if self._edge:
                 lasts[-1] = torch.cat([apply(x), lasts[-1]], dim=1)
         self._firsts, self._lasts = torch.cat(firsts), torch.cat(lasts)
@@ -250,35 +245,35 @@ class Clips:
         for remainder, (origin, items) in self._tracks.items():
             pieces = [
                 apply(items[None, some.start : some.stop + 2])[0]
-                for some in _slices(len(items) - 2, at_once)
+                for some in _slices(len(items) - 2, frames)
             ]
             self._tracks[remainder] = origin + self._step, torch.cat(pieces)
 
-    def halve(self) -> None:
-        """Pool time by two; `edge` is even."""
+    def pool_time(self) -> None:
+        """Pool time by two; `edge` must be even."""
         step, edge, length = 2 * self._step, self._edge // 2, self._length // 2
         tracks = {}
-        for remainder in {start % step for start in self.starts}:
-            own = [start for start in self.starts if start % step == remainder]
-            first = own[0] + step * edge
-            count = (own[-1] - own[0]) // step + length - 2 * edge
+        for remainder, same in _by_remainder(self.starts, step).items():
+            first = same[0] + step * edge
+            count = (same[-1] - same[0]) // step + length - 2 * edge
             origin, items = self._tracks[remainder % self._step]
             begin = (first - origin) // self._step
-            tracks[remainder] = first, _pairs(items[begin : begin + 2 * count], 0)
+            pooled = _max_of_pairs(items[begin : begin + 2 * count], 0)
+            tracks[remainder] = first, pooled
         self._tracks = tracks
-        self._firsts, self._lasts = _pairs(self._firsts, 1), _pairs(self._lasts, 1)
+        self._firsts = _max_of_pairs(self._firsts, 1)
+        self._lasts = _max_of_pairs(self._lasts, 1)
         self._step, self._edge, self._length = step, edge, length
 
-    def whole(self, some: slice) -> Tensor:
-        """Put some of the clips together: (B, T, H, W, C)."""
-        inside = self._pieces(
-            self.starts[some], self._edge, self._length - 2 * self._edge
-        )
+    def assembled(self, some: slice) -> Tensor:
+        """Return some of the clips whole: (B, T, H, W, C)."""
+        count = self._length - 2 * self._edge
+        inside = self._pieces(self.starts[some], self._edge, count)
         first = self._firsts[self._first_of[some]]
         return torch.cat([first, inside, self._lasts[some]], dim=1)
 
     def _pieces(self, starts: Sequence[int], item: int, count: int) -> Tensor:
-        """Items `item` ... of the clips at `starts`, (B, count, H, W, C)."""
+        """Return `count` items from `item` on of the clips at `starts`, stacked."""
         pieces = []
         for start in starts:
             origin, items = self._tracks[start % self._step]
@@ -290,8 +285,11 @@ class Clips:
 def _apply(
     conv: nn.Conv3d, pooled: bool, x: Tensor, taps: slice = slice(None)
 ) -> Tensor:
-    """Convolution, pooling where it follows, ReLU: (B, T, H, W, C), fewer by taps."""
-    y = convolve(conv, x.movedim(-1, 1), taps).movedim(1, -1)  # (B, T, H, W, C)
+    """Convolve with `taps` in time, pool space if `pooled`, ReLU.
+
+    (B, T, H, W, C) -> (B, T - taps + 1, H', W', O).
+    """
+    y = convolve(conv, x.movedim(-1, 1), taps).movedim(1, -1)
     if pooled:
         images = y.flatten(0, 1).movedim(-1, 1)
         images = functional.max_pool2d(images, 2, ceil_mode=True).movedim(1, -1)
@@ -299,16 +297,24 @@ def _apply(
     return functional.relu_(y)
 
 
-def _pairs(x: Tensor, dim: int) -> Tensor:
-    """Maxima of items 0 and 1, of 2 and 3, and so on."""
+def _max_of_pairs(x: Tensor, dim: int) -> Tensor:
+    """Return the maxima of items 0 and 1, of 2 and 3, and so on."""
     even, odd = x.unfold(dim, 2, 2).unbind(-1)
     return torch.maximum(even, odd)
 
 
-def _slices(length: int, most: int) -> Iterator[slice]:
-    """Cut into pieces of at most `most`, of one size or nearly.
+def _by_remainder(starts: Sequence[int], step: int) -> dict[int, list[int]]:
+    """Group `starts` by their remainder modulo `step`."""
+    groups: dict[int, list[int]] = {}
+    for start in starts:
+        groups.setdefault(start % step, []).append(start)
+    return groups
 
-    A small rest would take slower kernels, which round differently.
+
+def _slices(length: int, most: int) -> Iterator[slice]:
+    """Split a range into nearly equal slices of at most `most`.
+
+    A small remainder would take other kernels, which are slower and round differently.
     """
     count = -(-length // max(most, 1))
     for i in range(count):

@@ -12,8 +12,8 @@ from aqa.cache.errors import AqaError
 from aqa.extract import network, overlap
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Video
-from aqa.extract.network import Arrival, C3DExtractor
-from aqa.extract.overlap import Batches
+from aqa.extract.network import C3DExtractor, HostCopy
+from aqa.extract.overlap import BatchSize
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.video import Decoded
 from aqa.extract.weights.load import load_weights
@@ -110,14 +110,14 @@ def test_too_little_memory_halves_the_batches_and_goes_on(monkeypatch):
     extractor = C3DExtractor(config())
     tried = []
 
-    def small(net, video, starts, *, black, batches):
-        tried.append(batches.clips)
-        if batches.clips > 2:
+    def small(net, video, starts, *, black, batch):
+        tried.append(batch.clips)
+        if batch.clips > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return overlap.shared_features(net, video, starts, black=black, batches=batches)
+        return overlap.shared_features(net, video, starts, black=black, batch=batch)
 
     monkeypatch.setattr(network, "shared_features", small)
-    extractor._batches = Batches(1 << 29, 8)
+    extractor._batch = BatchSize(1 << 29, 8)
     found = extractor.features(frames)
     assert tried == [8, 4, 2]
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5 * expected.max())
@@ -126,22 +126,22 @@ def test_too_little_memory_halves_the_batches_and_goes_on(monkeypatch):
     assert tried == [8, 4, 2] * 2
 
 
-def test_values_arrive_as_single_precision():
+def test_values_are_copied_as_single_precision():
     values = torch.arange(6.0).reshape(2, 3).bfloat16()
-    found = Arrival(values).wait()
+    found = HostCopy(values).wait()
     assert found.dtype == np.float32
     np.testing.assert_array_equal(found, np.arange(6).reshape(2, 3))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
-def test_values_arrive_while_the_gpu_goes_on():
+def test_values_are_copied_while_the_gpu_goes_on():
     values = torch.full((3,), 7.0, device="cuda")
-    arrival = Arrival(values)
+    copy = HostCopy(values)
     end = torch.cuda.Event()
     torch.cuda._sleep(2_000_000_000)  # cycles: a second or so
     values.zero_()
     end.record()
-    np.testing.assert_array_equal(arrival.wait(), [7, 7, 7])
+    np.testing.assert_array_equal(copy.wait(), [7, 7, 7])
     assert not end.query()
     end.synchronize()
 
@@ -159,14 +159,14 @@ def test_features_that_are_not_finite_fail_for_that_video_only():
     extractor = C3DExtractor(config())
     video = Video("v", Path("v.avi"), "", "", 1.0)
     decoded = Decoded(noise(34), 50, ("a sign",), "ab" * 32)
-    made = extractor.extracted(video, decoded)
+    made = extractor._begin(video, decoded)()
     assert (made.frames, made.damage, made.source_sha256) == (50, "a sign", "ab" * 32)
     with torch.no_grad():
         extractor._net.fc6.bias[7] = float("inf")
-    failed = extractor.extracted(video, decoded)
+    failed = extractor._begin(video, decoded)()
     assert isinstance(failed, AqaError) and "expected finite features" in str(failed)
     error = VideoError("v.avi: expected a video")
-    assert extractor.extracted(video, error) is error
+    assert extractor._begin(video, error)() is error
 
 
 def test_bf16_is_close_and_stands_in_the_provenance():

@@ -4,7 +4,12 @@ import pytest
 import torch
 
 from aqa.cache.errors import AqaError
-from aqa.extract.network import arithmetic, choose_device, choose_precision, remark
+from aqa.extract.network import (
+    arithmetic,
+    choose_device,
+    choose_precision,
+    precision_note,
+)
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
@@ -55,10 +60,10 @@ def test_a_precision_that_the_device_lacks_is_refused(name):
 def test_slow_bf16_is_remarked_on(monkeypatch):
     able = {"avx2": True, "avx512_bf16": False}
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: able)
-    assert "fp32 is far faster" in remark("bf16", CPU)
-    assert remark("fp32", CPU) is None
+    assert "fp32 is much faster" in precision_note("bf16", CPU)
+    assert precision_note("fp32", CPU) is None
     able["avx512_bf16"] = True
-    assert remark("bf16", CPU) is None
+    assert precision_note("bf16", CPU) is None
 
 
 def settings():

@@ -19,7 +19,7 @@ from aqa.cache.parts import verify
 from aqa.cli import main
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.network import C3DExtractor, remark
+from aqa.extract.network import C3DExtractor, precision_note
 from aqa.extract.stage import extract
 
 ray = pytest.importorskip("ray")
@@ -166,7 +166,7 @@ def test_the_command_gives_the_same_bytes_and_notes(cluster, dataset, tmp_path):
         assert "2 extracted" in ran.stdout
         said[engine] = [line for line in ran.stderr.splitlines() if "bf16" in line]
     assert (tmp_path / "local").read_bytes() == (tmp_path / "ray").read_bytes()
-    note = remark("bf16", torch.device("cpu"))
+    note = precision_note("bf16", torch.device("cpu"))
     assert said["local"] == said["ray"] == ([note] if note else [])
 
 

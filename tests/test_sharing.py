@@ -11,12 +11,12 @@ from aqa.extract.clips import clip_starts
 from aqa.extract.config import ClipConfig
 from aqa.extract.overlap import (
     CPU,
-    Batches,
+    BatchSize,
     layers,
     multiplications,
     plain_features,
     shared_features,
-    worth_sharing,
+    shared_layers,
 )
 
 PAPER = sorted(clip_starts(ClipConfig()).ravel().tolist())
@@ -54,11 +54,11 @@ def close(found, expected, tolerance):
     offsets=st.integers(1, 9),
     stride=st.integers(1, 20),
     black=st.integers(0, 40),
-    batches=st.sampled_from((CPU, Batches(1 << 18, 2), Batches(1, 1))),
+    batch=st.sampled_from((CPU, BatchSize(1 << 18, 2), BatchSize(1, 1))),
 )
 @example(SHAPES[0], 103, 6, 16, 40, CPU)
 def test_shared_features_are_those_of_each_clip(
-    widths, length, offsets, stride, black, batches
+    widths, length, offsets, stride, black, batch
 ):
     assume(length >= 16 + offsets - 1)
     config = ClipConfig(length=length, offsets=offsets, stride=stride)
@@ -69,10 +69,10 @@ def test_shared_features_are_those_of_each_clip(
     video[:black] = -100
     black = min(black, length)
     expected = clip_by_clip(net, video, starts)
-    found = shared_features(net, video, starts, black=black, batches=batches)
+    found = shared_features(net, video, starts, black=black, batch=batch)
     assert expected.max() > 0
     assert close(found, expected, 1e-12)
-    assert close(plain_features(net, video, starts, batches=batches), expected, 1e-12)
+    assert close(plain_features(net, video, starts, batch=batch), expected, 1e-12)
 
 
 def test_the_papers_clips_share_bit_for_bit():
@@ -88,7 +88,7 @@ def test_the_papers_network_shares_bit_for_bit():
     net = network(ARCHITECTURES["c3d-small"])
     video = torch.rand(21, 112, 112, 3) * 255 - 100
     starts = list(range(6))
-    assert worth_sharing(net.arch, starts)
+    assert shared_layers(net.arch, starts)
     shared = shared_features(net, video, starts)
     assert torch.equal(shared, plain_features(net, video, starts))
 
@@ -112,7 +112,7 @@ def test_in_single_precision_batches_of_other_shapes_differ_by_rounding_only():
     net = network(ARCHITECTURES["c3d-tiny"])
     video = torch.rand(24, 112, 112, 3) * 255 - 100
     starts = [0, 1, 2, 7]
-    found = shared_features(net, video, starts, batches=Batches(1 << 20, 2))
+    found = shared_features(net, video, starts, batch=BatchSize(1 << 20, 2))
     assert close(found, clip_by_clip(net, video, starts), 2e-6)
 
 
@@ -140,7 +140,7 @@ def names(found):
 )
 def test_the_arithmetic_saved_is_what_was_computed_by_hand(arch, shared, before, after):
     arch = ARCHITECTURES[arch]
-    found = worth_sharing(arch, PAPER)
+    found = shared_layers(arch, PAPER)
     assert names(found) == shared
     # 99 + 36 x 4/3, 97 + 36 x 10/3, and the same ends with two tracks of 46.
     assert [round(frames) for frames in found.values()] == [147, 217, 212]
@@ -151,8 +151,8 @@ def test_the_arithmetic_saved_is_what_was_computed_by_hand(arch, shared, before,
 
 def test_clips_that_do_not_overlap_share_nothing():
     arch = ARCHITECTURES["c3d-small"]
-    assert not worth_sharing(arch, [0, 16, 32, 48, 64, 80])
-    assert names(worth_sharing(arch, [0, 4, 8, 12, 16, 20]))
+    assert not shared_layers(arch, [0, 16, 32, 48, 64, 80])
+    assert names(shared_layers(arch, [0, 4, 8, 12, 16, 20]))
 
 
 def test_layers_know_their_sizes():
@@ -163,8 +163,8 @@ def test_layers_know_their_sizes():
 
 
 def test_batches_halve_until_one_clip_is_left():
-    batches, sizes = Batches(8, 6), []
-    while batches:
-        sizes.append(batches.clips)
-        batches = batches.halved()
+    batch, sizes = BatchSize(8, 6), []
+    while batch:
+        sizes.append(batch.clips)
+        batch = batch.halved()
     assert sizes == [6, 3, 1]
