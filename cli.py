@@ -19,6 +19,7 @@ from typing import Any
 
 import click
 
+from aqa import __version__
 from aqa.cache.actions import EXPERIMENT_ACTIONS
 from aqa.cache.commands import cache
 from aqa.cache.console import (
@@ -80,7 +81,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="aqa")
+@click.version_option(__version__, prog_name="aqa")
 def main() -> None:
     """Action quality assessment: from videos to the scores judges would give.
 

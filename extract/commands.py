@@ -175,7 +175,7 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: the nodes of a Ray cluster do the work; needs `aqa[ray]`.",
+    help="ray: the nodes of a Ray cluster do the work; needs the extra `ray`.",
 )
 @click.option("--ray-address", help="The cluster; by default the one that runs here.")
 @click.option("--plain", is_flag=True, help="Share nothing between copies: an oracle.")

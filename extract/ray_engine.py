@@ -45,7 +45,7 @@ try:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 except ImportError as error:
     raise AqaError(
-        "--engine ray: expected Ray to be installed; pip install 'aqa[ray]'"
+        "--engine ray: expected Ray to be installed; pip install '.[ray]' in a checkout"
     ) from error
 
 

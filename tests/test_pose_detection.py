@@ -2,7 +2,7 @@
 
 None of the public models can be had for a test: these models find red things, and
 say where they are in the three output forms that rtmlib reads. Skipped without the
-extra `aqa[pose]` and the package onnx.
+extra `pose` and the package onnx.
 """
 
 import multiprocessing

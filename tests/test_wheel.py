@@ -34,7 +34,7 @@ def wheel(tmp_path_factory):
 
 
 def package_files():
-    files = {"aqa/cli.py", "aqa/py.typed"}
+    files = {"aqa/py.typed", *(f"aqa/{path.name}" for path in ROOT.glob("*.py"))}
     for package in PACKAGES:
         for path in (ROOT / package).rglob("*"):
             if path.suffix in SHIPPED:

@@ -33,7 +33,7 @@ from aqa.extract.config import DetectorConfig
 @click.option("--allow-damaged", is_flag=True, help="Look at damaged videos as well.")
 @json_option
 def poses(videos: Path, out: Path, actions: Any, as_json: bool, **options: Any) -> None:
-    """Find athletes' joints in videos, one file each; needs `aqa[pose]`.
+    """Find athletes' joints in videos, one file each; needs the extra `pose`.
 
     Run again, it goes on where it stopped. `aqa extract --features pose-dct --poses
     OUT` makes features of them.

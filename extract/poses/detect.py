@@ -2,7 +2,7 @@
 
 Conventions: a frame is uint8 (H, W, 3) RGB; a person is float64 (joints, 3), x and y
 in pixels of the frame and a score, joints in the order of the model. Files are given
-by path: nothing is fetched. Needs the extra `aqa[pose]`.
+by path: nothing is fetched. Needs the extra `pose`.
 
 Two kinds of model, told apart by what they give out:
 - RTMO finds people and their joints at once;
@@ -115,7 +115,8 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise PoseError(
-            f"expected {name} to find poses with: pip install 'aqa[pose]' ({error})"
+            f"expected {name} to find poses with: "
+            f"pip install '.[pose]' in a checkout ({error})"
         ) from error
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from aqa import __version__
 from aqa.cache.actions import EXPERIMENT_ACTIONS
 from aqa.regress.config import Schedule
 from aqa.regress.evaluation.bootstrap import Cell, draw_seeds
@@ -43,7 +44,8 @@ def opening(
     return {
         "experiment": experiment,
         "created_with": {
-            name: version(name) for name in ("aqa", "numpy", "torch", "scikit-learn")
+            "aqa": __version__,
+            **{name: version(name) for name in ("numpy", "torch", "scikit-learn")},
         },
         "provenance": dict(study.features.provenance.record),
         "samples": {

@@ -14,12 +14,12 @@ list, one action at a time, in judges' units. Undefined values are None.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from aqa import __version__
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.regress.config import NU_SVR, FitConfig, Schedule
@@ -304,7 +304,7 @@ def _model(
         deviations={action: scale[action] for action in group.actions},
         provenance=features.provenance,
         settings={
-            "created_with": f"aqa {version('aqa')}",
+            "created_with": f"aqa {__version__}",
             "mode": config.mode,
             "seed": config.seed,
             **fitted.settings,

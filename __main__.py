@@ -1,0 +1,5 @@
+"""`python -m aqa`: the command line."""
+
+from aqa.cli import main
+
+main()
