@@ -67,6 +67,18 @@ SVR_PRESETS = {"c3d": SvrConfig(), "pose-dct": NU_SVR}
 
 
 @dataclass(frozen=True)
+class SplitConfig:
+    """Which samples train and which test; neither: the fixed split of the cache."""
+
+    #: Number of folds, stratified by action, or the label column that holds the fold.
+    folds: int | str | None = None
+    #: A label column: all samples of one of its values are left out at a time.
+    leave_one_out: str | None = None
+    #: Deals the samples into a number of folds.
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class FitConfig:
     """One fit: a model of all actions together, or one of each."""
 

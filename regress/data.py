@@ -22,7 +22,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from multiprocessing import reduction
 from pathlib import Path
@@ -110,7 +110,8 @@ class FeatureSet:
 
     `shared` is the memory behind `x` where training processes can map it themselves;
     without it they get a copy. `feature_sha256` (N,) spares hashing rows again;
-    `frames` (N,) are the videos' lengths before padding, where they are known.
+    `frames` (N,) are the videos' lengths before padding, where they are known; `extra`
+    holds further label columns (N,) of text by name.
     """
 
     x: NDArray[np.float32]
@@ -122,6 +123,7 @@ class FeatureSet:
     shared: SharedArray | None = None
     feature_sha256: NDArray[Any] | None = None
     frames: NDArray[np.int32] | None = None
+    extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Check shapes and types."""

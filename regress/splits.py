@@ -1,0 +1,116 @@
+"""Which samples train and which test: one fixed split, or folds.
+
+Conventions: a fold is a `FeatureSet` whose `split` column says "train" or "test" (empty
+for samples of neither list); all folds share the arrays of the set they are made of.
+Over the folds of a cross-validation each labelled sample is tested exactly once.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from aqa.cache.errors import AqaError
+from aqa.regress.config import SplitConfig
+from aqa.regress.data import FeatureSet, deal
+
+
+@dataclass(frozen=True, eq=False)
+class Fold:
+    """One division into training and test samples; `name` is "" for a fixed split."""
+
+    name: str
+    features: FeatureSet
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """The folds of a study.
+
+    `groups` (N,) names the group of each sample where whole groups are left out (else
+    None): such samples are not independent, and intervals resample groups. `words`
+    describe the split in a report.
+    """
+
+    folds: tuple[Fold, ...]
+    groups: NDArray[Any] | None
+    words: str
+
+
+def split_features(features: FeatureSet, config: SplitConfig) -> Split:
+    """Divide the samples as `config` asks.
+
+    Raises `AqaError` for a column that does not exist, is empty for a labelled sample
+    or has one value only, and for a number of folds below 2 or above the samples.
+    """
+    if config.folds is not None and config.leave_one_out is not None:
+        raise AqaError("folds and leave-one-out are two splits: ask for one of them")
+    if config.leave_one_out is not None:
+        name = config.leave_one_out
+        values = _column(features, name)
+        folds = _folds(features, values, f"{name} ")
+        words = f"leave one {name} out: {len(folds)} folds, each tests one {name}"
+        return Split(folds, values, words)
+    if config.folds is None:
+        return Split((Fold("", features),), None, "the fixed split of the cache")
+    if isinstance(config.folds, str):
+        values = _column(features, config.folds)
+        folds = _folds(features, values, f"{config.folds} ")
+        words = f"{len(folds)} folds given by the column {config.folds}"
+        return Split(folds, None, words)
+    folds = _folds(features, _dealt(features, config.folds, config.seed), "fold ")
+    words = f"{len(folds)} folds, stratified by action, dealt with seed {config.seed}"
+    return Split(folds, None, words)
+
+
+def _dealt(features: FeatureSet, folds: int, seed: int) -> NDArray[Any]:
+    """Return the fold (N,) of each labelled sample, as text from "1"."""
+    rows = features.rows()
+    if not 2 <= folds <= len(rows):
+        raise AqaError(
+            f"folds: expected 2 to {len(rows)}, the labelled samples; found {folds}"
+        )
+    values = np.full(len(features.key), "", dtype="U20")
+    values[rows] = deal(features.action[rows], folds, seed) + 1
+    return values
+
+
+def _column(features: FeatureSet, name: str) -> NDArray[Any]:
+    """Return an extra label column (N,) that divides the labelled samples."""
+    if name not in features.extra:
+        raise AqaError(
+            f"no label column {name}; this cache has "
+            f"{', '.join(sorted(features.extra)) or 'no extra columns'}. Import or "
+            "relabel with a CSV that has it"
+        )
+    values = np.asarray(features.extra[name])
+    rows = features.rows()
+    empty = [str(features.key[row]) for row in rows if not values[row]]
+    if empty:
+        raise AqaError(
+            f"column {name}: {len(empty)} labelled samples have no value "
+            f"(first {empty[0]})"
+        )
+    if len(np.unique(values[rows])) < 2:
+        raise AqaError(f"column {name}: one value only, so nothing is left to train on")
+    return values
+
+
+def _folds(features: FeatureSet, values: NDArray[Any], prefix: str) -> tuple[Fold, ...]:
+    """Make one fold per value: samples that have it test, all others train."""
+    labelled = np.isfinite(features.score)
+    folds = []
+    for value in in_order(np.unique(values[labelled]).tolist()):
+        lists = np.where(values == value, "test", "train")
+        split = np.where(labelled, lists, "")
+        folds.append(Fold(prefix + value, replace(features, split=split)))
+    return tuple(folds)
+
+
+def in_order(values: Sequence[str]) -> list[str]:
+    """Sort values as numbers where all are whole numbers, else as text."""
+    if all(value.isdecimal() for value in values):
+        return sorted(values, key=int)
+    return sorted(values)
