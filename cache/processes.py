@@ -1,0 +1,217 @@
+"""How many processes to use, what one may take, and a map over processes.
+
+Conventions: worker processes are started fresh (spawn), so they are safe beside threads
+and torch; they ignore Ctrl-C, which is the caller's to handle, and end with the caller,
+however that ends. A function for a worker must be importable. Memory is in bytes.
+"""
+
+import ctypes
+import math
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.connection import wait
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aqa.cache.console import Progress, silent
+from aqa.cache.errors import AqaError
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def usable_processors() -> int:
+    """Count the processors that this process may use: affinity and cgroup quota."""
+    try:
+        count = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        count = os.cpu_count() or 1
+    return max(1, math.ceil(min(count, _cgroup_quota(Path("/")))))
+
+
+def _cgroup_quota(root: Path) -> float:
+    """Return the processors that control groups allow (v2, v1), inf without a limit."""
+    quotas = [math.inf]
+    for group in _read(root / "proc/self/cgroup").splitlines():
+        _, controllers, path = group.split(":", 2)
+        v1 = "cpu" in controllers.split(",")
+        if controllers and not v1:
+            continue
+        top = root / "sys/fs/cgroup" / ("cpu" if v1 else "")
+        # Inside a container the path may name a folder that only the host has.
+        folder = top / path.lstrip("/")
+        for place in {top, folder, *folder.parents}:
+            if not place.is_relative_to(top):
+                continue
+            files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if v1 else ("cpu.max",)
+            words = " ".join(_read(place / file) for file in files).split()
+            if len(words) == 2 and words[0].isdigit() and int(words[1]):
+                quotas.append(int(words[0]) / int(words[1]))
+    return min(quotas)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""
+
+
+def limit_memory(extra: int) -> None:
+    """Let this process allocate `extra` bytes beyond what it holds now (Linux only).
+
+    The limit is on private writable memory: one on addresses would count what torch's
+    libraries reserve without using it.
+    """
+    held = re.search(r"VmData:\s+(\d+) kB", _read(Path("/proc/self/status")))
+    if held:
+        most = int(held[1]) * 1024 + extra
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        if hard != resource.RLIM_INFINITY:
+            most = min(most, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def kill_with_parent() -> None:
+    """Ask the kernel to kill this process when the thread that forked it ends (Linux).
+
+    Only for direct children: a worker of a fork server needs `exit_with_parent`.
+    """
+    if sys.platform == "linux":
+        set_death_signal = 1  # PR_SET_PDEATHSIG
+        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
+
+
+def exit_with_parent() -> None:
+    """Exit as soon as the process that started this multiprocessing worker is gone.
+
+    Works for workers of a fork server, too, which is their parent to the kernel.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def process_outcomes(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None = None,
+    *,
+    seconds: float | None = None,
+    prepare: Callable[..., object] | None = None,
+    arguments: tuple[Any, ...] = (),
+) -> Iterator[Result | AqaError]:
+    """Yield `function(item)` or the AqaError it ended in, in the order of `items`.
+
+    At most `workers` processes (None: one per usable processor) run at once, none is
+    more than a few items ahead of what was yielded. A process that crashes, or takes
+    more than `seconds` over an item, costs that item only. Each process first calls
+    `prepare(*arguments)`. Closing the iterator ends the processes.
+
+    Raises:
+        AqaError: processes die before they do anything.
+        Exception: whatever else `function` raises.
+    """
+    from pebble import ProcessExpired, ProcessPool
+
+    workers = min(workers or usable_processors(), max(1, len(items)))
+    pool: Any = ProcessPool(
+        workers,
+        initializer=_start_worker,
+        initargs=(prepare, arguments),
+        context=multiprocessing.get_context("spawn"),
+    )
+    pending: deque[Any] = deque()
+
+    def oldest() -> Result | AqaError:
+        try:
+            result: Result = pending.popleft().result()
+            return result
+        except AqaError as error:
+            return error
+        except TimeoutError:
+            return AqaError(f"takes longer than {seconds:g} s")
+        except ProcessExpired as error:
+            return AqaError(f"its process crashed ({exit_cause(error.exitcode)})")
+
+    try:
+        for item in items:
+            if len(pending) == 3 * workers:
+                yield oldest()
+            pending.append(pool.schedule(function, (item,), timeout=seconds))
+        while pending:
+            yield oldest()
+    except (BrokenProcessPool, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and pool.active:
+            raise
+        raise AqaError(
+            "worker processes die before they do anything: is there memory for "
+            f"{workers} of them, and does the calling script start under "
+            '`if __name__ == "__main__":`?'
+        ) from error
+    finally:
+        pool.stop()
+        pool.join()
+
+
+def process_map(
+    function: Callable[[Item], Result],
+    items: Sequence[Item],
+    workers: int | None = None,
+    progress: Progress = silent,
+    label: Callable[[Item], str] = str,
+) -> list[Result]:
+    """Return `function(item)` for all items, in order; one worker works in here.
+
+    `progress` counts items and shows their `label`. Raises what the first failing
+    item raises, and AqaError naming the item whose process died.
+    """
+    total = len(items)
+    workers = min(workers or usable_processors(), total)
+    results: list[Result] = []
+    outcomes: Iterator[Result | AqaError] = (
+        process_outcomes(function, items, workers)
+        if workers > 1
+        else map(function, items)
+    )
+    for done, item in enumerate(items):
+        progress(done, total, label(item))
+        outcome = next(outcomes)
+        if isinstance(outcome, AqaError):
+            if hasattr(outcomes, "close"):
+                outcomes.close()
+            raise outcome
+        results.append(outcome)
+    progress(total, total, "")
+    return results
+
+
+def exit_cause(code: int) -> str:
+    """Say how a process ended: `exit code 3` or the name of a signal."""
+    if code >= 0:
+        return f"exit code {code}"
+    try:
+        return signal.Signals(-code).name
+    except ValueError:
+        return f"signal {-code}"
+
+
+def _start_worker(prepare: Callable[..., object] | None, arguments: Any) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    exit_with_parent()
+    if prepare is not None:
+        prepare(*arguments)

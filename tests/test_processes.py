@@ -1,0 +1,149 @@
+"""Counting processors, bounding memory, and the map over processes."""
+
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from aqa.cache import processes
+from aqa.cache.errors import AqaError
+from aqa.cache.processes import (
+    exit_cause,
+    process_map,
+    process_outcomes,
+    usable_processors,
+)
+from aqa.cache.tables import parse_score
+
+
+def write(path, text):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize(
+    "files, expected",
+    [
+        ({}, math.inf),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "max 100000"}, None),
+        ({"proc/self/cgroup": "0::/\n", "sys/fs/cgroup/cpu.max": "150000 100000"}, 1.5),
+        (
+            {
+                "proc/self/cgroup": "0::/a/b\n",
+                "sys/fs/cgroup/a/cpu.max": "50000 100000",
+                "sys/fs/cgroup/a/b/cpu.max": "300000 100000",
+            },
+            0.5,
+        ),
+        (
+            {  # a container that sees its host's path
+                "proc/self/cgroup": "4:cpu,cpuacct:/docker/1\n3:memory:/docker/1\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "400000",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            4,
+        ),
+        (
+            {
+                "proc/self/cgroup": "4:cpu,cpuacct:/\n",
+                "sys/fs/cgroup/cpu/cpu.cfs_quota_us": "-1",
+                "sys/fs/cgroup/cpu/cpu.cfs_period_us": "100000",
+            },
+            math.inf,
+        ),
+    ],
+)
+def test_quotas_of_control_groups_are_read(files, expected, tmp_path):
+    for name, text in files.items():
+        write(tmp_path / name, text)
+    assert processes._cgroup_quota(tmp_path) == (expected or math.inf)
+
+
+def test_processors_are_those_that_this_process_may_use(monkeypatch):
+    monkeypatch.setattr(processes, "_cgroup_quota", lambda _: math.inf)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
+    assert usable_processors() == 3
+    monkeypatch.setattr(processes, "_cgroup_quota", lambda _: 1.2)
+    assert usable_processors() == 2
+    monkeypatch.setattr(processes, "_cgroup_quota", lambda _: 0.1)
+    assert usable_processors() == 1
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_come_in_order(workers):
+    seen = []
+    numbers = [9, 4, 16, 1, 0, 25, 36]
+    found = process_map(
+        math.sqrt, numbers, workers, lambda *told: seen.append(told), hex
+    )
+    assert found == [3, 2, 4, 1, 0, 5, 6]
+    assert [done for done, _, _ in seen] == list(range(8))
+    assert seen[0] == (0, 7, "0x9") and seen[-1][1] == 7
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_first_failure_is_raised(workers):
+    with pytest.raises(AqaError, match="'b' is not a number"):
+        process_map(parse_score, ["1", "b", "c", "2"], workers)
+
+
+def test_a_crash_or_a_hang_costs_its_own_item_only():
+    found = list(process_outcomes(os._exit, [3], 1))
+    assert str(found[0]) == "its process crashed (exit code 3)"
+    found = list(process_outcomes(time.sleep, [0, 60, 0], 1, seconds=1))
+    assert [found[0], found[2]] == [None, None]
+    assert str(found[1]) == "takes longer than 1 s"
+
+
+def test_memory_beyond_the_limit_is_refused():
+    code = (
+        "from aqa.cache.processes import limit_memory\n"
+        "limit_memory(64 << 20)\n"
+        "bytearray(16 << 20)\n"
+        "try: bytearray(256 << 20)\n"
+        "except MemoryError: print('refused')\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+    )
+    assert done.stdout == "refused\n", done.stderr
+
+
+def test_ctrl_c_ends_the_map_and_its_processes():
+    code = (
+        "import time\n"
+        "from aqa.cache.processes import process_map\n"
+        "if __name__ == '__main__':\n"
+        "    print('ready', flush=True)\n"
+        "    process_map(time.sleep, [60, 60, 60], 2)\n"
+    )
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        process.stdout.readline()
+        time.sleep(1.5)
+        os.killpg(process.pid, signal.SIGINT)
+        _, errors = process.communicate(timeout=30)
+    assert errors.count("KeyboardInterrupt") == 1  # the workers say nothing
+    deadline = time.monotonic() + 20
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < deadline:
+            os.killpg(process.pid, 0)
+            time.sleep(0.05)
+
+
+def test_causes_of_an_end_are_named():
+    assert exit_cause(3) == "exit code 3"
+    assert exit_cause(-signal.SIGKILL) == "SIGKILL"
+    assert exit_cause(-200) == "signal 200"

@@ -1,0 +1,191 @@
+"""Foreign parsers in a child process: results, limits, and nothing left behind."""
+
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from aqa.cache import sandbox
+from aqa.cache.errors import AqaError, UnreadableFile
+from aqa.cache.sandbox import Limits, call
+from aqa.cache.tables import parse_score
+
+
+def test_results_are_those_of_the_function():
+    assert call(divmod, 17, 5) == (3, 2)
+    expected = np.arange(12.0).reshape(3, 4)
+    found = call(np.reshape, np.arange(12.0), (3, 4))
+    np.testing.assert_array_equal(found, expected)
+    found += 1  # writeable
+
+
+def test_calls_run_in_other_processes():
+    assert len({call(os.getpid), call(os.getpid), os.getpid()}) == 3
+
+
+def test_relative_paths_are_those_of_the_caller(tmp_path, monkeypatch):
+    call(os.getpid)  # the server may have started elsewhere
+    monkeypatch.chdir(tmp_path)
+    assert call(os.getcwd) == str(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "function, argument, expected",
+    [
+        (os.abort, None, "crashes its reader"),
+        (os._exit, 0, "crashes its reader"),
+        (time.sleep, 60, "takes longer than 0.2 s"),
+        (bytearray, 1 << 30, "needs more than 256 MiB"),
+        (parse_score, "nonsense", "score 'nonsense' is not a number"),
+        (int, "x\n\x1b[2J", "ValueError: invalid literal"),
+        (open, "/nowhere/at/all", "no such file"),
+        (sys.exit, 3, "SystemExit: 3"),
+        (os.getenv, "PATH", None),
+    ],
+)
+def test_every_failure_is_one_line(function, argument, expected):
+    arguments = () if argument is None else (argument,)
+    limits = Limits(seconds=0.2, memory=256 << 20)
+    if expected is None:
+        assert call(function, *arguments, limits=limits) == os.environ["PATH"]
+        return
+    with pytest.raises(AqaError) as caught:
+        call(function, *arguments, limits=limits)
+    assert str(caught.value).startswith(expected)
+    assert str(caught.value).isprintable()
+
+
+def test_what_the_system_refuses_says_nothing_about_the_file(tmp_path):
+    with pytest.raises(UnreadableFile, match="Is a directory"):
+        call(os.open, str(tmp_path), os.O_WRONLY)
+
+
+def test_no_time_or_memory_is_left_to_a_child_that_spins_in_c():
+    began = time.monotonic()
+    with pytest.raises(AqaError, match="takes longer"):
+        call(pow, 7, 1 << 40, limits=Limits(seconds=0.3))
+    assert time.monotonic() - began < 10
+
+
+def test_a_result_larger_than_the_limit_is_refused():
+    # 64 MiB shared 16 times in one list of views is 1 GiB once it is sent.
+    with pytest.raises(AqaError):
+        call(np.ones, 1 << 27, limits=Limits(memory=256 << 20))
+
+
+def test_children_write_no_files(tmp_path):
+    target = tmp_path / "written"
+    with pytest.raises(AqaError):
+        call(np.save, str(target), np.ones(9))
+    assert not any(path.stat().st_size for path in tmp_path.iterdir())
+
+
+class Hostile:
+    """What a parser that was taken over might answer."""
+
+    def __reduce__(self):
+        return os.system, ("touch owned",)
+
+
+def test_an_answer_cannot_run_code(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = pickle.dumps((True, Hostile()))
+    with pytest.raises(pickle.UnpicklingError, match="not allowed"):
+        sandbox._Unpickler(__import__("io").BytesIO(data)).load()
+    for name in ("os.system", "call"):
+        with pytest.raises((pickle.UnpicklingError, AttributeError)):
+            sandbox._Unpickler(__import__("io").BytesIO()).find_class(
+                "aqa.cache.sandbox", name
+            )
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_killed_server_is_replaced():
+    call(os.getpid)
+    os.kill(sandbox._server._process.pid, signal.SIGKILL)
+    sandbox._server._process.wait()
+    assert call(divmod, 7, 2) == (3, 1)
+
+
+def test_threads_may_call_at_once():
+    found = []
+    threads = [
+        threading.Thread(target=lambda n=n: found.append(call(divmod, n, 2)))
+        for n in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(found) == [divmod(n, 2) for n in range(8)]
+
+
+SCRIPT = """
+import os, sys, time
+from aqa.cache.sandbox import Limits, call
+print("started", call(os.getppid), flush=True)  # no main guard: this line runs once
+{then}
+"""
+
+
+def run_script(then):
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    return subprocess.Popen(
+        [sys.executable, "-c", SCRIPT.format(then=then)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=environment,
+    )
+
+
+def ended(pid):
+    for _ in range(200):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return True
+        state = Path(f"/proc/{pid}/stat")
+        if state.exists() and state.read_text().rpartition(")")[2].split()[0] == "Z":
+            return True
+        time.sleep(0.05)
+    return False
+
+
+@pytest.mark.parametrize("kill", [True, False])
+def test_server_and_children_end_with_the_caller(kill):
+    with run_script("call(time.sleep, 600, limits=Limits(600))") as process:
+        server = int(process.stdout.readline().split()[1])
+        time.sleep(0.2)
+        children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
+        process.send_signal(signal.SIGKILL if kill else signal.SIGINT)
+    assert children
+    assert all(ended(int(pid)) for pid in [server, *children])
+
+
+def test_a_script_without_a_main_guard_runs_once():
+    with run_script("pass") as process:
+        output = process.stdout.read()
+    assert process.returncode == 0
+    assert output.count("started") == 1
+
+
+def test_a_forked_process_gets_a_server_of_its_own():
+    mine = call(os.getppid)
+    reader, writer = os.pipe()
+    if (pid := os.fork()) == 0:
+        os.write(writer, str(call(os.getppid)).encode())
+        sandbox._server.stop()
+        os._exit(0)
+    os.waitpid(pid, 0)
+    theirs = int(os.read(reader, 20))
+    os.close(reader)
+    os.close(writer)
+    assert theirs != mine
+    assert call(os.getppid) == mine
