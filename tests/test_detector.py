@@ -71,7 +71,7 @@ def videos(tmp_path, monkeypatch):
     monkeypatch.setattr(
         detect, "pose_model_record", lambda config: {"model": str(config.model)}
     )
-    monkeypatch.setattr(detect, "_look_at", look_at)
+    monkeypatch.setattr(detect, "_detect_all", look_at)
     write_video(tmp_path / "videos" / "a.avi")
     write_video(tmp_path / "videos" / "deep" / "b.avi", frames=5)
     return tmp_path / "videos"

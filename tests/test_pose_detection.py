@@ -223,7 +223,7 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
         PoseModel(DetectorConfig(tmp_path / "text.onnx", device="cpu"))
     nodes = [("Identity", "image", "same", {})]
     graph(tmp_path / "same.onnx", nodes, (1, 3, 8, 8), [("same", (1, 3, 8, 8))])
-    with pytest.raises(PoseError, match=r"same\.onnx: .*tensors of ranks \(4,\)"):
+    with pytest.raises(PoseError, match=r"same\.onnx: .*output ranks \(4,\)"):
         PoseModel(DetectorConfig(tmp_path / "same.onnx", device="cpu"))
 
 
@@ -261,7 +261,7 @@ def test_a_video_that_takes_too_long_is_a_failure_and_the_next_is_not(tmp_path):
     config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu", limits=limits)
     result = detect_poses(read_dataset(videos), tmp_path / "poses", config)
     (failure,) = result.failures
-    assert failure.key == "a.avi" and "takes longer than 0.5 s" in failure.reason
+    assert failure.key == "a.avi" and "longer than 0.5 s" in failure.reason
     assert result.done == 1
 
 

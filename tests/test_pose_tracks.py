@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.extract.poses.read import PoseError
-from aqa.extract.poses.tracks import fill_gaps, follow, trust
+from aqa.extract.poses.tracks import drop_uncertain, fill_gaps, follow
 
 FRAMES, JOINTS = 20, 17
 
@@ -89,9 +89,9 @@ def test_a_lone_joint_is_a_person_still():
     np.testing.assert_array_equal(follow(people, 1)[0], people[:, 0])
 
 
-def test_trust_takes_joints_below_the_confidence():
+def test_drop_uncertain_takes_joints_below_the_confidence():
     people = np.array([[[[1.0, 2.0, 0.3], [3.0, 4.0, 0.29], [5.0, np.nan, 1.0]]]])
-    kept = trust(people, 0.3)[0, 0]
+    kept = drop_uncertain(people, 0.3)[0, 0]
     np.testing.assert_array_equal(kept[0], [1.0, 2.0, 0.3])
     assert np.isnan(kept[1:]).all()
 

@@ -1,4 +1,4 @@
-"""`aqa poses`: from videos to athletes' joints, one file each."""
+"""`aqa poses`: from videos to joints, one JSON file per video."""
 
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,22 @@ from aqa.extract.config import DetectorConfig
 @click.option(
     "--videos", type=PATH, required=True, help="Videos, as for `aqa extract`."
 )
-@click.option("--out", type=PATH, required=True, help="Folder of the poses.")
-@click.option("--model", type=PATH, required=True, help="RTMO or RTMPose, .onnx.")
+@click.option("--out", type=PATH, required=True, help="Folder for the pose files.")
 @click.option(
-    "--detector", type=PATH, help="YOLOX that finds people first, for RTMPose; .onnx."
+    "--model", type=PATH, required=True, help="RTMO or RTMPose model (.onnx)."
+)
+@click.option(
+    "--detector", type=PATH, help="YOLOX person detector for RTMPose (.onnx)."
 )
 @actions_option
 @device_option
-@click.option("--allow-damaged", is_flag=True, help="Look at damaged videos as well.")
+@click.option("--allow-damaged", is_flag=True, help="Also process damaged videos.")
 @json_option
 def poses(videos: Path, out: Path, actions: Any, as_json: bool, **options: Any) -> None:
-    """Find athletes' joints in videos, one file each; needs the extra `pose`.
+    """Detect people's joints in videos; needs the extra `pose`.
 
-    Run again, it goes on where it stopped. `aqa extract --features pose-dct --poses
-    OUT` makes features of them.
+    Writes one file per video and continues where an earlier run stopped. Then `aqa
+    extract --features pose-dct --poses OUT` makes features of them.
     """
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.poses.detect import detect_poses

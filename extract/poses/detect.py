@@ -1,28 +1,21 @@
-"""Pose models in ONNX files, run by rtmlib: one frame in, its people out.
+"""Detect poses with ONNX models run by rtmlib; one JSON file per video.
 
 Conventions: a frame is uint8 (H, W, 3) RGB; a person is float64 (joints, 3), x and y
-in pixels of the frame and a score, joints in the order of the model. Files are given
-by path: nothing is fetched. Needs the extra `pose`.
+in pixels of the frame and a score, joints in the order of the model. Needs the extra
+`pose`.
 
-Two kinds of model, told apart by what they give out:
-- RTMO finds people and their joints at once;
-- RTMPose finds the joints of whoever is in a box, so that a person detector of the
-  YOLOX kind has to go first.
-RTMO and YOLOX were trained on BGR, RTMPose on RGB (rtmlib's issue 48 tells of scores
-lost to that), and each is given what it knows.
+Two kinds of model, told apart by the ranks of their outputs: RTMO finds people and
+their joints at once; RTMPose finds the joints inside given boxes and needs a YOLOX
+person detector. RTMO and YOLOX were trained on BGR, RTMPose on RGB; each gets what it
+was trained on (rtmlib's issue 48 reports the scores lost otherwise).
 
-Finding the poses of a whole data set: one JSON file a video.
-
-Conventions: the file of the video `diving/001` is `<out>/diving/001.json`, a COCO
-annotation file: `images` are the frames, with ids from 0 on, `annotations` the
-people, joints in pixels to 1/100 and scores to 1/1000; `info` says what made it, and
-of which video. `aqa.extract.poses.read` reads it back.
-
-A file is there whole or not at all, so the same command goes on where it stopped; the
-file of a video that has been replaced since is made anew. A video that is damaged,
-crashes the process that looks at it, takes too long or too much memory is a `Failure`,
-also listed in `failures.json` beside `<out>`; the others go on. Frames are looked at
-one at a time, at their own size.
+The file of the video `diving/001` is `<out>/diving/001.json`, a COCO annotation file
+that `aqa.extract.poses.read` reads: `images` are the frames, ids from 0; `annotations`
+the people, joints in pixels to 1/100 and scores to 1/1000; `info` names the models,
+the video's digest and its damage. Files are written atomically, so that a run can be
+repeated to continue; a replaced video is processed again. A video that is damaged,
+crashes its process or exceeds its limits is a `Failure`, also listed in
+`failures.json` beside `<out>`.
 """
 
 import hashlib
@@ -58,18 +51,18 @@ from aqa.extract.videos.pool import limit_memory
 from aqa.extract.videos.source import video_changed
 from aqa.extract.videos.video import watch
 
-#: By the ranks of what a model gives out: boxes and poses of people; positions along
-#: x and along y; boxes, and perhaps classes.
+#: Kind of a model by the ranks of its outputs: boxes and poses; x and y; boxes alone or
+#: with classes.
 KINDS = {(3, 4): "RTMO", (3, 3): "RTMPose", (3,): "YOLOX", (3, 2): "YOLOX"}
-#: Height and width of the input, where the file leaves them open.
+#: Height and width of the input where the file leaves them open.
 SIZES = {"RTMO": (640, 640), "YOLOX": (640, 640), "RTMPose": (256, 192)}
 
 
 class PoseModel:
-    """A pose model, loaded, with the person detector in front of it, if any."""
+    """A loaded pose model, with its person detector if it needs one."""
 
     def __init__(self, config: DetectorConfig) -> None:
-        """Load the files; raises `PoseError` on what is no such model."""
+        """Load the model files; raises `PoseError` if they are of another kind."""
         self._joints = _tool(config.model, config.device)
         self._boxes = None
         if config.detector is not None:
@@ -82,22 +75,22 @@ class PoseModel:
             )
 
     def __call__(self, frame: npt.NDArray[np.uint8]) -> list[Person]:
-        """People of one frame, each (joints, 3), in the model's order; often none."""
+        """Return the people of one frame, each (joints, 3); possibly none."""
         bgr = np.ascontiguousarray(frame[..., ::-1])
         if self._boxes is None:
             keypoints, scores = self._joints(bgr)
         else:
             boxes = self._boxes(bgr)
-            if len(boxes) == 0:  # rtmlib would take the whole frame for a person
+            if len(boxes) == 0:  # rtmlib would use the whole frame as a box
                 return []
             keypoints, scores = self._joints(frame, bboxes=boxes)
         people = np.concatenate([keypoints, scores[..., None]], axis=-1)
-        # Where RTMO finds nobody, rtmlib gives one person of zeros.
+        # If RTMO finds nobody, rtmlib returns one person of zeros.
         return [one.astype(np.float64) for one in people if one[:, 2].any()]
 
 
 def pose_model_record(config: DetectorConfig) -> dict[str, Any]:
-    """What a pose is made with, as JSON values: files by digest, and versions."""
+    """Return the provenance of poses: model files by digest, library versions."""
     files = {"model": config.model, "detector": config.detector}
     record: dict[str, Any] = {
         name: {"name": path.name, "sha256": _sha256(path)}
@@ -115,8 +108,8 @@ def _library(name: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise PoseError(
-            f"expected {name} to find poses with: "
-            f"pip install '.[pose]' in a checkout ({error})"
+            f"expected {name}, of the extra pose: pip install '.[pose]' "
+            f"in a checkout ({error})"
         ) from error
 
 
@@ -129,15 +122,15 @@ def _sha256(path: Path) -> str:
 
 
 def _tool(path: Path, device: str) -> Any:
-    """Rtmlib's tool for a model file, chosen by the ranks of what it gives out."""
+    """Return rtmlib's tool for a model file, by the ranks of its outputs."""
     runtime = _library("onnxruntime")
-    _sha256(path)  # says so if there is no such file; rtmlib would try to fetch it
+    _sha256(path)  # raises if there is no such file; rtmlib would try a download
     if device == "auto":
         cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
         device = "cuda" if cuda else "cpu"
     try:
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    except Exception as error:  # its errors have no base of their own
+    except Exception as error:  # ONNX Runtime's errors share no base class
         raise PoseError(
             f"{path}: expected an ONNX model: {str(error).splitlines()[0]}"
         ) from error
@@ -146,15 +139,15 @@ def _tool(path: Path, device: str) -> Any:
     kind = KINDS.get(ranks)
     if kind is None or len(shape) != 4:
         raise PoseError(
-            f"{path}: expected an RTMO, RTMPose or YOLOX model, found one that takes "
-            f"{shape} and gives tensors of ranks {ranks}"
+            f"{path}: expected an RTMO, RTMPose or YOLOX model, found one with input "
+            f"{shape} and output ranks {ranks}"
         )
     size = tuple(shape[2:])
     if not all(isinstance(side, int) for side in size):
         size = SIZES[kind]
     if kind == "RTMPose":
-        size = size[::-1]  # rtmlib wants width first here, and here only
-    with redirect_stdout(io.StringIO()):  # it prints what it loads
+        size = size[::-1]  # rtmlib expects width first here, and only here
+    with redirect_stdout(io.StringIO()):  # rtmlib prints what it loads
         return getattr(_library("rtmlib"), kind)(
             str(path), model_input_size=size, backend="onnxruntime", device=device
         )
@@ -162,7 +155,7 @@ def _tool(path: Path, device: str) -> Any:
 
 @dataclass(frozen=True)
 class Detection:
-    """What a run did; `failures` are the videos that have no poses, and why."""
+    """Result of a run; `failures` are the videos without poses, and why."""
 
     folder: Path
     done: int
@@ -171,25 +164,25 @@ class Detection:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return all fields as JSON values."""
         return {**asdict(self), "folder": str(self.folder)}
 
 
 def detect_poses(
     dataset: Dataset, out: Path, config: DetectorConfig, progress: Progress = silent
 ) -> Detection:
-    """Find everybody in every frame of what is left to do of the data set.
+    """Detect people in every frame of every video that has no current pose file.
 
     Raises:
         PoseError: the model cannot be used.
-        ProvenanceMismatch: poses in `out` were found with other models.
+        ProvenanceMismatch: poses in `out` were detected with other models.
     """
     begun = time.monotonic()
     made_with = Provenance(pose_model_record(config))
     todo = [video for video in dataset.videos if not _is_done(video, out, made_with)]
-    PoseModel(config)  # what is wrong with it shall be said once, not once a video
+    PoseModel(config)  # report an unusable model once, not once per video
     failures = []
-    with closing(_look_at(todo, config)) as results:
+    with closing(_detect_all(todo, config)) as results:
         for count, (video, found) in enumerate(results, start=1):
             if isinstance(found, AqaError):
                 failures.append(Failure(video.key, str(video.path), str(found)))
@@ -208,7 +201,7 @@ def detect_poses(
 
 @dataclass(frozen=True)
 class Found:
-    """Everybody in each frame of a video of `width` by `height` pixels."""
+    """The people of each frame of a video of `width` by `height` pixels."""
 
     people: Sequence[Sequence[Person]]
     width: int
@@ -218,7 +211,7 @@ class Found:
 
 
 def find_people(path: Path, model: PoseModel, config: DetectorConfig) -> Found:
-    """Look at one video, in this process; raises `VideoError` as `watch` does."""
+    """Detect people in one video, in this process; raises `VideoError` as `watch`."""
     people: list[list[Person]] = []
     sizes: list[tuple[int, int]] = []
 
@@ -247,15 +240,15 @@ def _work(path: Path) -> Found:
         return find_people(path, _model, _config)
     except AqaError:
         raise
-    except Exception as error:  # ONNX Runtime's own have no base
+    except Exception as error:  # ONNX Runtime's errors share no base class
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise VideoError(f"{path}: {reason}") from error
 
 
-def _look_at(
+def _detect_all(
     videos: Sequence[Video], config: DetectorConfig
 ) -> Generator[tuple[Video, Found | AqaError]]:
-    """Look at each video in a process that may die, in order."""
+    """Yield each video with its people, detected in a process that may crash."""
     context = multiprocessing.get_context("spawn")
     pool: Any = ProcessPool(
         1, initializer=_prepare, initargs=(config,), context=context
@@ -268,15 +261,15 @@ def _look_at(
             except AqaError as error:
                 yield video, error
             except TimeoutError:
-                reason = f"takes longer than {config.limits.seconds:g} s to look at"
+                reason = f"detection takes longer than {config.limits.seconds:g} s"
                 yield video, VideoError(f"{video.path}: {reason}")
             except ProcessExpired as error:
                 reason = f"the detector crashed (exit code {error.exitcode})"
                 yield video, VideoError(f"{video.path}: {reason}")
     except BrokenProcessPool as error:
         raise PoseError(
-            "the process that looks at videos died with none in hand: is there "
-            "memory for the model? The same command goes on from here"
+            "the detector process died before its first video; is there enough memory "
+            "for the model? Run the same command again to continue"
         ) from error
     finally:
         pool.stop()
@@ -296,8 +289,8 @@ def _is_done(video: Video, out: Path, made_with: Provenance) -> bool:
         found, source = info["made_with"], info["source_sha256"]
     except (TypeError, KeyError) as error:
         raise PoseError(
-            f"{path}: expected poses that `aqa poses` found, or no file; "
-            "choose another folder"
+            f"{path}: expected a file that `aqa poses` wrote, or none; "
+            "use another folder"
         ) from error
     require_same(Provenance(found), made_with, str(path))
     return not video_changed(video, source, path.stat().st_mtime_ns)

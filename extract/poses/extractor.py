@@ -1,8 +1,8 @@
-"""Features of poses for the extraction stage: the same cache, another extractor.
+"""Pose features for the extraction stage; the videos themselves are not opened.
 
-Conventions: features are float32 (1, 1, D): one copy of one clip, which is the whole
-video. `frames` are those of the poses, `source_sha256` is of the pose file, and
-`damage` says what was missing and interpolated. The videos themselves are not opened.
+Conventions: features are float32 (1, 1, D): one copy of one clip, the whole video.
+`frames` counts those of the poses, `source_sha256` is of the pose file, and `damage`
+says what was missing and interpolated.
 """
 
 from collections.abc import Generator, Iterable, Iterator
@@ -21,31 +21,31 @@ from aqa.extract.videos.source import touched
 
 
 class PoseExtractor:
-    """Poses below a folder and what is made of them: a stage's `Extractor`."""
+    """An `Extractor` that transforms the poses in a folder."""
 
     notes = ()
 
     def __init__(
         self, folder: Path, config: PoseConfig, videos: Iterable[Video]
     ) -> None:
-        """Take poses from `folder`; AqaError when there is none.
+        """Read poses from `folder`; AqaError when there is no such folder.
 
-        The first of `videos` that has poses says how they are found: what was made
-        otherwise does not go into the same cache.
+        The first of `videos` that has poses decides which detector made them; a video
+        whose poses another detector made is a failure.
         """
         if not folder.is_dir():
             raise AqaError(
-                f"{folder}: expected a folder of poses, one file a video, named by "
+                f"{folder}: expected a folder of poses, one file per video, named by "
                 "the video's key (diving/001.json); `aqa poses` makes one"
             )
         self._folder, self._config = folder, config
-        self._way = next(self._ways(videos), Provenance({}))
-        self.provenance = Provenance({**pose_record(config), **self._way.record})
+        self._detector = next(self._detectors(videos), Provenance({}))
+        self.provenance = Provenance({**pose_record(config), **self._detector.record})
 
     def extract(
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Features of each video, or why it has none, in order."""
+        """Yield each video with its features, or with the reason it has none."""
         for video in videos:
             try:
                 yield video, self._features(video)
@@ -54,9 +54,9 @@ class PoseExtractor:
                 yield video, reason
 
     def changed(self, video: Video, sha256: str, since: int) -> bool:
-        """Whether the poses were replaced after `since` and are others now.
+        """Tell whether the poses were touched after `since` and differ now.
 
-        Poses that are gone have not changed: their features stay.
+        Poses that have been removed have not changed: their features stay.
         """
         try:
             path = find_poses(self._folder, video.key)
@@ -64,18 +64,18 @@ class PoseExtractor:
         except (AqaError, OSError):
             return False
 
-    def _ways(self, videos: Iterable[Video]) -> Iterator[Provenance]:
-        """How the poses of each video were found that has some."""
+    def _detectors(self, videos: Iterable[Video]) -> Iterator[Provenance]:
+        """Yield what made the poses of each video that has some."""
         for video in videos:
             with suppress(AqaError, OSError):
-                way = made_with(find_poses(self._folder, video.key))
-                yield Provenance({"found_with": way} if way else {})
+                made = made_with(find_poses(self._folder, video.key))
+                yield Provenance({"found_with": made} if made else {})
 
     def _features(self, video: Video) -> Extracted:
-        for way in self._ways([video]):
-            if differences := way.differences(self._way):
+        for detector in self._detectors([video]):
+            if differences := detector.differences(self._detector):
                 raise PoseError(
-                    f"{video.key}: poses that were found otherwise than those of the "
+                    f"{video.key}: poses made by another detector than those of the "
                     f"first video: {'; '.join(differences)}"
                 )
         poses = read_poses(self._folder, video.key, video.action, self._config)

@@ -1,39 +1,32 @@
-"""Poses in JSON: COCO keypoints in their several flavours, OpenPose's folders.
+"""Read the pose file of a video: JSON, OpenPose's folder, NPY or CSV.
 
-Conventions: a person is float64 (joints, 3): x and y in pixels of the video, and a
-score; what the file leaves empty is NaN. Poses are keyed by frame number, and a
-frame may hold nobody or many. Joints keep the order of the file.
+Conventions: a person is float64 (joints, 3): x and y in pixels of the video, y
+downwards, and a score; missing values are NaN. `read_people` returns (frames, people,
+joints, 3), NaN where a frame has fewer people. Joints keep the order of the file.
 
-One file a video, one of
-- a list of frames: each a list of people, or an object that holds such a list under
-  `people`, `instances`, `annotations` or `predictions`, or one person, or null;
-- COCO results: a list of people, each with `image_id` (a frame number, or the name
-  of an image that ends in one) and `keypoints`; such a list is silent on frames
-  before its first person and after its last, which therefore do not count;
-- a COCO annotation file: `images` (in order of their ids) and `annotations`;
-or OpenPose's folder of `*_<frame number>_keypoints.json`, one a frame.
+The key `diving/001` has exactly one of these under the folder of poses; a key with a
+video suffix (`dives/a.mp4`) is also looked up without it (`dives/a.json`):
 
-A person is `keypoints` (or OpenPose's `pose_keypoints_2d`): x, y and score of each
-joint, flat or in rows; rows of two numbers take their scores from `keypoint_scores`
-or count as certain. COCO's visibility flags 0, 1 and 2 serve as scores.
+`diving/001.json`
+    One of: a list of frames, each a list of people, or an object that holds such a
+    list under `people`, `instances`, `annotations` or `predictions`, or one person, or
+    null; COCO results, a list of people, each with `image_id` (a frame number, or an
+    image name that ends in one); a COCO annotation file (`images`, `annotations`). A
+    person is `keypoints` or OpenPose's `pose_keypoints_2d`: x, y and score of each
+    joint, flat or in rows. Rows of two numbers take scores from `keypoint_scores`, or
+    1. COCO's visibility flags 0, 1 and 2 serve as scores. COCO results do not tell how
+    many empty frames precede the first person or follow the last; those do not count.
+`diving/001/`
+    OpenPose's folder of `*_<frame number>_keypoints.json`, one file per frame.
+`diving/001.npy`
+    Numbers of shape (frames, joints, 2 or 3); never unpickled.
+`diving/001.csv`
+    One row per frame under a header with `x0,y0,s0,x1,y1,s1,...` in any order; without
+    `s` columns every score is 1; an empty cell is a missing value; other columns are
+    ignored.
 
-One pose file a video: found by the video's key, read whatever its form.
-
-Conventions: `read_people` gives float64 (frames, people, joints, 3): x and y in
-pixels of the video, and a score; places that nobody fills are NaN. Joints keep the
-order of the file: `extract/poses/joints.py` brings them to one.
-
-For the key `diving/001` under a folder, exactly one of
-- `diving/001.json`: COCO keypoints, see `extract/poses/keypoints.py`;
-- `diving/001/`: OpenPose's folder of `*_keypoints.json`;
-- `diving/001.npy`: numbers of shape (frames, joints, 2 or 3), never pickled;
-- `diving/001.csv`: one line a frame under a header `x0,y0,s0,x1,y1,s1,...`, in any
-  order, an empty cell where there is nothing; without `s` columns every joint
-  counts as certain, and further columns are ignored.
-A key with a video's suffix (`dives/a.mp4`) also finds `dives/a.json` and the others.
-
-Files are read as if a stranger had made them: sizes are bounded before anything is
-allocated, and no link leads out of the folder.
+Files are not trusted: sizes are bounded before anything is allocated, and links that
+lead out of the folder are refused.
 """
 
 import csv
@@ -55,51 +48,92 @@ from aqa.extract.datasets.folder import SUFFIXES
 Person = npt.NDArray[np.float64]
 #: The people of each frame, by frame number.
 Frames = dict[int, list[Person]]
+People = npt.NDArray[np.float64]
 
+FORMS = (".json", ".csv", ".npy")
 MAX_BYTES = 64 << 20
-#: What parsing a file of the wrong form ends in.
+#: Four minutes at 25 frames per second.
+MAX_FRAMES = 6000
+#: Joints of all people of all frames: 100 people of 25 joints for 1,600 frames.
+MAX_JOINTS = 4_000_000
+MAX_COORDINATE = 1e6
+#: What walking through JSON of an unexpected shape may raise.
 MALFORMED = (ValueError, TypeError, OverflowError, KeyError, RecursionError)
 OPENPOSE = re.compile(r"(?:.*_)?(\d{1,12})_keypoints\.json")
 
 
 class PoseError(AqaError):
-    """Poses that cannot be read, or not be believed."""
+    """Poses that cannot be read or are not plausible."""
 
 
-def read_file(path: Path) -> Frames:
-    """Frames of one JSON file."""
-    record = load_json(path)
-    try:
-        return dict(_frames(record))
-    except MALFORMED as error:
+def find_poses(folder: Path, key: str) -> Path:
+    """Return the pose file of a video, or its OpenPose folder.
+
+    Raises `PoseError` when there is none, more than one, or a link leads out.
+    """
+    stem, suffix = os.path.splitext(key)
+    stems = (key, stem) if suffix.lower() in SUFFIXES else (key,)
+    files = [folder / (stem + form) for stem in stems for form in FORMS]
+    found = [path for path in files if path.is_file()]
+    found += [path for stem in stems if (path := folder / stem).is_dir()]
+    if len(found) != 1:
         raise PoseError(
-            f"{path}: expected COCO keypoints (a list of frames, of results, or "
-            f"images and annotations): {_reason(error)}"
-        ) from error
+            f"expected one pose file {folder / key}.json, .csv, .npy or a folder of "
+            f"that name, found {', '.join(map(str, found)) or 'none'}"
+        )
+    if not found[0].resolve().is_relative_to(folder.resolve()):
+        raise PoseError(f"{found[0]}: a link that leads out of {folder}")
+    return found[0]
+
+
+def digest(path: Path) -> str:
+    """Return the SHA-256 of a pose file, or of a folder's file digests and names."""
+    if path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    listing = "".join(
+        f"{digest(file)}  {file.name}\n" for file in openpose_files(path).values()
+    )
+    return hashlib.sha256(listing.encode()).hexdigest()
 
 
 def made_with(path: Path) -> Any:
-    """What `aqa poses` noted in a pose file of how it was found, else None."""
+    """Return what `aqa poses` noted of its models in a pose file, or None."""
     record = load_json(path) if path.suffix == ".json" else None
     info = record.get("info") if isinstance(record, dict) else None
     return info.get("made_with") if isinstance(info, dict) else None
 
 
-def read_folder(path: Path) -> Frames:
-    """Frames of an OpenPose folder; numbers that are left out are empty frames."""
-    files = openpose_files(path)
-    check_bytes(sum(file.stat().st_size for file in files.values()), path)
-    try:
-        return {number: _people(load_json(file)) for number, file in files.items()}
-    except MALFORMED as error:
-        raise PoseError(
-            f"{path}: expected OpenPose's people with pose_keypoints_2d: "
-            f"{_reason(error)}"
-        ) from error
+def read_people(path: Path) -> People:
+    """Return all people of all frames, (frames, people, joints, 3).
+
+    Raises `PoseError`, naming the file, when it is not one of the forms above.
+    """
+    if path.is_dir() or path.suffix == ".json":
+        try:
+            frames = _read_openpose(path) if path.is_dir() else _read_json(path)
+        except MALFORMED as error:
+            if isinstance(error, PoseError):
+                raise
+            form = (
+                "OpenPose's people with pose_keypoints_2d"
+                if path.is_dir()
+                else "COCO keypoints (a list of frames, of results, or images and "
+                "annotations)"
+            )
+            raise PoseError(f"{path}: expected {form}: {_reason(error)}") from error
+        people = _stack(frames, path)
+    else:
+        track = _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
+        if track.shape[-1] == 2:
+            track = np.concatenate([track, np.ones((*track.shape[:2], 1))], axis=-1)
+        people = track[:, None]  # (frames, joints, 3) -> (frames, 1, joints, 3)
+    if (largest := np.nanmax(np.abs(people[..., :2]), initial=0)) > MAX_COORDINATE:
+        raise PoseError(f"{path}: expected pixels, found a coordinate of {largest:g}")
+    return people
 
 
 def openpose_files(path: Path) -> dict[int, Path]:
-    """Frame number -> file of an OpenPose folder, in order; links are not followed."""
+    """Return frame number -> file of an OpenPose folder; links are not followed."""
     numbered = sorted(
         (int(match[1]), file)
         for file in path.iterdir()
@@ -114,42 +148,36 @@ def openpose_files(path: Path) -> dict[int, Path]:
     return files
 
 
-def check_bytes(size: int, path: Path) -> None:
-    """Refuse a file, or a folder of files, that no video's poses would fill."""
-    if size > MAX_BYTES:
-        raise PoseError(
-            f"{path}: expected at most {MAX_BYTES >> 20} MiB, found {size >> 20}"
-        )
-
-
 def load_json(path: Path) -> Any:
-    """Value of a JSON file of bounded size; `PoseError` when there is none in it."""
-    check_bytes(path.stat().st_size, path)
+    """Parse a JSON file of bounded size; raises `PoseError` if it is not one."""
+    _check_bytes(path.stat().st_size, path)
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise PoseError(f"{path}: not readable as JSON: {_reason(error)}") from error
 
 
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"no {error.args[0]!r}"
-    return str(error).splitlines()[0]
-
-
-def _frames(record: Any) -> Iterator[tuple[int, list[Person]]]:
+def _read_json(path: Path) -> Frames:
+    record = load_json(path)
     if isinstance(record, dict):
         numbers = sorted({int(image["id"]) for image in record["images"]})
         people = _by_image(record["annotations"])
-        if strange := sorted(people.keys() - set(numbers)):
-            raise ValueError(f"annotations of image {strange[0]}, which is not listed")
-        # Ids need not be frame numbers, but their order is that of the frames.
-        return ((i, people.get(number, [])) for i, number in enumerate(numbers))
+        if unknown := sorted(people.keys() - set(numbers)):
+            raise ValueError(f"annotations of image {unknown[0]}, which is not listed")
+        # Ids need not be frame numbers, but they are in the order of the frames.
+        return {i: people.get(number, []) for i, number in enumerate(numbers)}
     if not isinstance(record, list):
         raise TypeError(f"found {type(record).__name__}")
     if record and all(isinstance(one, dict) and "image_id" in one for one in record):
-        return iter(_by_image(record).items())
-    return ((i, _people(frame)) for i, frame in enumerate(record))
+        return _by_image(record)
+    return {i: list(_people(frame)) for i, frame in enumerate(record)}
+
+
+def _read_openpose(path: Path) -> Frames:
+    """Frames of an OpenPose folder; numbers that are left out are empty frames."""
+    files = openpose_files(path)
+    _check_bytes(sum(file.stat().st_size for file in files.values()), path)
+    return {number: list(_people(load_json(file))) for number, file in files.items()}
 
 
 def _by_image(results: list[dict[str, Any]]) -> Frames:
@@ -167,17 +195,17 @@ def _number(image: Any) -> int:
     return int(digits[1])
 
 
-def _people(frame: Any) -> list[Person]:
+def _people(frame: Any) -> Iterator[Person]:
     if frame is None:
-        return []
+        return iter(())
     if isinstance(frame, dict):
         for name in ("people", "instances", "annotations", "predictions"):
             if name in frame:
-                return [_person(one) for one in frame[name]]
-        return [_person(frame)]
+                return map(_person, frame[name])
+        return iter((_person(frame),))
     if all(isinstance(one, dict) for one in frame) or _depth(frame) == 3:
-        return [_person(one) for one in frame]
-    return [_person(frame)]
+        return map(_person, frame)
+    return iter((_person(frame),))
 
 
 def _depth(value: Any) -> int:
@@ -203,84 +231,18 @@ def _person(record: Any) -> Person:
 
 def _floats(values: Any) -> npt.NDArray[np.float64]:
     array = np.asarray(values)
-    if array.dtype == object:  # null among the numbers: NaN
+    if array.dtype == object:  # null among the numbers becomes NaN
         array = array.astype(np.float64)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"expected numbers, found {array.dtype.name}")
     return array.astype(np.float64)
 
 
-FORMS = (".json", ".csv", ".npy")
-#: Four minutes at 25 frames a second; trampoline's videos have 650.
-MAX_FRAMES = 6000
-#: Joints of all people of all frames: 100 people of 25 joints for 1,600 frames.
-MAX_JOINTS = 4_000_000
-MAX_COORDINATE = 1e6
-
-People = npt.NDArray[np.float64]
-
-
-def find_poses(folder: Path, key: str) -> Path:
-    """Find the pose file of a video, or its OpenPose folder.
-
-    Raises `PoseError` when there is none, more than one, or a link leads out.
-    """
-    stem, suffix = os.path.splitext(key)
-    stems = (key, stem) if suffix.lower() in SUFFIXES else (key,)
-    files = [folder / (stem + form) for stem in stems for form in FORMS]
-    folders = [folder / stem for stem in stems]
-    found = [path for path in files if path.is_file()]
-    found += [path for path in folders if path.is_dir()]
-    if len(found) != 1:
-        raise PoseError(
-            f"expected one pose file {folder / key}.json, .csv, .npy or a folder of "
-            f"that name, found {', '.join(map(str, found)) or 'none'}"
-        )
-    if not found[0].resolve().is_relative_to(folder.resolve()):
-        raise PoseError(f"{found[0]}: a link that leads out of {folder}")
-    return found[0]
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a pose file; of a folder, of its files' names and digests."""
-    if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    listing = "".join(
-        f"{digest(file)}  {file.name}\n" for file in openpose_files(path).values()
-    )
-    return hashlib.sha256(listing.encode()).hexdigest()
-
-
-def read_people(path: Path) -> People:
-    """Everybody in every frame: (frames, people, joints, 3)."""
-    if path.is_dir():
-        people = _stack(read_folder(path), path)
-    elif path.suffix == ".json":
-        people = _stack(read_file(path), path)
-    else:
-        track = _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
-        if track.shape[-1] == 2:  # no scores: certain
-            track = np.concatenate([track, np.ones((*track.shape[:2], 1))], axis=-1)
-        people = track[:, None]  # (frames, joints, 3) -> (frames, 1, joints, 3)
-    if (largest := np.nanmax(np.abs(people[..., :2]), initial=0)) > MAX_COORDINATE:
-        raise PoseError(f"{path}: expected pixels, found a coordinate of {largest:g}")
-    return people
-
-
-def _check_size(frames: int, people: int, joints: int, path: Path) -> None:
-    if not 0 < frames <= MAX_FRAMES or frames * people * joints > MAX_JOINTS:
-        raise PoseError(
-            f"{path}: expected 1 to {MAX_FRAMES} frames and at most {MAX_JOINTS} "
-            f"joints, found {frames} frames of {people} people of {joints} joints"
-        )
-
-
 def _stack(frames: Frames, path: Path) -> People:
-    """Put people side by side, whatever number each frame has."""
-    everybody = [person for people in frames.values() for person in people]
-    if not everybody:
+    """Put people into one array, padded to the largest number in a frame."""
+    counts = sorted({len(person) for people in frames.values() for person in people})
+    if not counts:
         raise PoseError(f"{path}: nobody in any of {len(frames)} frames")
-    counts = sorted({len(person) for person in everybody})
     if len(counts) > 1:
         raise PoseError(f"{path}: expected one number of joints, found {counts}")
     first, last = min(frames), max(frames)
@@ -308,23 +270,22 @@ def _read_npy(path: Path) -> npt.NDArray[np.float64]:
 
 
 def _read_csv(path: Path) -> npt.NDArray[np.float64]:
-    if path.stat().st_size > MAX_BYTES:
-        raise PoseError(f"{path}: expected at most {MAX_BYTES >> 20} MiB")
+    _check_bytes(path.stat().st_size, path)
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:
             rows = list(csv.reader(stream))
     except (UnicodeDecodeError, csv.Error) as error:
         raise PoseError(f"{path}: not readable as CSV: {error}") from error
     if not rows:
-        raise PoseError(f"{path}: expected a header and one line a frame, found none")
+        raise PoseError(f"{path}: expected a header and one row per frame, found none")
     header = {name.strip(): column for column, name in enumerate(rows[0])}
     joints = sum(re.fullmatch(r"x\d+", name) is not None for name in header)
     axes = "xys" if "s0" in header else "xy"
     names = [f"{axis}{joint}" for joint in range(joints) for axis in axes]
-    if not joints or (lost := [name for name in names if name not in header]):
+    if not joints or (missing := [name for name in names if name not in header]):
         raise PoseError(
             f"{path}: expected a header x0,y0,s0,x1,... with or without the s, found "
-            f"{f'no column {lost[0]}' if joints else 'no column x0'}"
+            f"no column {missing[0] if joints else 'x0'}"
         )
     _check_size(len(rows) - 1, 1, joints, path)
     columns = [header[name] for name in names]
@@ -336,3 +297,24 @@ def _read_csv(path: Path) -> npt.NDArray[np.float64]:
         except (ValueError, IndexError) as error:
             raise PoseError(f"{path}: line {i + 2}: {error}") from error
     return values.reshape(len(values), joints, len(axes))
+
+
+def _check_bytes(size: int, path: Path) -> None:
+    if size > MAX_BYTES:
+        raise PoseError(
+            f"{path}: expected at most {MAX_BYTES >> 20} MiB, found {size >> 20}"
+        )
+
+
+def _check_size(frames: int, people: int, joints: int, path: Path) -> None:
+    if not 0 < frames <= MAX_FRAMES or frames * people * joints > MAX_JOINTS:
+        raise PoseError(
+            f"{path}: expected 1 to {MAX_FRAMES} frames and at most {MAX_JOINTS} "
+            f"joints, found {frames} frames of {people} people of {joints} joints"
+        )
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"no {error.args[0]!r}"
+    return str(error).splitlines()[0]
