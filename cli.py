@@ -43,13 +43,6 @@ from aqa.regress.commands import compare, fit, model
 
 INTERRUPTED = 130
 
-#: The demo's pre-training: clips of each class, batches and their size, and a seed of
-#: its own, so that its clips are none of those that `tiny` was trained on.
-DEMO_CLIPS = 5
-DEMO_BATCHES = 10
-DEMO_BATCH = 8
-DEMO_SEED = 7
-
 
 class Commands(click.Group):
     """Turn the package's errors and interruptions into exit codes."""
@@ -199,74 +192,69 @@ def score(
     type=PATH,
     default=Path("demo"),
     show_default=True,
-    help="Folder of all that the demo makes.",
+    help="Folder of all files.",
 )
 @click.option(
     "--scale",
     type=click.FloatRange(0, min_open=True),
     default=0.05,
     show_default=True,
-    help="Size of the data set, times AQA-7's.",
+    help="Number of videos, relative to AQA-7.",
 )
 @click.option(
     "--fewest",
     type=click.IntRange(2),
-    default=14,
+    default=20,
     show_default=True,
-    help="Videos of each action in either list, at least.",
+    help="Smallest number of videos per action and list.",
 )
 @click.option(
     "--iterations",
     type=click.IntRange(1),
     default=1000,
     show_default=True,
-    help="Batches that an LSTM learns from.",
+    help="Training iterations of the LSTM heads.",
+)
+@click.option(
+    "--random-weights",
+    is_flag=True,
+    help="Add rows for features of an untrained network.",
 )
 @click.pass_context
 def demo(
-    ctx: click.Context, out: Path, scale: float, fewest: int, iterations: int
+    ctx: click.Context,
+    out: Path,
+    scale: float,
+    fewest: int,
+    iterations: int,
+    random_weights: bool,
 ) -> None:
-    """Go the whole way on a rendered data set: from videos to the report.
+    """Run the full pipeline on a synthetic data set, from videos to the report.
 
-    Renders the videos, trains C3D a little further than the weights that come with
-    aqa, extracts features, fits a model and compares heads; features of random
-    weights are the rows to beat. Run again, it goes on where it stopped.
+    Renders videos of six actions, extracts features with the C3D weights that come with
+    aqa, fits a model and compares single-action with all-action heads. Run again, it
+    continues where it stopped.
     """
-    from aqa.extract.synthetic import synthesise_classes
-
-    data, clips = out / "data", out / "clips"
-    trained, cache, untrained = (
-        out / name for name in ("c3d-tiny.safetensors", "features.h5", "random.h5")
-    )
+    data, cache, untrained = out / "data", out / "features.h5", out / "random.h5"
+    began = time.monotonic()
 
     @contextmanager
     def stage(title: str) -> Iterator[None]:
         click.echo(f"== {title}", err=True)
-        begun = time.monotonic()
+        start = time.monotonic()
         yield
-        click.echo(f"   {time.monotonic() - begun:.0f} s", err=True)
+        click.echo(f"   {time.monotonic() - start:.0f} s", err=True)
 
-    with stage("render a data set in the layout of AQA-7"):
+    with stage("render a synthetic data set"):
         ctx.invoke(
             synth, folder=data, scale=scale, fewest=fewest, actions=EXPERIMENT_ACTIONS
         )
-    with stage("render other clips to pre-train on"), progress_bar() as progress:
-        synthesise_classes(clips, DEMO_CLIPS, DEMO_SEED, progress=progress)
-    with stage("train C3D a little further on those clips"):
-        ctx.invoke(
-            pretrain,
-            videos=clips,
-            out=trained,
-            init="tiny",
-            iterations=DEMO_BATCHES,
-            batch=DEMO_BATCH,
-            seed=DEMO_SEED,
-        )
-    with stage("extract features, with these weights and with random ones"):
-        ctx.invoke(extract, videos=data, cache=cache, weights=str(trained))
-        ctx.invoke(
-            extract, videos=data, cache=untrained, weights="random", arch="c3d-tiny"
-        )
+    with stage("extract C3D features"):
+        ctx.invoke(extract, videos=data, cache=cache, weights="tiny")
+        if random_weights:
+            ctx.invoke(
+                extract, videos=data, cache=untrained, weights="random", arch="c3d-tiny"
+            )
     with stage("fit a model of all actions"):
         ctx.invoke(fit, cache=cache, out=out / "models", iterations=iterations)
     with stage("compare single-action and all-action heads"):
@@ -274,10 +262,21 @@ def demo(
             compare,
             experiment="single-vs-all",
             cache=cache,
-            also=(untrained,),
+            also=(untrained,) if random_weights else (),
             iterations=iterations,
             out=out / "report",
         )
+    count = len(list(data.rglob("*.avi")))
+    action = EXPERIMENT_ACTIONS[0]
+    video = data / "AQA-7" / "Actions" / action / "001.avi"
+    models = sorted((out / "models").glob("*.h5"))
+    click.echo(
+        f"Done in {time.monotonic() - began:.0f} s: {count} rendered videos -> C3D "
+        f"features -> LSTM and SVR heads -> {out / 'report' / 'report.html'}\n"
+        f"Next, score a video: aqa score {video} --model {models[0]} --action {action}\n"
+        "Next, your own: aqa extract --videos FOLDER_OR_CSV --weights tiny, aqa fit, "
+        "aqa compare all (see README.md)"
+    )
 
 
 if __name__ == "__main__":

@@ -14,12 +14,12 @@ from collections import Counter
 from pathlib import Path
 
 import click
+from planting import plant
 
 from aqa.cache.errors import AqaError
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
-from aqa.extract.synthetic import plant
 from aqa.regress.config import FitConfig
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model

@@ -1,12 +1,9 @@
-"""Synthetic data sets: rendered athletes whose visible quality sets their score.
+"""Synthetic data sets: rendered athletes whose visible quality determines their score.
 
-Conventions: `synthesise` makes the AQA-7-shaped data set, `synthesise_classes` labelled
-clips for pre-training, `plant` videos with one known error; each returns the path that
+Conventions: `synthesise` renders a data set of AQA-7's shape and returns the path that
 the readers take.
 """
 
-from aqa.extract.synthetic.classes import synthesise_classes
 from aqa.extract.synthetic.dataset import synthesise
-from aqa.extract.synthetic.planting import plant
 
-__all__ = ["plant", "synthesise", "synthesise_classes"]
+__all__ = ["synthesise"]

@@ -1,13 +1,9 @@
-"""A jointed athlete: from angles to points in space.
+"""A jointed athlete: named poses, and joint angles to points in space.
 
-Conventions: metres and radians; the body frame is x forward, y up along the spine,
-z to the athlete's right, its origin in the centre of mass; a standing, straight
-athlete with hanging arms has all angles 0. A pose is a row of `CHANNELS`, a motion
-has one row a frame. Points come in the order of `POINTS`: COCO's 17 keypoints first.
-
-The poses that athletes pass through, by name.
-
-Conventions: rows of `athlete.CHANNELS`, radians; a shape is held while turning.
+Conventions: metres and radians; body frame x forward, y up along the spine, z to the
+athlete's right, origin at the centre of mass; an upright athlete with hanging arms has
+all angles 0. A pose is a row of `CHANNELS`, a motion (T, channels) has one per frame.
+Points follow `POINTS`, COCO's 17 keypoints first.
 """
 
 import numpy as np
@@ -17,9 +13,9 @@ from aqa.extract.synthetic.performance import Element
 
 Array = NDArray[np.float64]
 
-#: Flexions: hips and shoulders forward, knees backward, elbows forward. `apart` and
-#: `spread` move legs and arms sideways, `spine` and `neck` bend forward, `point` is 1
-#: for stretched feet and 0 for feet at a right angle to the shin.
+#: Joint angles: hips, shoulders and elbows flex forward, knees backward; `apart` and
+#: `spread` move legs and arms sideways, `spine` and `neck` bend forward; `point` is 0
+#: for feet at a right angle to the shin and 1 for stretched feet.
 CHANNELS = (
     *("hip_l", "hip_r", "knee_l", "knee_r"),
     *("shoulder_l", "shoulder_r", "elbow_l", "elbow_r"),
@@ -36,7 +32,7 @@ POINTS = (*COCO, "pelvis", "neck", "head", "hand_l", "hand_r", "toe_l", "toe_r")
 POINT = {name: index for index, name in enumerate(POINTS)}
 FEET = [POINT[name] for name in ("ankle_l", "ankle_r", "toe_l", "toe_r")]
 
-#: COCO's order with left and right exchanged: what a mirror shows.
+#: COCO's order with left and right exchanged, for mirrored pictures.
 MIRRORED = [
     COCO.index(name[:-1] + {"l": "r", "r": "l"}[name[-1]])
     if name[-2:] in ("_l", "_r")
@@ -49,7 +45,7 @@ SHOULDER, HIP = 0.19, 0.10
 UPPER_ARM, FOREARM, HAND = 0.29, 0.26, 0.12
 THIGH, SHIN, FOOT = 0.43, 0.43, 0.17
 
-#: Share of the body's mass that each point carries.
+#: Share of the body's mass at each point.
 MASS = {
     **{"head": 0.08, "neck": 0.22, "pelvis": 0.30},
     **{"knee_l": 0.11, "knee_r": 0.11, "ankle_l": 0.05, "ankle_r": 0.05},
@@ -58,7 +54,7 @@ MASS = {
 
 
 def pose(**angles: float) -> Array:
-    """Return a row of `CHANNELS`; `hip=1` stands for both hips, and so on."""
+    """Return a row of `CHANNELS`; `hip=1` sets both hips, and so on."""
     row = np.zeros(len(CHANNELS))
     for name, angle in angles.items():
         sides = [name] if name in CHANNEL else [f"{name}_l", f"{name}_r"]
@@ -67,14 +63,14 @@ def pose(**angles: float) -> Array:
 
 
 def _direction(angle: Array, aside: Array | float = 0.0) -> Array:
-    """Unit vectors `angle` forward of hanging down, `aside` to the right."""
+    """Return unit vectors `angle` forward of straight down and `aside` to the right."""
     flat = np.cos(aside)
     x, y = np.sin(angle) * flat, -np.cos(angle) * flat
     return np.stack([x, y, np.broadcast_to(np.sin(aside), x.shape)], axis=-1)
 
 
 def body_points(poses: Array) -> Array:
-    """Points of a motion in the body frame: (T, channels) -> (T, points, 3)."""
+    """Return points in the body frame: (T, channels) -> (T, points, 3)."""
     angle = {name: poses[:, index] for name, index in CHANNEL.items()}
     points = np.zeros((len(poses), len(POINTS), 3))
     right = np.array([0.0, 0.0, 1.0])
@@ -114,7 +110,7 @@ def body_points(poses: Array) -> Array:
 
 
 def inertia(points: Array) -> Array:
-    """Moment of inertia about the sideways axis, unit mass: (T, points, 3) -> (T,)."""
+    """Return the moment of inertia about z, unit mass: (T, points, 3) -> (T,)."""
     heavy = [POINT[name] for name in MASS]
     squares = (points[:, heavy, :2] ** 2).sum(axis=2)
     moment: Array = squares @ np.array(list(MASS.values()))
@@ -122,10 +118,10 @@ def inertia(points: Array) -> Array:
 
 
 def turn(points: Array, somersault: Array, twist: Array) -> Array:
-    """Turn about the spine by `twist`, then head forward by `somersault`.
+    """Rotate about the spine by `twist` (T,), then head forward by `somersault` (T,).
 
-    Each is (T,); the result is still centred, now with x right, y up and z towards
-    the viewer, of an athlete who faces right when both angles are 0.
+    The result is centred, with x right, y up and z towards the viewer; with both
+    angles 0 the athlete faces right.
     """
     c, s = np.cos(twist)[:, None], np.sin(twist)[:, None]
     x = points[..., 0] * c + points[..., 2] * s
@@ -147,7 +143,7 @@ POP = pose(hip=0.2, knee=0.2, shoulder=1.0, spread=0.4)
 RIDE = pose(hip=0.6, knee=0.7, spine=0.3, shoulder=0.5, spread=0.7)
 #: Added to every pose of a snowboarder.
 STANCE = pose(apart=0.38)
-#: Added on the trampoline's bed, and by bent knees at their worst.
+#: Added on the trampoline bed, and for the fault `bent_knees` of amount 1.
 GIVE = pose(hip=0.3, knee=0.4)
 BENT = pose(hip=0.35, knee=1.7)
 
@@ -157,13 +153,13 @@ SHAPES = {
     "layout": pose(shoulder=0.5, elbow=2.0, spread=0.1, point=1),
     "grab": pose(hip=1.7, knee=1.7, spine=0.6, shoulder=0.9, apart=0.15),
 }
-#: What tuck, pike and grab open to, and layout closes to, when not held.
+#: What a loose tuck, pike or grab opens to, and a loose layout closes to.
 _OPENED = pose(hip=0.5, knee=0.6, shoulder=2.2, spread=0.7, spine=0.1)
 _SAGGED = pose(hip=0.7, spine=0.2)
 
 
 def shape_of(element: Element, loose: float) -> Array:
-    """The shape that an element is turned in; `loose` is 0 to 1."""
+    """Return the pose of an element in flight; `loose` from 0 to 1."""
     shape = SHAPES[element.position]
     if element.position == "layout":
         return shape + loose * _SAGGED

@@ -1,111 +1,44 @@
-"""Doing many independent pieces of work in processes, in order.
+"""The synthetic data set, in the layout of the released AQA-7.
 
-Conventions: `workers` None means one per processor; 1 works in this process. New
-processes are spawned, never forked, so it is safe from any thread and with torch
-loaded.
-
-What a folder was commissioned to hold, so that a stopped rendering goes on.
-
-Conventions: `commission.json` in the folder of a set is written first and says what
-makes its bytes; whatever is found beside one that says the same was rendered by it.
-
-The synthetic data set, in the layout of the released AQA-7.
-
-Conventions: `AQA-7/Actions/<action>/NNN.avi` and the two lists of split 4, whose
-rows are (action id, sample number, score times 100), as the author's are. Beside
-them, which the release has not: `AQA-7/poses/<action>/NNN.json`, the joints, and
-`AQA-7/truth.json`, what was planted. A video depends on the seed, its action and its
-number alone, so its bytes are the same whichever process makes it.
+Conventions: `AQA-7/Actions/<action>/NNN.avi` and the two lists of split 4 with rows
+(action id, sample number, 100 x score), as in the release. In addition
+`AQA-7/poses/<action>/NNN.json` holds the joints, `AQA-7/truth.json` what was rendered,
+`AQA-7/manifest.json` the settings, written first so that a stopped rendering can be
+continued. A video depends only on the seed, its action and its number, so its bytes do
+not depend on the number of processes.
 """
 
 import json
-import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
 import numpy as np
-from scipy.io import savemat
 
 from aqa.cache.actions import ACTIONS, BY_NAME, Action
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.files import make_folder, replacing
-from aqa.extract.synthetic.drawing import draw_look
+from aqa.cache.processes import process_map
 from aqa.extract.synthetic.film import film, write_poses, write_video
-from aqa.extract.synthetic.judging import Verdict, judge
-from aqa.extract.synthetic.performance import Performance, draw_performance
+from aqa.extract.synthetic.performance import (
+    Performance,
+    Verdict,
+    draw_performance,
+    judge,
+)
+from aqa.extract.synthetic.scene import draw_appearance
 
-
-class Labelled(Protocol):
-    """A piece of work that can say what it is."""
-
-    @property
-    def label(self) -> str:
-        """What to show while it is done."""
-
-
-Piece = TypeVar("Piece", bound=Labelled)
-Result = TypeVar("Result")
-
-
-def work_through(
-    work: Callable[[Piece], Result],
-    pieces: Sequence[Piece],
-    workers: int | None,
-    progress: Progress,
-) -> list[Result]:
-    """Return `work` of each piece, in the order of `pieces`."""
-    total = len(pieces)
-    workers = min(workers or len(os.sched_getaffinity(0)), total)
-    if workers <= 1:
-        results = []
-        for done, piece in enumerate(pieces):
-            progress(done, total, piece.label)
-            results.append(work(piece))
-        progress(total, total, "")
-        return results
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(work, piece): piece for piece in pieces}
-        for done, future in enumerate(as_completed(futures), start=1):
-            future.result()
-            progress(done, total, futures[future].label)
-        return [future.result() for future in futures]
-
-
-NAME = "commission.json"
-
-
-def commission(root: Path, **order: Any) -> None:
-    """Give `root` to one set; AqaError if another set, or anything else, is there."""
-    paper = root / NAME
-    text = json.dumps(order, sort_keys=True) + "\n"
-    if paper.exists():
-        if (found := paper.read_text(encoding="utf-8")) != text:
-            raise AqaError(
-                f"{root} holds another set already, made as {found.strip()}; asked for "
-                f"is {text.strip()}: remove it or name another folder"
-            )
-        return
-    if root.exists() and any(root.iterdir()):
-        raise AqaError(f"{root} holds something else already: name another folder")
-    make_folder(root)
-    with replacing(paper) as descriptor, open(descriptor, "w", closefd=False) as file:
-        file.write(text)
-
-
-#: Fewest videos of an action in each list, however small the scale.
+#: Smallest number of videos per action and list, at any scale.
 FEWEST = 6
-#: Share of trampoline's samples in the training list: the release lists none.
+#: Share of trampoline videos in the training list; the release lists none.
 TRAMPOLINE_TRAIN = 0.75
 
 
 @dataclass(frozen=True)
-class Task:
-    """One video to make: where, of what, for which list, from which seed."""
+class VideoTask:
+    """One video to render; `split` is its list, "train" or "test"."""
 
     folder: Path
     action: str
@@ -133,13 +66,19 @@ def synthesise(
     actions: Sequence[str] | None = None,
     fewest: int = FEWEST,
 ) -> Path:
-    """Render an AQA-7-shaped data set into `folder` and return its root, `AQA-7`.
+    """Render a data set of AQA-7's shape into `folder` and return its root, `AQA-7`.
 
-    `scale` multiplies Table 1's numbers of videos, at least `fewest` a list; `actions`
-    None means all seven; `workers` None means one process per processor. The same
-    seed and scale give the same bytes, however many workers; a call that was stopped
-    goes on when it is made again. Raises AqaError on an unknown action, a scale that
-    is not positive, or a folder that holds something else.
+    Args:
+        folder: where `AQA-7` is created, or continued after an interrupted call.
+        scale: factor on the numbers of videos in the paper's Table 1.
+        seed: same seed and scale, same bytes.
+        workers: processes; None for one per usable processor.
+        progress: called with (done, total, label).
+        actions: names; None for all seven.
+        fewest: smallest number of videos per action and list.
+
+    Raises:
+        AqaError: unknown action, scale not positive, or other content in the folder.
     """
     wanted = list(BY_NAME) if actions is None else list(actions)
     unknown = sorted(set(wanted) - set(BY_NAME))
@@ -151,7 +90,7 @@ def synthesise(
     if not scale > 0:
         raise AqaError(f"scale: expected a number above 0, found {scale}")
     root = Path(folder) / "AQA-7"
-    commission(root, actions=wanted, fewest=fewest, scale=scale, seed=seed)
+    write_manifest(root, actions=wanted, fewest=fewest, scale=scale, seed=seed)
     truth = root / "truth.json"
     if truth.exists():
         return root
@@ -160,18 +99,46 @@ def synthesise(
         for kind in ("Actions", "poses"):
             (root / kind / action.name).mkdir(parents=True, exist_ok=True)
         for number, split in enumerate(split_of(action, scale, seed, fewest), start=1):
-            tasks.append(Task(root, action.name, number, split, seed))
-    truths = work_through(make_video, tasks, workers, progress)
-    _write_lists(root / "Split_4", tasks, [truth["score"] for truth in truths])
-    named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
+            tasks.append(VideoTask(root, action.name, number, split, seed))
+    # Longest videos first, so that all processes finish at about the same time.
+    ordered = sorted(tasks, key=lambda task: -BY_NAME[task.action].mean_length)
+    made = process_map(make_video, ordered, workers, progress, lambda task: task.label)
+    named = {task.label: video for task, video in zip(ordered, made, strict=True)}
+    _write_lists(
+        root / "Split_4", tasks, [named[task.label]["score"] for task in tasks]
+    )
     write_truth(truth, named, seed=seed, scale=scale)
     return root
+
+
+def write_manifest(root: Path, **settings: Any) -> None:
+    """Reserve `root` for the data set that `settings` describe.
+
+    Raises:
+        AqaError: the folder holds a data set of other settings, or something else.
+    """
+    path = root / "manifest.json"
+    text = json.dumps(settings, sort_keys=True) + "\n"
+    if path.exists():
+        if (found := path.read_text(encoding="utf-8")) != text:
+            raise AqaError(
+                f"{root} holds another data set, made with {found.strip()}; expected "
+                f"{text.strip()}: remove it or name another folder"
+            )
+        return
+    if root.exists() and any(root.iterdir()):
+        raise AqaError(
+            f"{root}: expected an empty folder, found other files: name another folder"
+        )
+    make_folder(root)
+    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
+        file.write(text)
 
 
 def split_of(
     action: Action, scale: float, seed: int, fewest: int = FEWEST
 ) -> list[str]:
-    """Which list each of an action's videos is in, by number."""
+    """Return the list ("train" or "test") of each video of an action, by number."""
     train, test = action.train, action.test
     if not train:
         train = round(TRAMPOLINE_TRAIN * action.samples)
@@ -182,8 +149,8 @@ def split_of(
     return shuffled
 
 
-def make_video(task: Task) -> dict[str, Any]:
-    """Render, encode and describe one video: what `truth.json` says of it."""
+def make_video(task: VideoTask) -> dict[str, Any]:
+    """Render one video and its poses; return its entry in `truth.json`."""
     rng = np.random.default_rng([task.seed, task.identity, task.number])
     performance, verdict = draw_judged(task.action, rng)
     video = task.folder / "Actions" / f"{task.label}.avi"
@@ -192,7 +159,7 @@ def make_video(task: Task) -> dict[str, Any]:
 
 
 def draw_judged(action: str, rng: np.random.Generator) -> tuple[Performance, Verdict]:
-    """Draw a performance whose score lies in Table 1's range."""
+    """Sample a performance whose score lies in the range of Table 1."""
     low, high = BY_NAME[action].score_range
     while True:
         performance = draw_performance(action, rng)
@@ -208,8 +175,8 @@ def record(
     verdict: Verdict,
     rng: np.random.Generator,
 ) -> dict[str, Any]:
-    """Film a performance into two files, unless they are there, and describe it."""
-    look = draw_look(performance.action, rng)
+    """Render a performance into two files, unless they exist, and describe it."""
+    look = draw_appearance(performance.action, rng)
     if not poses.exists():
         shot = film(performance, look)
         write_video(video, shot.pictures())
@@ -225,14 +192,18 @@ def record(
 
 
 def write_truth(path: Path, videos: dict[str, dict[str, Any]], **settings: Any) -> None:
-    """Write what was planted in each video; a set that has this is whole."""
+    """Write what each video shows; this file marks a finished data set."""
     with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
         json.dump({**settings, "videos": videos}, file, indent=1, sort_keys=True)
         file.write("\n")
 
 
-def _write_lists(folder: Path, tasks: Sequence[Task], scores: Sequence[float]) -> None:
-    """Write both lists as the release has them, without MATLAB's time stamp."""
+def _write_lists(
+    folder: Path, tasks: Sequence[VideoTask], scores: Sequence[float]
+) -> None:
+    """Write both lists as in the release, without MATLAB's time stamp."""
+    from scipy.io import savemat  # not needed by the processes that render
+
     folder.mkdir(exist_ok=True)
     order = np.random.default_rng([tasks[0].seed, 77]).permutation(len(tasks))
     for split in ("train", "test"):

@@ -1,15 +1,10 @@
-"""Filming a performance: the camera, the pictures, and the joints in them.
+"""Filming a performance: bodies, camera, pictures, joints, and the files of both.
 
-Conventions: pictures are uint8 (240, 320, 3) RGB; image positions in pixels, x
-right, y down, as COCO's keypoints. Bodies are drawn from exactly the positions that
-are handed out, rounded to a tenth of a pixel, so the truth beside a video is the
-truth in it.
-
-Writing what was filmed: the video, and the joints beside it.
-
-Conventions: videos are 320x240 MPEG-4 in AVI at 25 frames a second, as UCF-101's
-are; the same pictures give the same bytes (one encoding thread, no version strings).
-A file is there whole or not at all.
+Conventions: pictures are uint8 (240, 320, 3) RGB; image positions in pixels, x right,
+y down; points (T, points, 3) hold image positions and depth in metres, nearer is
+larger. Bodies are drawn from the positions that are written, rounded to 0.1 pixel.
+Videos are MPEG-4 in AVI at 25 frames per second, like UCF-101's; the same pictures
+give the same bytes (one encoding thread, no version strings).
 """
 
 import json
@@ -25,26 +20,120 @@ from numpy.typing import NDArray
 
 from aqa.cache.files import replacing
 from aqa.extract.synthetic.athlete import COCO, MIRRORED, POINT, Array
-from aqa.extract.synthetic.drawing import HEIGHT, WIDTH, Body, Image, Look
-from aqa.extract.synthetic.moves import RATE, choreograph
-from aqa.extract.synthetic.performance import Performance
-from aqa.extract.synthetic.scene import Canvas, Spray, draw_spray, sprays
+from aqa.extract.synthetic.drawing import Colour, Image, capsule
+from aqa.extract.synthetic.moves import choreograph
+from aqa.extract.synthetic.performance import RATE, Performance
+from aqa.extract.synthetic.scene import (
+    HEIGHT,
+    WIDTH,
+    Appearance,
+    Canvas,
+    Splash,
+    draw_splash,
+    splashes_of,
+)
 
-#: Distance between two athletes in the picture, metres.
+#: Body parts: start, end, radii in metres, and the field of `Appearance` of the colour.
+PARTS = (
+    ("pelvis", "neck", 0.125, 0.15, "suit"),
+    ("head", "head", 0.115, 0.115, "skin"),
+    *(
+        part
+        for side in ("_l", "_r")
+        for part in (
+            (f"hip{side}", f"knee{side}", 0.095, 0.07, "legs"),
+            (f"knee{side}", f"ankle{side}", 0.066, 0.045, "legs"),
+            (f"ankle{side}", f"toe{side}", 0.045, 0.03, "legs"),
+            (f"shoulder{side}", f"elbow{side}", 0.056, 0.047, "sleeves"),
+            (f"elbow{side}", f"hand{side}", 0.046, 0.03, "skin"),
+        )
+    ),
+)
+
+
+class Body:
+    """One athlete in all frames; nearer parts cover farther ones, far limbs are darker.
+
+    Chest and back of the head have colours of their own, so that twists are visible.
+    """
+
+    def __init__(self, points: Array, look: Appearance) -> None:
+        """Compute all parts from points (T, points, 3)."""
+        scale = look.scale
+        pieces = [(points[:, POINT[p[0]]], points[:, POINT[p[1]]]) for p in PARTS]
+        radii = [(p[2], p[3]) for p in PARTS]
+        colours: list[Colour] = [getattr(look, p[4]) for p in PARTS]
+        pieces += [_chest(points, scale), _hair(points)]
+        radii += [(0.07, 0.09), (0.1, 0.1)]
+        colours += [look.accent, look.hair]
+        gear = _gear(points, look.gear)
+        pieces += gear
+        radii += [(0.04, 0.04)] * len(gear)
+        colours += [look.accent] * len(gear)
+        self.start = np.stack([start for start, _ in pieces], axis=1)
+        self.end = np.stack([end for _, end in pieces], axis=1)
+        self.radii = [(scale * a, scale * b) for a, b in radii]
+        depth = (self.start[..., 2] + self.end[..., 2]) / 2
+        self.order = np.argsort(depth, axis=1, kind="stable")
+        light = np.clip(0.92 + 0.5 * depth, 0.72, 1.08)
+        self.colours = np.minimum(np.array(colours) * light[..., None], 255.0)
+
+    def draw(self, image: Image, frame: int) -> None:
+        """Draw the athlete in one frame."""
+        start, end = self.start[frame].tolist(), self.end[frame].tolist()
+        colours = self.colours[frame]
+        for part in self.order[frame].tolist():
+            capsule(
+                image, start[part][:2], end[part][:2], self.radii[part], colours[part]
+            )
+
+
+def _chest(points: Array, scale: float) -> tuple[Array, Array]:
+    """Return the ends of a panel in front of the trunk."""
+    metric = np.array([1 / scale, -1 / scale, 1.0])
+    pelvis, neck = points[:, POINT["pelvis"]], points[:, POINT["neck"]]
+    across = points[:, POINT["shoulder_r"]] - points[:, POINT["shoulder_l"]]
+    front = np.cross((neck - pelvis) * metric, across * metric)
+    front *= 0.09 / np.maximum(np.linalg.norm(front, axis=1, keepdims=True), 1e-6)
+    front /= metric
+    return 0.7 * pelvis + 0.3 * neck + front, 0.1 * pelvis + 0.9 * neck + front
+
+
+def _hair(points: Array) -> tuple[Array, Array]:
+    """Return the ends of the hair or helmet at the back of the head."""
+    head, nose = points[:, POINT["head"]], points[:, POINT["nose"]]
+    back = head + 0.45 * (head - nose)
+    return back, back
+
+
+def _gear(points: Array, gear: str) -> list[tuple[Array, Array]]:
+    """Return the ends of two skis, one board, or nothing."""
+    ankles = [points[:, POINT[f"ankle_{side}"]] for side in ("l", "r")]
+    toes = [points[:, POINT[f"toe_{side}"]] for side in ("l", "r")]
+    if gear == "board":
+        along = ankles[1] - ankles[0]
+        return [(ankles[0] - 0.45 * along, ankles[1] + 0.45 * along)]
+    if gear == "skis":
+        feet = [(a, toe - a) for a, toe in zip(ankles, toes, strict=True)]
+        return [(ankle - 3.2 * foot, ankle + 5.0 * foot) for ankle, foot in feet]
+    return []
+
+
+#: Distance between two athletes in metres.
 ABREAST = 1.25
-#: Lowest height that the camera follows to, metres.
+#: Lowest height that the camera follows to, in metres.
 LOWEST = {"tower": 1.0, "springboard": 1.0, "hall": 0.8, "gym": 1.0}
 
 
 @dataclass(frozen=True)
 class Shot:
-    """A filmed performance: positions are final, pictures are made on demand."""
+    """A filmed performance: positions are final, pictures are drawn on demand."""
 
-    look: Look
+    look: Appearance
     canvas: Canvas
     corners: NDArray[np.int64]  # (T, 2): of the views, pixels from x = y = 0
     athletes: tuple[Array, ...]  # each (T, points, 3): pixels, depth in metres
-    sprays: tuple[Spray, ...]
+    splashes: tuple[Splash, ...]
 
     @property
     def wet(self) -> bool:
@@ -52,7 +141,7 @@ class Shot:
         return self.look.venue in ("tower", "springboard")
 
     def keypoints(self) -> Array:
-        """COCO keypoints with scores, as seen: (T, athletes, 17, 3).
+        """Return COCO keypoints (x, y, score) as seen, (T, athletes, 17, 3).
 
         The score is 1, or 0 for a joint under water or outside the picture.
         """
@@ -68,7 +157,7 @@ class Shot:
         return joints
 
     def pictures(self) -> Iterator[Image]:
-        """Draw the pictures, one by one."""
+        """Yield the pictures in order."""
         bodies = [Body(points, self.look) for points in self.athletes]
         scale, seed = self.look.scale, self.look.seed + 2
         for frame, (column, row) in enumerate(self.corners.tolist()):
@@ -81,22 +170,22 @@ class Shot:
                 water[...] = (
                     water.astype(np.uint16) + 3 * clear.astype(np.uint16)
                 ) // 4
-            for spray in self.sprays:
-                place = spray.x * scale - column, -spray.y * scale - row
-                draw_spray(image, spray, place, scale, frame, seed)
+            for splash in self.splashes:
+                place = splash.x * scale - column, -splash.y * scale - row
+                draw_splash(image, splash, place, scale, frame, seed)
             yield image[:, ::-1] if self.look.mirrored else image
 
 
 def film(
-    performance: Performance, look: Look, start: int = 0, end: int | None = None
+    performance: Performance, look: Appearance, start: int = 0, end: int | None = None
 ) -> Shot:
-    """Film a performance, from `start` up to `end`, by a camera that follows it."""
+    """Film frames [start, end) of a performance with a camera that follows it."""
     athletes = [_seen_from(p, look.yaw) for p in choreograph(performance)]
     for index, points in enumerate(athletes):
         points[..., 0] += index * ABREAST
     thrown = [
-        replace(spray, frame=spray.frame - start)
-        for spray in sprays(performance, athletes)
+        replace(splash, frame=splash.frame - start)
+        for splash in splashes_of(performance, athletes)
     ]
     middle = np.mean([points[:, POINT["pelvis"], :2] for points in athletes], axis=0)
     place = _followed(middle, look)[start:end] * (look.scale, -look.scale)
@@ -111,7 +200,7 @@ def film(
 
 
 def _seen_from(points: Array, yaw: float) -> Array:
-    """Turn a body about its own vertical, as a camera aside sees it."""
+    """Rotate a body about its own vertical by `yaw`."""
     pivot = points[:, POINT["pelvis"], None, :] * np.array([1.0, 0.0, 1.0])
     x, y, z = np.moveaxis(points - pivot, -1, 0)
     across = x * np.cos(yaw) + z * np.sin(yaw)
@@ -120,8 +209,8 @@ def _seen_from(points: Array, yaw: float) -> Array:
     return turned
 
 
-def _followed(target: Array, look: Look) -> Array:
-    """Where the camera points: after the athletes, smoothly, with a tremble."""
+def _followed(target: Array, look: Appearance) -> Array:
+    """Return the camera path (T, 2): the target smoothed, with shake."""
     rng = np.random.default_rng(look.seed + 1)
     window = 7
     tremble = rng.normal(0, 2 * look.shake / look.scale, (len(target) + window - 1, 2))
@@ -133,12 +222,12 @@ def _followed(target: Array, look: Look) -> Array:
     return path
 
 
-#: MPEG-4's quantiser, 1 to 31: small steps, no visible blocks.
+#: MPEG-4 quantiser, 1 to 31: no visible blocks.
 QUANTISER = 4
 
 
 def write_video(path: Path, pictures: Iterable[Image]) -> None:
-    """Encode pictures, each uint8 (240, 320, 3) RGB."""
+    """Encode pictures, each uint8 (240, 320, 3) RGB, replacing `path` atomically."""
     with (
         replacing(path) as descriptor,
         open(descriptor, "wb", closefd=False) as bare,
@@ -159,10 +248,10 @@ def write_video(path: Path, pictures: Iterable[Image]) -> None:
 
 
 def write_poses(path: Path, keypoints: Array) -> None:
-    """Write keypoints (T, people, 17, 3) as a pose detector would.
+    """Write keypoints (T, people, 17, 3) as JSON, like a pose detector's output.
 
     A list of frames, each a list of people `{"keypoints": [x, y, score, ...],
-    "score": ...}` in COCO's order of joints; positions in pixels.
+    "score": ...}` in COCO's order; positions in pixels.
     """
     people = keypoints.reshape(*keypoints.shape[:2], 3 * len(COCO))
     frames = [

@@ -1,20 +1,10 @@
-"""Movement through time: keyed curves, turning and falling.
+"""Choreography: from a performance to the points of each athlete over time.
 
-Conventions: one row a frame, 25 frames a second; metres, radians. In flight the
-centre of mass follows a parabola, and the body turns the faster the tighter it is:
-its angular momentum is constant.
-
-One athlete's routine under construction, and what all sports build it from.
-
-Conventions: as in `motion`; arrays have a row a frame. `ground` is the height under
-the feet, or NaN; else `height` is that of the centre of mass, or NaN: then the
-athlete is in free fall. Somersault and twist accumulate, one turn is 2 pi.
-
-How each sport's performance moves: approach, flight, and what comes after.
-
-Conventions: as in `routine`; x runs in the direction of travel, y = 0 is the water,
-the floor, the bed or the kicker's lip, x = 0 the edge of the board, the vault's
-middle or the lip. A performance becomes points (T, points, 3) per athlete.
+Conventions: metres, radians, one row per frame at `RATE`; x in the direction of travel,
+y up. y = 0 is the water, the floor, the bed or the kicker's lip; x = 0 the edge of the
+board, the middle of the vault or the lip. Somersault and twist accumulate, one turn is
+2 pi. In flight the centre of mass follows a parabola, and angular momentum is constant,
+so that a tighter body turns faster.
 """
 
 from collections.abc import Callable, Sequence
@@ -44,9 +34,8 @@ from aqa.extract.synthetic.athlete import (
     shape_of,
     turn,
 )
-from aqa.extract.synthetic.performance import Element, Performance
+from aqa.extract.synthetic.performance import RATE, Element, Performance
 
-RATE = 25
 GRAVITY = 9.81
 TAU = 2 * np.pi
 
@@ -54,14 +43,14 @@ Key = tuple[float, Array]
 
 
 def smooth(x: Array) -> Array:
-    """Ease from 0 to 1 as x goes from 0 to 1."""
+    """Ease from 0 to 1 as x goes from 0 to 1 (smoothstep)."""
     x = np.clip(x, 0.0, 1.0)
     result: Array = x * x * (3 - 2 * x)
     return result
 
 
 def keyed(frames: int, keys: Sequence[Key]) -> Array:
-    """Ease from key to key: (frame, row) pairs in order -> (frames, row)."""
+    """Interpolate between keys, (frame, row) in order: -> (frames, row)."""
     times = np.array([time for time, _ in keys])
     rows = np.array([row for _, row in keys])
     now = np.arange(frames, dtype=float)
@@ -73,7 +62,7 @@ def keyed(frames: int, keys: Sequence[Key]) -> Array:
 
 
 def bump(frames: int, start: float, end: float) -> Array:
-    """1 inside [start, end), 0 outside, eased over three frames at each end."""
+    """Return 1 inside [start, end) and 0 outside, eased over three frames."""
     now = np.arange(frames) + 0.5
     return smooth((now - start) / 3) * smooth((end - now) / 3)
 
@@ -81,10 +70,10 @@ def bump(frames: int, start: float, end: float) -> Array:
 def flight_poses(
     frames: int, element: Element, loose: float, first: Array, last: Array
 ) -> Array:
-    """Poses of one flight: leave in `first`, turn in the shape, arrive in `last`.
+    """Return the poses of one flight: from `first` to the element's shape to `last`.
 
-    The more somersaults, the later the body opens; a twist in a tuck or pike is
-    done stretched, before the shape is taken.
+    More somersaults open later; twists in a tuck or pike are done stretched, before
+    the shape is taken.
     """
     shape = shape_of(element, loose)
     opening = 0.78 if element.somersaults > 3 else 0.62 if element.somersaults else 0.7
@@ -100,14 +89,14 @@ def flight_poses(
 
 
 def somersault_angle(poses: Array, total: float) -> Array:
-    """Angle during a flight in which the body turns by `total`."""
+    """Return the somersault angle during a flight that turns by `total`."""
     turned = np.cumsum(1.0 / inertia(body_points(poses)))
     angle: Array = total * turned / turned[-1]
     return angle
 
 
 def twist_angle(frames: int, element: Element) -> Array:
-    """Angle of twist during a flight: in big air from lip to landing."""
+    """Return the twist angle during a flight; in big air it lasts until the landing."""
     share = np.arange(1, frames + 1) / frames
     if element.position != "grab":
         end = 0.5 if element.position in ("tuck", "pike") else 0.8
@@ -117,7 +106,7 @@ def twist_angle(frames: int, element: Element) -> Array:
 
 
 def free_fall(y: Array) -> Array:
-    """Fill runs of NaN by the parabola that joins their neighbours."""
+    """Fill runs of NaN with the free-fall parabola between their neighbours."""
     y = y.copy()
     known = np.flatnonzero(~np.isnan(y))
     for before, after in zip(known[:-1], known[1:], strict=True):
@@ -132,10 +121,14 @@ _SIDES = (("l", 1.0), ("r", -1.0))
 
 
 class Routine:
-    """Poses, angles and places of one athlete, to be filled in by a sport."""
+    """One athlete's poses, angles and positions, filled in by the sport's function.
+
+    `ground` (T,) is the height under the feet or NaN; else `height` (T,) is that of the
+    centre of mass or NaN; where both are NaN the athlete is in free fall.
+    """
 
     def __init__(self, performance: Performance, athlete: int) -> None:
-        """Stand upright at x = 0, in free fall wherever nothing is filled in."""
+        """Start upright at x = 0."""
         self.performance, self.athlete = performance, athlete
         self.frames = performance.frames
         self.poses = np.repeat(STAND[None], self.frames, axis=0)
@@ -143,19 +136,19 @@ class Routine:
         self.ground, self.height = np.full((2, self.frames), np.nan)
 
     def amount(self, kind: str, index: int = 0) -> float:
-        """How much of a fault this athlete has in a flight."""
+        """Return the amount of this athlete's fault in a flight."""
         return self.performance.amount(kind, self.athlete, index)
 
     def pose(self, start: int, end: int, keys: list[Key]) -> None:
-        """Ease through poses, keyed by frame of the video, in [start, end)."""
+        """Set the poses in [start, end) from keys in frames of the video."""
         self.poses[start:end] = keyed(end, keys)[start:]
 
     def travel(self, frames: list[float], places: list[float]) -> None:
-        """Move along x at constant speed between the frames given."""
+        """Move along x, at constant speed between the given frames."""
         self.x = np.interp(np.arange(self.frames), frames, places)
 
     def stride(self, start: int, end: int, pace: float, swing: float) -> None:
-        """Step with alternate legs and arms, one stride in `pace` frames."""
+        """Walk or run with a stride of `pace` frames."""
         phase = TAU * np.arange(end - start) / pace
         for side, sign in _SIDES:
             wave, lift = sign * np.sin(phase), np.maximum(sign * np.cos(phase), 0.0)
@@ -174,10 +167,10 @@ class Routine:
         index: int = 0,
         stance: Array | float = 0.0,
     ) -> None:
-        """Fill one flight, and carry its angles on to the end.
+        """Set one flight, and hold its final angles to the end of the video.
 
-        The body turns by `turned` and what the planted tilt adds; `stance` is added
-        to every pose.
+        The body turns by `turned` plus the planted tilt; `stance` is added to every
+        pose.
         """
         element = self.performance.elements[index]
         start = self.performance.take_off(index)
@@ -194,7 +187,7 @@ class Routine:
         self.twist[end:] = self.twist[end - 1]
 
     def land(self, rest: Array, index: int = 0) -> None:
-        """Absorb a landing and rest: still for 0, staggering, from 0.7 on a fall."""
+        """Set a landing: from still (fault 0) over staggering to a fall (0.7 and more)."""
         amount = self.amount("landing", index)
         end = self.performance.touch_down(index)
         now = np.arange(self.frames - end)
@@ -219,7 +212,7 @@ class Routine:
         self.x[end:] += 0.9 * amount * smooth(now / 12.0)
 
     def points(self) -> Array:
-        """The moving body in the world: (T, points, 3)."""
+        """Return the points in the world, (T, points, 3)."""
         body = turn(body_points(self._bent()), self.somersault, self.twist)
         standing = self.ground - body[:, FEET, 1].min(axis=1)
         y = free_fall(np.where(np.isnan(self.ground), self.height, standing))
@@ -228,7 +221,7 @@ class Routine:
         return body
 
     def _bent(self) -> Array:
-        """The poses with knees bent by the faults, as far as they are not anyway."""
+        """Return the poses with the knees bent by the planted faults."""
         poses = self.poses.copy()
         for fault in self.performance.faults:
             if fault.kind == "bent_knees" and fault.athlete == self.athlete:
@@ -240,12 +233,12 @@ class Routine:
 
 
 PLATFORM, BOARD, TABLE, MAT = 10.0, 3.0, 1.3, 0.15
-#: Where a vaulter and a rider land, along x.
+#: Landing positions of vault and big air along x.
 MAT_X, LANDING_X = 2.8, 12.0
 
 
 def choreograph(performance: Performance) -> list[Array]:
-    """Points of every athlete: each (T, points, 3), metres."""
+    """Return the points of each athlete, each (T, points, 3) in metres."""
     athletes = []
     for athlete in range(performance.athletes):
         routine = Routine(performance, athlete)
@@ -256,7 +249,7 @@ def choreograph(performance: Performance) -> list[Array]:
 
 
 def _delayed(points: Array, lag: float) -> Array:
-    """Start `lag` frames late, fractions of a frame included."""
+    """Delay points by `lag` frames, interpolating fractions."""
     when = np.maximum(np.arange(len(points)) - lag, 0.0)
     before = np.floor(when).astype(int)
     after = np.minimum(before + 1, len(points) - 1)
@@ -290,7 +283,7 @@ def _springboard(routine: Routine) -> None:
 
 
 def _dive(routine: Routine) -> None:
-    """Turn, forwards or with the back to the water, enter head first, sink."""
+    """Turn, facing forwards or backwards, enter head first, sink."""
     element, end = routine.performance.elements[0], routine.performance.touch_down()
     routine.twist += np.pi * element.backward
     routine.fly(TAU * element.somersaults, STRETCHED, STRETCHED)
@@ -320,7 +313,7 @@ def _vault(routine: Routine) -> None:
 
 
 def snow(x: Array) -> Array:
-    """Height of the big air course: in-run, kicker, knuckle, landing slope, flat."""
+    """Return the height of the big air course (in-run, kicker, slope, flat) at x."""
     stops = [-16.0, -4.5, -2.8, -1.4, 0.0, 0.01, 8.0, 16.0, 24.0, 60.0]
     heights = [3.2, -1.2, -1.3, -0.9, 0.0, -1.8, -2.0, -5.4, -7.0, -7.0]
     result: Array = np.interp(x, stops, heights)
@@ -351,7 +344,7 @@ def _big_air(routine: Routine) -> None:
 
 
 def _trampoline(routine: Routine) -> None:
-    """Rise from the bed, flights and touches of the bed in turn, stand."""
+    """Rise from the bed, alternate flights and contacts, stand."""
     performance = routine.performance
     ready, last = performance.take_off(), len(performance.elements) - 1
     routine.ground[:ready] = 0.0

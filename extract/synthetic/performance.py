@@ -1,14 +1,15 @@
-"""What an athlete performs: elements, and the faults planted in them.
+"""What an athlete performs, which faults are planted in it, and how judges score it.
 
-Conventions: times in frames of the video, an interval is [start, end); somersaults
-and twists in turns; a fault's `amount` is 0 (none) to 1 (as bad as it gets). Plain
-data: the judging and the drawing both read it, and so does `truth.json`.
+Conventions: times in frames at `RATE` frames per second, intervals [start, end);
+somersaults and twists in turns; a fault's `amount` from 0 (none) to 1 (worst). Scores
+are in the units of AQA-7's judges, difficulty in those of the sport, execution on a
+scale of 10. Everything is plain data: rendering, judging and `truth.json` read it.
 
-What each sport's athletes attempt, and how well they manage.
-
-Conventions: one latent skill per athlete moves all faults together, as in life, so
-that no single fault explains the score; the rest of each fault is its own. Lengths
-are drawn around Table 1's means.
+Sampling: one latent skill per athlete moves all faults together, so that no single
+fault explains the score; phase lengths are drawn around the means of the paper's Table
+1. Judging: diving multiplies difficulty and execution, vault and trampoline add them,
+big air gives one overall impression. Each judge has an error of their own and marks on
+the sport's grid, hence ties.
 """
 
 from collections.abc import Mapping
@@ -18,7 +19,10 @@ from typing import TypeVar
 
 import numpy as np
 
-#: Every kind of fault and where it shows.
+#: Frames per second of all rendered videos.
+RATE = 25
+
+#: Every kind of fault, and what it looks like.
 FAULTS = {
     "bent_knees": "legs bent while they should be straight",
     "loose": "tuck, pike or grab not tight",
@@ -30,7 +34,7 @@ FAULTS = {
 
 @dataclass(frozen=True)
 class Element:
-    """One flight: what is turned in it, and in which position."""
+    """One flight: its rotations and body position."""
 
     somersaults: float
     twists: float
@@ -41,7 +45,7 @@ class Element:
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that goes wrong, when, and to whom."""
+    """One fault: kind, severity, frames, athlete and element."""
 
     kind: str
     amount: float
@@ -53,47 +57,47 @@ class Fault:
 
 @dataclass(frozen=True)
 class Phases:
-    """Lengths in frames: before the take-off, each flight, between, and after."""
+    """Lengths in frames: approach, each flight, after the last one."""
 
     approach: int
     flight: int
     after: int
-    #: Time on the bed between two flights, or on the vaulting table before its one.
+    #: On the trampoline bed between two flights.
     contact: int = 0
 
 
 @dataclass(frozen=True)
 class Performance:
-    """Everything that is seen of quality in one video."""
+    """Everything in one video that determines its score."""
 
     action: str
     elements: tuple[Element, ...]
     phases: Phases
     faults: tuple[Fault, ...] = ()
     athletes: int = 1
-    #: 0 to 1: how high a big air jump goes.
+    #: Height of a big air jump, 0 to 1.
     amplitude: float = 0.5
     #: Frames by which the second athlete is late.
     lag: float = 0.0
-    #: What else is planted, for the record.
+    #: Unused; kept in `truth.json`.
     notes: dict[str, float] = field(default_factory=dict)
 
     def take_off(self, element: int = 0) -> int:
-        """Frame at which a flight begins."""
+        """Return the first frame of a flight."""
         phases = self.phases
         return phases.approach + element * (phases.flight + phases.contact)
 
     def touch_down(self, element: int = 0) -> int:
-        """Frame at which a flight ends: hands in the water, feet on the ground."""
+        """Return the frame at which a flight ends in the water or on the ground."""
         return self.take_off(element) + self.phases.flight
 
     @property
     def frames(self) -> int:
-        """Length of the video."""
+        """Number of frames of the video."""
         return self.touch_down(len(self.elements) - 1) + self.phases.after
 
     def amount(self, kind: str, athlete: int = 0, element: int = 0) -> float:
-        """How much of one fault there is in one flight, summed."""
+        """Return the summed amount of one kind of fault in one flight."""
         return sum(
             fault.amount
             for fault in self.faults
@@ -103,28 +107,27 @@ class Performance:
 
 K = TypeVar("K")
 
-#: Share of the skill in a fault's variance; the faults of one performance then
-#: correlate with this value.
+#: Share of the skill in each fault's variance: the correlation between two faults.
 SHARED = 0.6
 
 
 @dataclass(frozen=True)
 class Repertoire:
-    """One sport's choice of elements, faults and lengths."""
+    """Distribution of one sport's elements, faults and phase lengths."""
 
     somersaults: Mapping[float, float]
     twists: Mapping[float, float]
     positions: Mapping[str, float]
-    #: Fault -> mean of its amount in the population.
+    #: Mean amount per kind of fault.
     faults: Mapping[str, float]
-    #: Mean and half-width of each phase, in frames.
+    #: Mean and half-width of each phase in frames.
     approach: tuple[int, int]
     flight: tuple[int, int]
     after: tuple[int, int]
     contact: int = 0
     elements: int = 1
     athletes: int = 1
-    #: Shares of performances that end early, of easy compulsory ones, and of
+    #: Shares of performances that end early, of easy compulsory dives, and of
     #: elements turned backwards.
     interrupted: float = 0.0
     compulsory: float = 0.0
@@ -172,7 +175,7 @@ REPERTOIRES = {
 
 
 def draw_performance(action: str, rng: np.random.Generator) -> Performance:
-    """Draw what one video shows."""
+    """Sample one performance of an action."""
     repertoire = REPERTOIRES[action]
     approach, flight, after = (
         mean + int(rng.integers(-spread, spread + 1))
@@ -220,7 +223,7 @@ def _pick(weights: Mapping[K, float], rng: np.random.Generator) -> K:
 def _choose_element(
     repertoire: Repertoire, skill: float, rng: np.random.Generator
 ) -> Element:
-    """The more turned of two elements, for the skilled; the other for the rest."""
+    """Sample two elements and return the harder one with a chance that skill raises."""
     two = sorted(
         (_draw_element(repertoire, rng) for _ in range(2)),
         key=lambda element: element.somersaults + 0.6 * element.twists,
@@ -240,7 +243,7 @@ def _draw_element(repertoire: Repertoire, rng: np.random.Generator) -> Element:
 
 
 def _amount(mean: float, skill: float, rng: np.random.Generator) -> float:
-    """A fault of the population's mean, less for the skilled."""
+    """Sample a fault's amount, with mean `mean` over the population, less with skill."""
     level = NormalDist().inv_cdf(mean) - SHARED**0.5 * skill
     level += (1 - SHARED) ** 0.5 * float(rng.normal())
     return NormalDist().cdf(level)
@@ -260,7 +263,7 @@ def _draw_faults(
     for kind, mean in means.items():
         amount = _amount(mean, skill, rng)
         if kind == "bent_knees":
-            # A tuck's knees are bent anyway: there it shows before the landing only.
+            # In a tuck the knees are bent anyway: visible only before the entry.
             first = start + int(rng.integers(2, flight - 15))
             tucked = bare.elements[index].position == "tuck"
             span = (end - 16, end) if tucked else (first, first + 16)
@@ -270,9 +273,112 @@ def _draw_faults(
             amount = max(0.0, 1.25 * amount - 0.25)
             span = (end - flight // 4, end)
         elif index < len(bare.elements) - 1:
-            continue  # a trampolinist lands once
+            continue  # a trampoline routine has one landing
         else:
             span = (end, end + 16)
         if amount > 0.05:
             faults.append(Fault(kind, round(amount, 3), *span, athlete, index))
     return faults
+
+
+#: Deduction from ten points for a fault of amount 1.
+DEDUCTIONS = dict(bent_knees=2.4, loose=1.0, tilt=1.2, splash=2.6, landing=3.2)
+#: Standard deviation of each judge's error and of the panel's common one, of ten.
+JUDGE_ERROR, PANEL_ERROR = 0.5, 0.4
+
+_POSITION = {"tuck": 0.0, "pike": 0.2, "layout": 0.4, "grab": 0.0}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """A score and its components."""
+
+    score: float
+    difficulty: float
+    #: True execution of each athlete, before the judges' errors.
+    execution: tuple[float, ...]
+    marks: tuple[float, ...]
+
+
+def difficulty(performance: Performance) -> float:
+    """Return the difficulty of all elements."""
+    return round(sum(_element(performance.action, e) for e in performance.elements), 1)
+
+
+def _element(action: str, element: Element) -> float:
+    turns, twists = element.somersaults, element.twists
+    position = _POSITION[element.position]
+    if action == "gym_vault":
+        return 4.0 + 0.9 * turns + 0.45 * twists + 0.5 * position
+    if action in ("ski_big_air", "snowboard_big_air"):
+        return 1.0 + 1.5 * turns + 1.2 * twists
+    if action == "trampoline":
+        return 0.1 + 0.45 * turns + 0.25 * twists + 0.5 * position
+    return 1.4 + 0.55 * turns + 0.35 * twists + position + 0.1 * element.backward
+
+
+def execution(performance: Performance, athlete: int = 0) -> float:
+    """Return ten minus the deductions, averaged over the elements."""
+    lost = sum(
+        DEDUCTIONS[fault.kind] * fault.amount
+        for fault in performance.faults
+        if fault.athlete == athlete
+    )
+    return max(0.0, 10.0 - lost / len(performance.elements))
+
+
+def synchrony(performance: Performance) -> float:
+    """Return ten minus the lag between two athletes in frames."""
+    return max(0.0, 10.0 - 1.0 * performance.lag)
+
+
+class Panel:
+    """Judges with individual errors and a common bias."""
+
+    def __init__(self, rng: np.random.Generator) -> None:
+        """Sample the common bias."""
+        self._rng = rng
+        self._bias = float(rng.normal(0, PANEL_ERROR))
+        self.marks: list[float] = []
+
+    def judge(
+        self, truth: float, judges: int, grid: float, low: float = 0.0
+    ) -> list[float]:
+        """Return sorted marks from `low` to ten for a true value on a scale of ten."""
+        seen = truth + self._bias + self._rng.normal(0, JUDGE_ERROR, judges)
+        marks = low + (10.0 - low) / 10.0 * np.clip(seen, 0.0, 10.0)
+        given = sorted((np.round(marks / grid) * grid).round(1).tolist())
+        self.marks += given
+        return given
+
+
+def judge(performance: Performance, rng: np.random.Generator) -> Verdict:
+    """Score a performance by the rule of its sport."""
+    hard = difficulty(performance)
+    done = tuple(execution(performance, a) for a in range(performance.athletes))
+    panel = Panel(rng)
+    if performance.action == "diving":
+        score = hard * sum(panel.judge(done[0], 7, 0.5)[2:5])
+    elif performance.athletes == 2:
+        each = sum(sum(panel.judge(truth, 2, 0.5)) / 2 for truth in done)
+        score = 0.6 * hard * (each + sum(panel.judge(synchrony(performance), 3, 0.5)))
+    elif performance.action == "gym_vault":
+        score = hard + sum(panel.judge(done[0], 5, 0.1, low=6.5)[1:4]) / 3
+    elif performance.action == "trampoline":
+        jumps = len(performance.elements)
+        shown = 0.1 * jumps * sum(panel.judge(done[0], 5, 0.1, low=4.0)[1:4])
+        aloft = jumps * performance.phases.flight / RATE
+        score = hard + 0.8 * shown + 0.85 * aloft
+    else:
+        marks = panel.judge(impression(performance, hard), 5, 0.2)
+        score = round(5 * sum(marks) / len(marks))
+    return Verdict(round(score, 2), hard, done, tuple(panel.marks))
+
+
+def impression(performance: Performance, hard: float) -> float:
+    """Return big air's overall impression of ten; a fall costs most of it."""
+    loose, landing = performance.amount("loose"), performance.amount("landing")
+    flight = 0.5 * min(hard / 8.0, 1.0) + 0.3 * performance.amplitude + 0.2
+    clean = 1.0 - 0.25 * loose - 0.25 * landing
+    fall = float(np.clip((landing - 0.5) / 0.2, 0.0, 1.0))
+    return 10.0 * flight * clean * (1.0 - 0.65 * fall)

@@ -1,12 +1,10 @@
-"""Water and snow thrown up where an athlete comes down.
+"""The scene of a video: its appearance, the painted venue, splashes of water and snow.
 
-Conventions: places in metres as in `choreography`, sizes grow with the planted
-amount, 0 to 1; a clean entry still leaves a ripple.
-
-The places where the sports happen, painted once per video.
-
-Conventions: a canvas covers a part of the world, its position in metres as in
-`choreography`; the camera cuts a 320x240 view out of it at whole pixels.
+Conventions: positions in metres as in `moves`, `scale` in pixels per metre, `yaw` in
+radians about the vertical with 0 for an exact side view, colours RGB from 0 to 255.
+Nothing in the appearance depends on quality. Dives and trampoline keep one view, vault
+and big air vary it. A canvas covers the part of the world that the camera sees, which
+cuts a 320 x 240 view out of it at whole pixels.
 """
 
 from collections.abc import Callable, Sequence
@@ -14,18 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aqa.cache.actions import BY_NAME
 from aqa.extract.synthetic.athlete import POINT, Array
-from aqa.extract.synthetic.drawing import (
-    HEIGHT,
-    WIDTH,
-    Colour,
-    Image,
-    Look,
-    box,
-    capsule,
-    drops,
-    gradient,
-)
+from aqa.extract.synthetic.drawing import Colour, Image, box, capsule, drops, gradient
 from aqa.extract.synthetic.moves import (
     BOARD,
     GRAVITY,
@@ -33,88 +22,148 @@ from aqa.extract.synthetic.moves import (
     MAT,
     MAT_X,
     PLATFORM,
-    RATE,
     TABLE,
     snow,
 )
-from aqa.extract.synthetic.performance import Performance
+from aqa.extract.synthetic.performance import RATE, Performance
 
-FOAM: Colour = (244, 250, 252)
+WIDTH, HEIGHT = 320, 240
 
 
 @dataclass(frozen=True)
-class Spray:
-    """What is thrown up at `frame`, from `x` along the course and `y` high."""
+class Appearance:
+    """View, camera and colours of one video."""
 
-    wet: bool
-    frame: int
-    x: float
-    y: float
-    amount: float
-
-    @property
-    def life(self) -> float:
-        """Frames for which it is seen."""
-        return (10 if self.wet else 6) + (20 if self.wet else 14) * self.amount
-
-
-def sprays(performance: Performance, athletes: Sequence[Array]) -> list[Spray]:
-    """List what a performance throws up: one splash or cloud an athlete, or none."""
-    wet = "diving" in performance.action
-    if not wet and "big_air" not in performance.action:
-        return []
-    thrown = []
-    for athlete, points in enumerate(athletes):
-        frame = performance.touch_down() + round(athlete * performance.lag)
-        where = points[min(frame, len(points) - 1)]
-        x = float(where[POINT["hand_r"] if wet else POINT["ankle_r"], 0])
-        y = 0.0 if wet else float(where[:, 1].min())
-        amount = performance.amount("splash" if wet else "landing", athlete)
-        thrown.append(Spray(wet, frame, x, y, amount))
-    return thrown
+    venue: str
+    scale: float
+    yaw: float
+    mirrored: bool
+    #: Offset of the picture and standard deviation of the camera shake, pixels.
+    frame: tuple[float, float]
+    shake: float
+    skin: Colour
+    hair: Colour
+    suit: Colour
+    accent: Colour
+    sleeves: Colour
+    legs: Colour
+    wall: Colour
+    ground: Colour
+    #: "skis", "board" or "".
+    gear: str
+    seed: int
 
 
-def draw_spray(
-    image: Image,
-    spray: Spray,
-    place: tuple[float, float],
-    scale: float,
-    frame: int,
-    seed: int,
-) -> None:
-    """Draw it as it is in one frame; `place` is where it starts, in pixels."""
-    age = frame - spray.frame
-    if not 0 <= age < spray.life:
-        return
-    x, y = place
-    rise = 0.15 + (1.7 if spray.wet else 0.9) * spray.amount  # metres
-    if spray.wet:
-        share = (age + 1) / spray.life
-        wide = (0.1 + 0.5 * spray.amount) * scale
-        top = y - 0.8 * rise * scale * 4 * share * (1 - share)
-        capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
-        ring = (0.3 + share) * wide
-        capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
-    rng = np.random.default_rng(seed)
-    count = int(12 + 150 * spray.amount)
-    up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
-    aside = rng.normal(0 if spray.wet else 0.9, 0.25 + 0.9 * spray.amount, count)
-    seconds = (age + 0.5) / RATE
-    px = x + scale * aside * seconds
-    py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
-    aloft = py < y
-    large = aloft & (np.arange(count) % 3 == 0)
-    drops(image, px[aloft], py[aloft], 1, FOAM)
-    drops(image, px[large], py[large], 2, FOAM)
+VENUES = {
+    "diving": "tower",
+    "gym_vault": "gym",
+    "ski_big_air": "mountain",
+    "snowboard_big_air": "stadium",
+    "sync_diving_3m": "springboard",
+    "sync_diving_10m": "tower",
+    "trampoline": "hall",
+}
+_SCALE = {"sync_diving_3m": 54.0, "sync_diving_10m": 52.0, "trampoline": 58.0}
+_GEAR = {"mountain": "skis", "stadium": "board"}
+
+_SKIN = ((236, 190, 160), (214, 160, 124), (168, 116, 84), (120, 80, 58))
+_HAIR = ((40, 30, 26), (90, 60, 30), (20, 20, 24), (176, 140, 80))
+_SUIT = ((200, 40, 50), (30, 60, 150), (30, 120, 80), (230, 150, 30), (110, 40, 120))
+_ACCENT = ((250, 240, 230), (250, 220, 60), (30, 30, 40))
+#: Pairs of wall and ground (or water, or snow) per venue.
+_VENUE: dict[str, tuple[tuple[Colour, Colour], ...]] = {
+    "tower": (((176, 196, 208), (44, 126, 170)),),
+    "springboard": (((120, 168, 140), (36, 150, 160)),),
+    "gym": (
+        ((92, 96, 130), (150, 120, 96)),
+        ((150, 134, 120), (70, 110, 150)),
+        ((64, 84, 84), (128, 92, 120)),
+        ((172, 176, 180), (90, 130, 100)),
+    ),
+    "mountain": (
+        ((110, 170, 226), (236, 242, 248)),
+        ((170, 196, 214), (222, 232, 240)),
+        ((226, 196, 170), (240, 232, 226)),
+    ),
+    "stadium": (
+        ((24, 28, 60), (176, 190, 222)),
+        ((44, 26, 54), (196, 190, 214)),
+        ((18, 40, 50), (170, 200, 206)),
+    ),
+    "hall": (((140, 130, 150), (60, 80, 130)), ((120, 140, 150), (70, 70, 110))),
+}
+
+
+def draw_appearance(action: str, rng: np.random.Generator) -> Appearance:
+    """Sample the appearance of one video of an action."""
+    return vary(
+        VENUES[action],
+        BY_NAME[action].view_variation,
+        rng,
+        scale=_SCALE.get(action, 62.0),
+        second="sync" in action,
+    )
+
+
+def vary(
+    venue: str,
+    variation: str,
+    rng: np.random.Generator,
+    scale: float = 60.0,
+    second: bool = False,
+) -> Appearance:
+    """Sample an appearance at a venue.
+
+    `variation` is "negligible", "small" or "large", as in the paper's Table 1; `second`
+    turns the view so that two athletes are seen.
+    """
+    spread = {"negligible": 0.03, "small": 0.25, "large": 1.0}[variation]
+    large = variation == "large"
+    palettes = _VENUE[venue]
+    wall, ground = palettes[int(rng.integers(len(palettes)))]
+    tint = rng.normal(0, 4 + 14 * spread, 3)
+    dressed = venue in _GEAR
+    suit, accent = _choose(_SUIT, rng), _choose(_ACCENT[dressed:], rng)
+    if large:
+        suit = _tinted(suit, rng.normal(0, 30, 3))
+    skin = _choose(_SKIN, rng)
+    legs = _tinted(_choose(_SUIT, rng), rng.normal(-20, 20, 3)) if dressed else skin
+    return Appearance(
+        venue=venue,
+        scale=scale * float(1 + 0.16 * spread * rng.uniform(-1, 1)),
+        yaw=float(rng.uniform(-0.6, 0.6) * spread) + (0.25 if second else 0.12),
+        mirrored=bool(large and rng.random() < 0.5),
+        frame=(float(rng.normal(0, 9 * spread)), float(rng.normal(0, 6 * spread))),
+        shake=0.3 + 1.0 * spread,
+        skin=skin,
+        hair=_choose(_SUIT if dressed else _HAIR, rng),
+        suit=suit,
+        accent=accent,
+        sleeves=_tinted(suit, (-12, -12, -12)) if dressed else skin,
+        legs=legs,
+        wall=_tinted(wall, tint),
+        ground=_tinted(ground, tint / 2),
+        gear=_GEAR.get(venue, ""),
+        seed=int(rng.integers(2**31)),
+    )
+
+
+def _choose(colours: tuple[Colour, ...], rng: np.random.Generator) -> Colour:
+    return colours[int(rng.integers(len(colours)))]
+
+
+def _tinted(colour: Colour, tint: np.ndarray | tuple[float, ...]) -> Colour:
+    red, green, blue = np.clip(np.array(colour) + tint, 0, 255)
+    return float(red), float(green), float(blue)
 
 
 class Canvas:
-    """The painted background of all that a camera sees at a venue."""
+    """The background of a venue, over all views of a moving camera."""
 
-    def __init__(self, look: Look, corners: Array) -> None:
-        """Paint it for a camera whose views' top left corners are `corners`.
+    def __init__(self, look: Appearance, corners: Array) -> None:
+        """Paint the background for views whose top left corners are `corners`.
 
-        `corners` (T, 2) are whole pixels right of and above x = y = 0.
+        `corners` (T, 2) are whole pixels right of and below x = y = 0.
         """
         right, below = corners.max(axis=0) + (WIDTH, HEIGHT)
         origin = corners.min(axis=0)
@@ -129,12 +178,12 @@ class Canvas:
         _PAINTERS[look.venue](self, look, np.random.default_rng(look.seed))
 
     def view(self, frame: int) -> Image:
-        """A copy of the 320x240 pixels that the camera sees in a frame."""
+        """Return a copy of the view (240, 320, 3) in a frame."""
         column, row = self._corners[frame].tolist()
         return self.image[row : row + HEIGHT, column : column + WIDTH].copy()
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """Column and row of a place in the world."""
+        """Return the column and row of a position in metres."""
         return x * self.scale + self._zero_column, self._zero_row - y * self.scale
 
     def box(
@@ -145,14 +194,14 @@ class Canvas:
         box(self.image, x0, y0, x1, y1, c)
 
     def every(self, step: float) -> Array:
-        """Places along x, `step` apart, wherever the camera looks."""
+        """Return the visible multiples of `step` along x."""
         first = np.floor(self.left / step)
         return step * np.arange(first, self.right / step)
 
     def crowd(
         self, bottom: float, top: float, rng: np.random.Generator, dim: float
     ) -> None:
-        """Seat a blurred crowd in a horizontal band."""
+        """Draw a blurred crowd in a horizontal band."""
         height, width = self.image.shape[:2]
         (_, y1), (_, y0) = self.pixel(0, bottom), self.pixel(0, top)
         for _ in range(6):
@@ -167,7 +216,7 @@ def _shade(colour: Colour, factor: float) -> Colour:
     return red, green, blue
 
 
-def _pool(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _pool(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     left, right, bottom, top = canvas.left, canvas.right, canvas.bottom, canvas.top
     for x in canvas.every(1.6):
         canvas.box(x, 2.2, x + 0.12, top, _shade(look.wall, 0.94))
@@ -182,7 +231,7 @@ def _pool(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
             canvas.box(x, -depth - 0.04, x + 1.2, -depth, _shade(look.ground, light))
 
 
-def _tower(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _tower(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     _pool(canvas, look, rng)
     canvas.box(-3.6, 0.0, -2.2, 14.0, (150, 150, 152))
     canvas.box(-3.6, PLATFORM - 0.35, 1.15, PLATFORM - 0.06, (120, 122, 128))
@@ -190,14 +239,14 @@ def _tower(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     canvas.box(-3.6, PLATFORM - 0.3, 0.0, PLATFORM - 0.25, (90, 92, 98))
 
 
-def _springboard(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _springboard(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     _pool(canvas, look, rng)
     for x, shade in ((1.15, 0.75), (0.0, 1.0)):
         canvas.box(-7, BOARD - 0.1, x, BOARD, _shade((222, 226, 230), shade))
         canvas.box(x - 2.6, 0.0, x - 2.2, BOARD - 0.1, _shade((140, 150, 160), shade))
 
 
-def _gym(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _gym(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     left, right, bottom = canvas.left, canvas.right, canvas.bottom
     canvas.crowd(1.4, 3.6, rng, 0.7)
     canvas.box(left, 0.7, right, 1.3, _shade(look.wall, 0.65))
@@ -211,9 +260,9 @@ def _gym(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
     canvas.box(MAT_X - 1.7, -0.4, MAT_X + 3.4, MAT, _shade(look.ground, 1.5))
 
 
-def _slope(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _slope(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     height, width = canvas.image.shape[:2]
-    # At half the resolution: nothing here has finer detail, and it is large.
+    # Half resolution for speed: no detail here is finer.
     column = np.arange(0, width, 2, dtype=np.int32)
     rows = np.arange(0, height, 2, dtype=np.int32)[:, None]
     x = canvas.left + column / canvas.scale  # (columns,)
@@ -242,7 +291,7 @@ def _slope(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
         canvas.box(flag, y + 0.55, flag + 0.5, y + 0.9, _shade(look.accent, 0.9))
 
 
-def _stadium(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _stadium(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     height, width = canvas.image.shape[:2]
     stars = rng.uniform((0, 0), (width, 0.5 * height), (60, 2)).T
     drops(canvas.image, stars[0], stars[1], 1, (190, 190, 200))
@@ -260,7 +309,7 @@ def _stadium(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
         drops(canvas.image, np.array([column]), np.array([row]), 7, (255, 244, 200))
 
 
-def _hall(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
+def _hall(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None:
     left, right, bottom, top = canvas.left, canvas.right, canvas.bottom, canvas.top
     for y in np.arange(2.5, top, 1.5):
         canvas.box(left, y, right, y + 0.1, _shade(look.wall, 0.93))
@@ -274,7 +323,7 @@ def _hall(canvas: Canvas, look: Look, rng: np.random.Generator) -> None:
         canvas.box(x, -1.2, x + 0.1, -0.1, (70, 70, 80))
 
 
-_PAINTERS: dict[str, Callable[[Canvas, Look, np.random.Generator], None]] = {
+_PAINTERS: dict[str, Callable[[Canvas, Appearance, np.random.Generator], None]] = {
     "tower": _tower,
     "springboard": _springboard,
     "gym": _gym,
@@ -282,3 +331,72 @@ _PAINTERS: dict[str, Callable[[Canvas, Look, np.random.Generator], None]] = {
     "stadium": _stadium,
     "hall": _hall,
 }
+
+
+FOAM: Colour = (244, 250, 252)
+
+
+@dataclass(frozen=True)
+class Splash:
+    """Water (`wet`) or snow thrown up at `frame` from the position (x, y)."""
+
+    wet: bool
+    frame: int
+    x: float
+    y: float
+    amount: float
+
+    @property
+    def life(self) -> float:
+        """Number of frames for which it is visible."""
+        return (10 if self.wet else 6) + (20 if self.wet else 14) * self.amount
+
+
+def splashes_of(performance: Performance, athletes: Sequence[Array]) -> list[Splash]:
+    """Return one splash per athlete of a dive or big air jump, else none."""
+    wet = "diving" in performance.action
+    if not wet and "big_air" not in performance.action:
+        return []
+    thrown = []
+    for athlete, points in enumerate(athletes):
+        frame = performance.touch_down() + round(athlete * performance.lag)
+        where = points[min(frame, len(points) - 1)]
+        x = float(where[POINT["hand_r"] if wet else POINT["ankle_r"], 0])
+        y = 0.0 if wet else float(where[:, 1].min())
+        amount = performance.amount("splash" if wet else "landing", athlete)
+        thrown.append(Splash(wet, frame, x, y, amount))
+    return thrown
+
+
+def draw_splash(
+    image: Image,
+    splash: Splash,
+    place: tuple[float, float],
+    scale: float,
+    frame: int,
+    seed: int,
+) -> None:
+    """Draw a splash in one frame; `place` is its origin in pixels."""
+    age = frame - splash.frame
+    if not 0 <= age < splash.life:
+        return
+    x, y = place
+    rise = 0.15 + (1.7 if splash.wet else 0.9) * splash.amount  # metres
+    if splash.wet:
+        share = (age + 1) / splash.life
+        wide = (0.1 + 0.5 * splash.amount) * scale
+        top = y - 0.8 * rise * scale * 4 * share * (1 - share)
+        capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
+        ring = (0.3 + share) * wide
+        capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
+    rng = np.random.default_rng(seed)
+    count = int(12 + 150 * splash.amount)
+    up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
+    aside = rng.normal(0 if splash.wet else 0.9, 0.25 + 0.9 * splash.amount, count)
+    seconds = (age + 0.5) / RATE
+    px = x + scale * aside * seconds
+    py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
+    aloft = py < y
+    large = aloft & (np.arange(count) % 3 == 0)
+    drops(image, px[aloft], py[aloft], 1, FOAM)
+    drops(image, px[large], py[large], 2, FOAM)

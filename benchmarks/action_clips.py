@@ -1,11 +1,11 @@
-"""Rendered actions in UCF-101's layout: what a small network can be trained on first.
+"""Labelled clips in UCF-101's layout, to pre-train a small network on.
 
-Conventions: `<Class>/v_<Class>_gXX_cYY.avi`, 16 to 24 frames each, two clips a group
-of one look, which the classes share so that no colour tells a class; about every fourth
-group is for testing: `trainlist01.txt` (with labels from 1), `testlist01.txt`,
-`classInd.txt`. The classes name what the judges look at:
-position, speed of rotation, bent knees, splash, landing, two athletes together; venue,
-colours, view and athlete are drawn anew, and no clip is of the synthetic data set.
+Conventions: `<Class>/v_<Class>_gXX_cYY.avi` of 16 to 24 frames; two clips per group,
+groups share one appearance over all classes, so that no colour identifies a class;
+about one group in four is for testing. Lists: `trainlist01.txt` (labels from 1),
+`testlist01.txt`, `classInd.txt`. The classes are what the judges look at: position,
+speed of rotation, bent knees, splash, landing, two athletes. No clip is part of the
+synthetic data set.
 """
 
 from collections.abc import Mapping
@@ -17,10 +17,11 @@ import numpy as np
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.files import replacing
-from aqa.extract.synthetic.dataset import commission, work_through
-from aqa.extract.synthetic.drawing import VENUES, vary
+from aqa.cache.processes import process_map
+from aqa.extract.synthetic.dataset import write_manifest
 from aqa.extract.synthetic.film import film, write_video
 from aqa.extract.synthetic.performance import Element, Fault, Performance, Phases
+from aqa.extract.synthetic.scene import VENUES, vary
 
 Range = tuple[float, float]
 
@@ -34,10 +35,10 @@ CLIPS_PER_GROUP = 2
 
 @dataclass(frozen=True)
 class ClassSpec:
-    """One class: whose actions, what is turned, which faults, which moment."""
+    """One class: its actions, moment, elements and ranges of faults."""
 
     actions: tuple[str, ...]
-    #: "approach", "flight", "end" (the moment of touching down and after).
+    #: "approach", "flight", or "end" (from just before the landing on).
     moment: str
     somersaults: tuple[float, ...] = (1.5,)
     twists: tuple[float, ...] = (0.0,)
@@ -93,7 +94,7 @@ CLASSES = {
 
 @dataclass(frozen=True)
 class ClipTask:
-    """One clip to make."""
+    """One clip to render."""
 
     folder: Path
     name: str
@@ -102,12 +103,12 @@ class ClipTask:
 
     @property
     def group(self) -> int:
-        """Number of the group, from 1."""
+        """The clip's group, from 1."""
         return self.index // CLIPS_PER_GROUP + 1
 
     @property
     def label(self) -> str:
-        """Path of the clip as the lists have it."""
+        """The clip's path in the lists."""
         clip = self.index % CLIPS_PER_GROUP + 1
         return f"{self.name}/v_{self.name}_g{self.group:02d}_c{clip:02d}.avi"
 
@@ -119,10 +120,12 @@ def synthesise_classes(
     workers: int | None = None,
     progress: Progress = silent,
 ) -> Path:
-    """Render labelled clips into `folder`, in UCF-101's layout, and return it.
+    """Render labelled clips into `folder` in UCF-101's layout, and return it.
 
-    A call that was stopped goes on when it is made again. Raises AqaError if the
-    folder holds something else, or if there would be no group left to test on.
+    An interrupted call is continued by the same call.
+
+    Raises:
+        AqaError: other content in the folder, or too few videos for a test group.
     """
     root = Path(folder)
     groups = -(-videos_per_class // CLIPS_PER_GROUP)
@@ -131,7 +134,7 @@ def synthesise_classes(
             f"videos per class: expected at least {CLIPS_PER_GROUP + 1}, so that one "
             f"group is left for testing, found {videos_per_class}"
         )
-    commission(root, seed=seed, videos_per_class=videos_per_class)
+    write_manifest(root, seed=seed, videos_per_class=videos_per_class)
     if (root / "classInd.txt").exists():
         return root
     tasks = [
@@ -141,7 +144,7 @@ def synthesise_classes(
     ]
     for name in CLASSES:
         (root / name).mkdir(parents=True, exist_ok=True)
-    work_through(make_clip, tasks, workers, progress)
+    process_map(make_clip, tasks, workers, progress, lambda task: task.label)
 
     names = sorted(CLASSES)
     tested = max(1, round(groups / 4))
@@ -164,7 +167,7 @@ def _write_lines(path: Path, lines: list[str]) -> None:
 
 
 def make_clip(task: ClipTask) -> None:
-    """Render and encode one clip, unless it is there."""
+    """Render and encode one clip, unless it exists."""
     if (task.folder / task.label).exists():
         return
     spec, number = CLASSES[task.name], sorted(CLASSES).index(task.name)
@@ -182,7 +185,7 @@ def make_clip(task: ClipTask) -> None:
 
 
 def draw_clip(spec: ClassSpec, action: str, rng: np.random.Generator) -> Performance:
-    """Draw a performance of which the class's moment is one part."""
+    """Sample a performance that contains the class's moment."""
 
     def one(of: tuple[float, ...]) -> float:
         return of[int(rng.integers(len(of)))]
@@ -212,7 +215,7 @@ def draw_clip(spec: ClassSpec, action: str, rng: np.random.Generator) -> Perform
 def _window(
     spec: ClassSpec, performance: Performance, rng: np.random.Generator
 ) -> tuple[int, int]:
-    """The frames of a clip: 16 to 24 that show the class's moment."""
+    """Sample 16 to 24 frames [start, end) that show the class's moment."""
     length = int(rng.integers(16, 25))
     start, end = performance.take_off(), performance.touch_down()
     if spec.moment == "approach":

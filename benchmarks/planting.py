@@ -20,14 +20,15 @@ from aqa.cache.actions import ACTIONS, BY_NAME
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.files import replacing
+from aqa.cache.processes import process_map
 from aqa.extract.config import ClipConfig
-from aqa.extract.synthetic.dataset import commission, record, work_through, write_truth
-from aqa.extract.synthetic.judging import judge
+from aqa.extract.synthetic.dataset import record, write_manifest, write_truth
 from aqa.extract.synthetic.performance import (
     REPERTOIRES,
     Fault,
     Performance,
     draw_performance,
+    judge,
 )
 
 #: What can be planted.
@@ -81,7 +82,7 @@ def plant(
         )
     root = Path(folder)
     manifest = root / "manifest.csv"
-    commission(root, action=action, error=error, planted=videos, seed=seed)
+    write_manifest(root, action=action, error=error, planted=videos, seed=seed)
     if manifest.exists():
         return manifest
     for kind in ("videos", "poses"):
@@ -89,7 +90,9 @@ def plant(
     tasks = [
         PlantTask(root, action, error, number, seed) for number in range(1, videos + 1)
     ]
-    truths = work_through(make_planted, tasks, workers, progress)
+    truths = process_map(
+        make_planted, tasks, workers, progress, lambda task: task.label
+    )
     named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
     write_truth(root / "truth.json", named, seed=seed)
     with (
