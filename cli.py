@@ -273,8 +273,8 @@ def demo(
     click.echo(
         f"Done in {time.monotonic() - began:.0f} s: {count} rendered videos -> C3D "
         f"features -> LSTM and SVR heads -> {out / 'report' / 'report.html'}\n"
-        f"Next, score a video: aqa score {video} --model {models[0]} --action {action}\n"
-        "Next, your own: aqa extract --videos FOLDER_OR_CSV --weights tiny, aqa fit, "
+        f"Score a video: aqa score {video} --model {models[0]} --action {action}\n"
+        "Your own videos: aqa extract --videos FOLDER_OR_CSV --weights tiny, aqa fit, "
         "aqa compare all (see README.md)"
     )
 

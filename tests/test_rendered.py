@@ -7,20 +7,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from action_clips import ClipTask, make_clip
+from tiny_weights import Recipe, initial_weights, settings, train
 
 import aqa.extract
 from aqa.extract.c3d import ARCHITECTURES, build
 from aqa.extract.pretraining.classifier import as_input
 from aqa.extract.pretraining.clips import read_frames
-from aqa.extract.pretraining.rendered import Recipe, begin, settings, train
-from aqa.extract.synthetic.classes import ClipTask, make_clip
 from aqa.extract.weights.load import load_weights
 
 DATA = Path(aqa.extract.__file__).parent / "data"
 
 
 def test_training_begins_with_kernels_that_ignore_what_is_constant():
-    state = begin(3).state
+    state = initial_weights(3).state
     for name, values in state.items():
         if name.endswith("weight"):
             assert float(values.flatten(1).mean(1).abs().max()) < 1e-6
@@ -109,7 +109,7 @@ def nearest_class(found):
 
 def test_the_shipped_weights_tell_what_untrained_ones_do_not(clips):
     trained = nearest_class(features(load_weights("tiny"), clips))
-    untrained = nearest_class(features(begin(0), clips))
+    untrained = nearest_class(features(initial_weights(0), clips))
     assert trained >= 0.75 and trained > untrained + 0.2
 
 

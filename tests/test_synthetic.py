@@ -9,6 +9,8 @@ from dataclasses import replace
 import av
 import numpy as np
 import pytest
+from action_clips import CLASSES, synthesise_classes
+from planting import go_wrong, plant
 from scipy.io import loadmat
 from scipy.stats import spearmanr
 from sklearn.linear_model import RidgeCV
@@ -16,16 +18,22 @@ from sklearn.model_selection import cross_val_predict
 
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
-from aqa.extract.synthetic import plant, synthesise, synthesise_classes
+from aqa.extract.synthetic import synthesise
 from aqa.extract.synthetic.athlete import COCO
-from aqa.extract.synthetic.classes import CLASSES
 from aqa.extract.synthetic.dataset import draw_judged, split_of
-from aqa.extract.synthetic.drawing import draw_look
 from aqa.extract.synthetic.film import film
-from aqa.extract.synthetic.judging import difficulty, execution, judge, synchrony
 from aqa.extract.synthetic.moves import choreograph
-from aqa.extract.synthetic.performance import FAULTS, Element, Fault, draw_performance
-from aqa.extract.synthetic.planting import go_wrong
+from aqa.extract.synthetic.performance import (
+    FAULTS,
+    Element,
+    Fault,
+    difficulty,
+    draw_performance,
+    execution,
+    judge,
+    synchrony,
+)
+from aqa.extract.synthetic.scene import draw_appearance
 
 ALL_ACTIONS = [action.name for action in ACTIONS]
 DIVES = ["diving", "sync_diving_3m", "sync_diving_10m"]
@@ -57,7 +65,7 @@ def plain(action, seed=0, **fields):
     rng = np.random.default_rng(seed)
     performance = draw_performance(action, rng)
     fields = {"faults": (), "lag": 0.0, **fields}
-    return replace(performance, **fields), draw_look(action, rng)
+    return replace(performance, **fields), draw_appearance(action, rng)
 
 
 # ---------------------------------------------------------------- the released layout
@@ -110,7 +118,7 @@ def test_same_seed_same_bytes_whoever_makes_them(small, tmp_path):
         progress=lambda *step: steps.append(step),
     )
     assert digests(again) == digests(small)
-    assert [done for done, _, _ in steps] == [1, 2, 3, 4]
+    assert [done for done, _, _ in steps] == [0, 1, 2, 3, 4]
 
 
 def test_a_stopped_rendering_goes_on(small, tmp_path):
@@ -139,10 +147,10 @@ def test_refuses_what_it_cannot_make(small, tmp_path):
         synthesise(tmp_path, actions=["curling"])
     with pytest.raises(AqaError, match="above 0, found 0"):
         synthesise(tmp_path, scale=0)
-    with pytest.raises(AqaError, match="holds another set already.*remove it or"):
+    with pytest.raises(AqaError, match="holds another data set.*remove it or"):
         synthesise(small.parent)
     (tmp_path / "mine.txt").touch()
-    with pytest.raises(AqaError, match="holds something else already"):
+    with pytest.raises(AqaError, match="expected an empty folder"):
         synthesise_classes(tmp_path, 3)
     with pytest.raises(AqaError, match="at least 3"):
         synthesise_classes(tmp_path, 2)
@@ -417,7 +425,7 @@ def test_planted_knees_are_bent_in_the_clip_and_straight_around_it():
 
 def test_classes_come_in_ucf101s_layout(tmp_path, monkeypatch):
     chosen = {name: CLASSES[name] for name in ("EntryBigSplash", "PairApart")}
-    monkeypatch.setattr("aqa.extract.synthetic.classes.CLASSES", chosen)
+    monkeypatch.setattr("action_clips.CLASSES", chosen)
     root = synthesise_classes(tmp_path / "classes", 3, seed=2, workers=1)
     lines = {path.name: path.read_text().splitlines() for path in root.glob("*.txt")}
     assert lines["classInd.txt"] == ["1 EntryBigSplash", "2 PairApart"]

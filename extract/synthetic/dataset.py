@@ -104,9 +104,8 @@ def synthesise(
     ordered = sorted(tasks, key=lambda task: -BY_NAME[task.action].mean_length)
     made = process_map(make_video, ordered, workers, progress, lambda task: task.label)
     named = {task.label: video for task, video in zip(ordered, made, strict=True)}
-    _write_lists(
-        root / "Split_4", tasks, [named[task.label]["score"] for task in tasks]
-    )
+    scores = [named[task.label]["score"] for task in tasks]
+    _write_lists(root / "Split_4", tasks, scores)
     write_truth(truth, named, seed=seed, scale=scale)
     return root
 

@@ -187,7 +187,7 @@ class Routine:
         self.twist[end:] = self.twist[end - 1]
 
     def land(self, rest: Array, index: int = 0) -> None:
-        """Set a landing: from still (fault 0) over staggering to a fall (0.7 and more)."""
+        """Set a landing: still at fault 0, then staggering, from 0.7 on a fall."""
         amount = self.amount("landing", index)
         end = self.performance.touch_down(index)
         now = np.arange(self.frames - end)

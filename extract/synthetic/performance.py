@@ -243,7 +243,7 @@ def _draw_element(repertoire: Repertoire, rng: np.random.Generator) -> Element:
 
 
 def _amount(mean: float, skill: float, rng: np.random.Generator) -> float:
-    """Sample a fault's amount, with mean `mean` over the population, less with skill."""
+    """Sample the amount of a fault with the given population mean."""
     level = NormalDist().inv_cdf(mean) - SHARED**0.5 * skill
     level += (1 - SHARED) ** 0.5 * float(rng.normal())
     return NormalDist().cdf(level)
