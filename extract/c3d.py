@@ -1,7 +1,7 @@
 """C3D: 3 x 3 x 3 convolutions, max pooling, and FC-6, whose output is the feature.
 
-Conventions: clips float (B, 3, 16, crop, crop), in the pre-processing of the
-weights; features float (B, D), FC-6 after ReLU, no dropout, no normalisation.
+Conventions: clips are float (B, 3, 16, crop, crop), pre-processed as the weights
+require; features are float (B, D), FC-6 after ReLU, no dropout, no normalisation.
 Parameters have Caffe's names (`conv1a.weight` ... `fc6.bias`), and Caffe's order
 of axes is torch's: (out, in, time, row, column), flattened as C, T, H, W.
 
@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from aqa.cache.errors import AqaError
 
-#: Frames of a clip: four poolings of time leave one.
+#: Frames per clip: four poolings of time leave one.
 CLIP = 16
 
 POOL5 = ("ceil", "padded")
@@ -29,10 +29,10 @@ POOL5 = ("ceil", "padded")
 
 @dataclass(frozen=True)
 class Architecture:
-    """A member of the family: channels of each convolution, grouped by pooling.
+    """Sizes of a C3D network: channels of each convolution, grouped by pooling.
 
-    `crop` is the side of a frame, an odd multiple of 16 so that both variants of
-    the last pooling give the same size.
+    `crop` is the side of a frame, an odd multiple of 16 so that both variants of the
+    last pooling give the same size.
     """
 
     name: str
@@ -41,7 +41,7 @@ class Architecture:
     crop: int = 112
 
     def __post_init__(self) -> None:
-        """Refuse sizes that the poolings cannot halve."""
+        """Raise AqaError for sizes that the poolings cannot halve."""
         if len(self.widths) != 5 or self.crop % 32 != 16:
             raise AqaError(
                 "architecture: expected five groups of convolutions and a crop that "
@@ -50,12 +50,12 @@ class Architecture:
 
     @property
     def pooled(self) -> int:
-        """Inputs of FC-6: 4096 for the small net, 8192 for the full one."""
+        """Inputs of FC-6: 4096 for c3d-small, 8192 for c3d-full."""
         side = (self.crop // 16 + 1) // 2
         return self.widths[-1][-1] * side * side
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every parameter, by Caffe's name."""
+        """Return the shape of every parameter, by Caffe's name."""
         shapes: dict[str, tuple[int, ...]] = {}
         inputs = 3
         for group, widths in enumerate(self.widths, start=1):
@@ -71,9 +71,9 @@ class Architecture:
 ARCHITECTURES = {
     arch.name: arch
     for arch in (
-        # For the demo and for tests: the small net, a quarter as wide.
+        # For the demo and for tests: c3d-small, a quarter as wide.
         Architecture("c3d-tiny", ((16,), (32,), (64,), (64,), (64,)), 256),
-        # What the paper's code used: five convolutions, C3D's UCF-101 network.
+        # Used by the paper's code: five convolutions, C3D's UCF-101 network.
         Architecture("c3d-small", ((64,), (128,), (256,), (256,), (256,)), 2048),
         # Sports-1M's network: eight convolutions.
         Architecture(
@@ -88,13 +88,13 @@ ARCHITECTURES = {
 class C3D(nn.Module):
     """The network up to FC-6.
 
-    `pool5` "ceil" is Caffe's last pooling (a window cut off at the far edge);
-    "padded" is the one of PyTorch ports, whose windows begin a pixel earlier. It
-    belongs to the weights: most features differ.
+    `pool5` "ceil" is the last pooling of Caffe (windows cut off at the far edge),
+    "padded" that of PyTorch ports (windows start one pixel earlier). It belongs to
+    the weights: most features differ.
     """
 
     def __init__(self, arch: Architecture, pool5: str = "ceil") -> None:
-        """Lay out the layers, with torch's own initial values."""
+        """Create the layers, with torch's default initialisation."""
         super().__init__()
         if pool5 not in POOL5:
             raise AqaError(f"pool5: expected one of {POOL5}, found {pool5!r}")
@@ -107,33 +107,33 @@ class C3D(nn.Module):
                 conv = nn.Conv3d(shape[1], shape[0], kernel_size=3, padding=1)
                 self.add_module(layer, conv)
                 groups[int(layer[4]) - 1].append(conv)
-        #: The convolutions between two poolings, group by group.
+        #: Convolutions by group; a pooling follows each group.
         self.groups = tuple(map(tuple, groups))
         self.fc6 = nn.Linear(arch.pooled, arch.features)
 
     def pool(self, x: Tensor, group: int) -> Tensor:
-        """Pool after a group (0-based): halves rows, columns and, but for 0, time."""
+        """Apply the pooling after a group: halves space and, except after 0, time."""
         if group == len(self.groups) - 1 and self.pool5 == "padded":
             return functional.max_pool3d(x, 2, padding=(0, 1, 1))
         kernel = (1, 2, 2) if group == 0 else (2, 2, 2)
         return functional.max_pool3d(x, kernel, ceil_mode=True)
 
     def forward(self, clips: Tensor) -> Tensor:
-        """Features of clips: (B, 3, 16, crop, crop) -> (B, D)."""
+        """Return features of clips: (B, 3, 16, crop, crop) -> (B, D)."""
         return self.feature(self.pooled(clips))
 
     def pooled(self, x: Tensor, group: int = 0, layer: int = 0) -> Tensor:
-        """From the input of convolution `layer` of `group` to the input of FC-6."""
+        """Run from the input of convolution `layer` of `group` to the input of FC-6."""
         for g in range(group, len(self.groups)):
             *before, last = self.groups[g][layer if g == group else 0 :]
             for conv in before:
                 x = functional.relu_(convolve(conv, x, pad=1))
-            # ReLU commutes with the maximum, and after it has less to do.
+            # ReLU commutes with max pooling; after it there are fewer values.
             x = functional.relu_(self.pool(convolve(last, x, pad=1), g))
         return x.flatten(1)  # (B, C, 1, h, w) -> (B, C h w)
 
     def feature(self, x: Tensor) -> Tensor:
-        """FC-6 after ReLU: (B, inputs) -> (B, D)."""
+        """Apply FC-6 and ReLU: (B, inputs) -> (B, D)."""
         return functional.relu(self.fc6(x))
 
 
@@ -142,10 +142,10 @@ def convolve(
 ) -> Tensor:
     """Convolve with some taps in time: (B, C, T, H, W) -> (B, O, T', H, W).
 
-    Rows and columns are padded by one, time by `pad`; of the kernel's three taps in
-    time, `taps` take part, so that T' = T + 2 pad - taps + 1. Few channels suit no
-    3-D kernel: there, frames that are convolved together become channels of one
-    image, which are the same sums, more than twice as fast on CPU.
+    Rows and columns are padded by one, time by `pad`; `taps` of the kernel's three
+    taps in time are used, so that T' = T + 2 pad - taps + 1. With few input channels,
+    the frames under the kernel are stacked as channels of one image and convolved in
+    2-D: the same sums, more than twice as fast on CPU.
     """
     weight = conv.weight[:, :, taps]
     if conv.in_channels >= 8:
@@ -153,7 +153,7 @@ def convolve(
     x = functional.pad(x, (0, 0, 0, 0, pad, pad))
     windows = x.unfold(2, weight.shape[2], 1)  # (B, C, T', H, W, taps)
     batch, _, length, height, width, _ = windows.shape
-    # Channels last, as the fast kernels want them: (B, T', H, W, C, taps).
+    # Channels last for the fast kernels: (B, T', H, W, C, taps).
     windows = windows.permute(0, 2, 3, 4, 1, 5)
     images = windows.reshape(batch * length, height, width, -1).movedim(-1, 1)
     stacked = weight.flatten(1, 2).contiguous(memory_format=torch.channels_last)
@@ -162,10 +162,7 @@ def convolve(
 
 
 def random_state(arch: Architecture, seed: int = 0) -> dict[str, Tensor]:
-    """He-normal weights and zero biases: the same for a seed on every machine.
-
-    A network that has learnt nothing, whose features are random projections.
-    """
+    """Return He-normal weights and zero biases, the same per seed on every machine."""
     rng = np.random.default_rng(seed)
     state = {}
     for name, shape in arch.shapes().items():
@@ -179,7 +176,7 @@ def random_state(arch: Architecture, seed: int = 0) -> dict[str, Tensor]:
 
 
 def build(arch: Architecture, state: Mapping[str, Tensor], pool5: str = "ceil") -> C3D:
-    """Make the network hold `state`, by name and shape and nothing missing."""
+    """Return a network with the parameters of `state`, which must match exactly."""
     with torch.device("meta"):
         net = C3D(arch, pool5)
     net.load_state_dict(state, strict=True, assign=True)

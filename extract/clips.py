@@ -1,10 +1,11 @@
-"""A video becomes `length` frames, and those become overlapping copies of clips.
+"""Temporal sampling: a video is brought to `length` frames and cut into clips.
 
-Conventions: frames uint8 (T, H, W, 3); a start is the index of a clip's first
-frame in the fitted video; arrays over clips are (offsets, clips, ...).
+Conventions: frames are uint8 (T, H, W, 3); a start is the index of a clip's first
+frame in the fitted video; arrays over clips are (offsets, clips, ...). A copy is the
+sequence of clips at one start offset.
 
-Padding goes in front and cutting keeps the end, so that what decides the score
-(the entry, the landing) falls at the same place of every video.
+Padding goes in front and cutting keeps the end by default, so that what decides the
+score (the entry, the landing) falls at the same place of every video.
 """
 
 import numpy as np
@@ -16,10 +17,9 @@ from aqa.extract.config import ClipConfig
 def fit_length(
     frames: npt.NDArray[np.uint8], config: ClipConfig
 ) -> npt.NDArray[np.uint8]:
-    """Bring a video to `config.length` frames: (T, H, W, 3) -> (length, H, W, 3).
+    """Return `config.length` frames: (T, H, W, 3) -> (length, H, W, 3).
 
-    Black frames go in front of a shorter one; of a longer one `config.keep` says
-    which frames stay.
+    Shorter videos get black frames in front; of longer ones, `config.keep` frames stay.
     """
     spare = len(frames) - config.length
     if spare < 0:
@@ -29,15 +29,15 @@ def fit_length(
 
 
 def clip_starts(config: ClipConfig) -> npt.NDArray[np.int64]:
-    """First frame of every clip, (offsets, clips)."""
+    """Return the first frame of every clip, (offsets, clips)."""
     offsets = np.arange(config.offsets)
     return offsets[:, None] + config.stride * np.arange(config.clips)
 
 
 def shown_frames(count: int, config: ClipConfig) -> list[range]:
-    """Which of a video's `count` kept frames each clip of the first copy shows.
+    """Return which of a video's `count` kept frames each clip of the first copy shows.
 
-    A range is empty where a clip shows nothing but the black in front.
+    The range of a clip that shows only padding is empty.
     """
     black = max(config.length - count, 0)
     return [
@@ -49,7 +49,7 @@ def shown_frames(count: int, config: ClipConfig) -> list[range]:
 def middle_frames(
     frames: npt.NDArray[np.uint8], config: ClipConfig
 ) -> npt.NDArray[np.uint8]:
-    """Show each clip of the first copy by its middle frame: (clips, H, W, 3)."""
+    """Return the middle frame of each clip of the first copy: (clips, H, W, 3)."""
     starts = clip_starts(config)[0]
     middles: npt.NDArray[np.uint8] = fit_length(frames, config)[
         starts + config.clip // 2

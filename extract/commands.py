@@ -1,6 +1,6 @@
-"""Options of the commands that run the network, said in one way.
+"""`aqa extract`: from videos or poses to features in the cache.
 
-`aqa extract`: from videos, or poses, to features in the cache.
+Also the options that all commands share that run the network.
 """
 
 from collections.abc import Callable, Collection
@@ -41,44 +41,44 @@ PRECISION = click.Choice(PRECISIONS)
 preset_options = (
     click.option(
         "--preprocessing",
-        help="c3d, mmaction or imagenet, in place of the file's own.",
+        help="c3d, mmaction or imagenet, instead of the file's own.",
     ),
     click.option(
         "--pool5",
         type=click.Choice(["ceil", "padded"]),
-        help="The last pooling, in place of the file's own.",
+        help="The last pooling, instead of the file's own.",
     ),
     click.option("--mean", type=PATH, help="A mean file (.binaryproto, .npy)."),
 )
 
 
 def with_presets(command: Command) -> Command:
-    """Add the options that override what a weights file says of itself."""
+    """Add the options that override the settings in a weights file."""
     for option in reversed(preset_options):
         command = option(command)
     return command
 
 
 def with_features(command: Command) -> Command:
-    """Add the options that say what is computed of a video."""
+    """Add the options that determine a video's C3D features."""
     for option in reversed(
         (
             click.option(
                 "--weights",
                 help="A C3D weights file, `tiny` (comes with aqa) or `random[:seed]`.",
             ),
-            click.option("--arch", type=ARCH, help="The network of random weights."),
+            click.option("--arch", type=ARCH, help="Network size for random weights."),
             *preset_options,
             device_option,
             click.option(
                 "--precision",
                 type=PRECISION,
-                help="What the network computes in; auto is fp32 on CPU.",
+                help="Precision of the network; auto is fp32 on CPU.",
             ),
             click.option(
                 "--allow-damaged",
                 is_flag=True,
-                help="Take damaged videos, and record the damage.",
+                help="Accept damaged videos, and record the damage.",
             ),
         )
     ):
@@ -87,7 +87,7 @@ def with_features(command: Command) -> Command:
 
 
 def refuse_given(names: Collection[str], of: str) -> None:
-    """Refuse options of the running command that were given and could do nothing."""
+    """Raise a usage error for options that were given but have no effect."""
     context = click.get_current_context()
     for option in context.command.params:
         source = context.get_parameter_source(option.name or "")
@@ -99,7 +99,7 @@ if TYPE_CHECKING:
     from aqa.extract.datasets.dataset import Dataset
     from aqa.extract.stage import Extractor
 
-#: Options that say how videos are decoded and run through the network.
+#: Options without effect on pose features, and on C3D features.
 OF_C3D = (
     *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
     *("allow_damaged", "length", "keep", "workers", "engine", "ray_address", "plain"),
@@ -108,7 +108,7 @@ OF_POSES = ("poses", "athletes", "confidence", "missing")
 
 
 def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any:
-    """Read `i/N`, 1-based, as the config's 0-based pair."""
+    """Parse `i/N`, 1-based, as a 0-based pair."""
     if text is None:
         return None
     i, slash, n = text.partition("/")
@@ -131,25 +131,25 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     type=click.Choice(["c3d", *POSE_FEATURES]),
     default="c3d",
     show_default=True,
-    help="C3D on the frames, or a transform of poses.",
+    help="C3D on frames, or a transform of poses.",
 )
 @click.option("--poses", type=PATH, help="Folder of poses, for pose features.")
 @click.option(
     "--athletes",
     type=click.IntRange(1, 2),
-    help="Pose features: athletes followed, 2 for synchronised dives; by default 1.",
+    help="Pose features: athletes per video, 2 for synchronised diving; default 1.",
 )
 @click.option(
     "--confidence",
     type=click.FloatRange(0, 1),
-    help="Pose features: a joint found with less counts as missing; by default "
+    help="Pose features: joints with a lower confidence count as missing; default "
     f"{PoseConfig.confidence}.",
 )
 @click.option(
     "--missing",
     type=click.FloatRange(0, 1),
-    help="Pose features: the share of missing joints above which a video fails; by "
-    f"default {PoseConfig.missing}.",
+    help="Pose features: share of missing joints above which a video fails; default "
+    f"{PoseConfig.missing}.",
 )
 @actions_option
 @click.option(
@@ -157,17 +157,19 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     type=int,
     default=ClipConfig.length,
     show_default=True,
-    help="Frames a video is brought to.",
+    help="Frames per video after padding or cutting.",
 )
 @click.option(
     "--keep",
     type=click.Choice(KEEP),
     default=ClipConfig.keep,
     show_default=True,
-    help="Frames of a longer video that stay.",
+    help="Which frames of a longer video stay.",
 )
 @click.option(
-    "--shard", callback=as_shard, help="i/N: do the i-th of N parts of the videos."
+    "--shard",
+    callback=as_shard,
+    help="i/N: extract only the i-th of N parts of the videos.",
 )
 @workers_option
 @click.option(
@@ -177,9 +179,13 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     show_default=True,
     help="ray: the nodes of a Ray cluster do the work; needs the extra `ray`.",
 )
-@click.option("--ray-address", help="The cluster; by default the one that runs here.")
-@click.option("--plain", is_flag=True, help="Share nothing between copies: an oracle.")
-@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop.")
+@click.option(
+    "--ray-address", help="Ray cluster; default: the one that runs on this machine."
+)
+@click.option(
+    "--plain", is_flag=True, help="Share no computation between copies: slow reference."
+)
+@click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @json_option
 def extract(
     videos: Path,
@@ -191,11 +197,10 @@ def extract(
     shard: tuple[int, int] | None,
     **options: Any,
 ) -> None:
-    """Fill the cache with features; run again, it goes on where it stopped.
+    """Extract features to the cache; a repeated run continues where it stopped.
 
-    Shards of one data set may run at once, on any number of machines that share the
-    folder, and so may runs without shards: each does some of the videos. Whoever
-    finishes last merges.
+    Several runs may fill one cache at the same time, on any number of machines that
+    share the folder, with or without --shard. The run that finishes last merges.
     """
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
@@ -228,8 +233,8 @@ def extract(
     if made.damage:
         key, damage = next(iter(made.damage.items()))
         click.echo(
-            f"not whole, and taken: {len(made.damage)} of {made.done} videos, the "
-            f"first of them {key}: {damage}",
+            f"accepted though damaged: {len(made.damage)} of {made.done} videos, first "
+            f"{key}: {damage}",
             err=True,
         )
     _print_relabelled(made.relabelled)
@@ -240,7 +245,7 @@ def extract(
         click.echo(
             f"{cache}: {made.done} extracted, {elsewhere}{made.skipped} there before, "
             f"{len(made.failures)} failed, {made.seconds:.0f} s"
-            + ("" if made.merged else "; not merged: videos are left to do")
+            + ("" if made.merged else "; not merged: some videos are not finished")
         )
     if made.failures:
         raise click.exceptions.Exit(SOME_FAILED)
@@ -260,7 +265,7 @@ def _extractor(
     missing: float | None,
     **options: Any,
 ) -> "Extractor":
-    """Build what makes the features that were asked for."""
+    """Return the extractor for the requested features."""
     if features != "c3d":
         from aqa.extract.poses.extractor import PoseExtractor
 
@@ -283,7 +288,7 @@ def _extractor(
 def _print_relabelled(count: int) -> None:
     if count:
         click.echo(
-            f"labels of {count} videos differ from the cache's: `aqa cache relabel` "
-            "takes them over",
+            f"labels of {count} videos differ from the cache's; `aqa cache relabel` "
+            "updates the cache",
             err=True,
         )

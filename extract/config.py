@@ -1,7 +1,7 @@
-"""What an extraction is asked to do: every default of the stage, stated once.
+"""Settings of the extraction stage; every default is stated here and nowhere else.
 
-Conventions: frame counts and offsets in frames; `precision` is what the network
-computes in. Imports nothing heavy, so that the command line can show defaults.
+Conventions: lengths and offsets are in frames. Imports nothing heavy, so that the
+command line can show defaults.
 """
 
 from collections.abc import Mapping
@@ -18,9 +18,9 @@ POSE_FEATURES = ("pose-dct", "pose-apen")
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """How a video becomes clips (paper, section 5; the protocol's gaps closed).
+    """How a video is cut into clips (paper, section 5).
 
-    A video is brought to `length` frames and cut, once for each start offset
+    A video is brought to `length` frames and cut, once per start offset
     0 .. `offsets` - 1, into clips of `clip` frames, `stride` apart.
     """
 
@@ -32,7 +32,7 @@ class ClipConfig:
     keep: str = "last"
 
     def __post_init__(self) -> None:
-        """Refuse settings that leave no clip."""
+        """Raise AqaError for settings that leave no clip."""
         for name in ("clip", "stride", "offsets"):
             if (value := getattr(self, name)) < 1:
                 raise AqaError(f"{name}: expected 1 or more, found {value}")
@@ -47,19 +47,19 @@ class ClipConfig:
 
     @property
     def clips(self) -> int:
-        """Clips per copy: six for the paper's numbers."""
+        """Clips per copy: six with the paper's settings."""
         return (self.length - (self.offsets - 1) - self.clip) // self.stride + 1
 
 
 @dataclass(frozen=True)
 class Limits:
-    """What one video may cost; one that costs more fails, and the others go on."""
+    """Limits per video; one that exceeds them fails, and the others go on."""
 
-    #: Wall clock, from the moment a worker takes the video up.
+    #: Wall clock, from when a worker starts on the video.
     seconds: float = 600.0
-    #: Bytes beyond what an idle worker holds.
+    #: Bytes on top of an idle worker's memory.
     memory: int = 2 << 30
-    #: Of one frame, width times height: 8K fits.
+    #: Width times height of a frame: 8K fits.
     pixels: int = 1 << 25
     #: Nine hours at thirty frames a second.
     frames: int = 1_000_000
@@ -67,68 +67,63 @@ class Limits:
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """One run of the extraction stage."""
+    """Settings of C3D extraction."""
 
     clips: ClipConfig = ClipConfig()
     weights: str | None = None
-    #: None: what the weights say; random weights: "c3d-small".
+    #: None: that of the weights; "c3d-small" for random weights.
     arch: str | None = None
     device: str = "auto"
     precision: str = "auto"
-    #: None: the preset of the weights file; else "ceil" or "padded".
+    #: "ceil" or "padded"; None: as the weights file says.
     pool5: str | None = None
-    #: None: the preset of the weights file; else a name in `PRESETS`.
+    #: A name in `preprocessing.PRESETS`; None: as the weights file says.
     preprocessing: str | None = None
-    #: A mean file in place of the preset's channel means.
+    #: A mean file that replaces the channel means.
     mean: Path | None = None
-    #: Use no sharing between copies: the oracle, several times slower. On CPU it gives
-    #: the same bits in fp32; in half precision single roundings differ.
+    #: Share no computation between copies: the reference, several times slower. On CPU
+    #: in fp32 the result is the same; in half precision single roundings differ.
     plain: bool = False
     allow_damaged: bool = False
-    #: (i, N): this run does the i-th of N parts of the samples, 0-based.
-    shard: tuple[int, int] | None = None
     #: Decoding processes; None: one fewer than the processors, at least one.
     workers: int | None = None
     limits: Limits = Limits()
 
     def __post_init__(self) -> None:
-        """Refuse what no machine could do; the stage checks against this one."""
+        """Raise AqaError for settings that are valid on no machine."""
         if self.precision not in PRECISIONS:
             raise AqaError(
                 f"precision: expected one of {PRECISIONS}, found {self.precision!r}"
             )
-        if self.shard is not None and not 0 <= self.shard[0] < self.shard[1]:
-            i, n = self.shard
-            raise AqaError(f"shard: expected 1/{n} to {n}/{n}, found {i + 1}/{n}")
         if self.workers is not None and self.workers < 1:
             raise AqaError(f"workers: expected 1 or more, found {self.workers}")
 
 
 @dataclass(frozen=True)
 class PoseConfig:
-    """Which poses are believed, and what is made of them (the paper's first row)."""
+    """Settings of pose features (the first row of the paper's Table 2)."""
 
     #: "pose-dct" or "pose-apen".
     features: str = "pose-dct"
-    #: Athletes followed: 1, or 2 for the synchronised dives.
+    #: Athletes per video: 1, or 2 for synchronised diving.
     athletes: int = 1
-    #: A joint found with less confidence counts as missing.
+    #: Joints with a lower confidence count as missing.
     confidence: float = 0.3
-    #: A video whose share of missing joints is larger is a failure.
+    #: A video with a larger share of missing joints fails.
     missing: float = 0.5
-    #: pose-dct: low frequencies kept of each series.
+    #: pose-dct: low frequencies kept per series.
     coefficients: int = 50
-    #: pose-apen: length of the compared patterns.
+    #: pose-apen: embedding dimension m.
     embedding: int = 2
-    #: pose-apen: how far two patterns may differ, in deviations of the series.
+    #: pose-apen: tolerance r, in standard deviations of the series.
     tolerance: float = 0.2
-    #: Joints of a pose: COCO's 17; of another layout its own count.
+    #: Joints per pose; 17 in COCO's layout.
     joints: int = 17
-    #: The joint that the others are measured from: COCO's nose.
+    #: Joint that the others are measured from: COCO's nose.
     head: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what no pose could satisfy."""
+        """Raise AqaError for settings that no pose could satisfy."""
         if self.features not in POSE_FEATURES:
             raise AqaError(
                 f"features: expected one of {POSE_FEATURES}, found {self.features!r}"
@@ -151,11 +146,11 @@ class PoseConfig:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """How poses are found in videos (`aqa poses`)."""
+    """Settings of pose detection (`aqa poses`)."""
 
-    #: An RTMO model, or an RTMPose model; both .onnx files.
+    #: An RTMO or RTMPose model (.onnx).
     model: Path
-    #: RTMPose only: the YOLOX model that finds people first.
+    #: RTMPose only: a YOLOX model that detects people.
     detector: Path | None = None
     #: "auto", "cpu", "cuda" or "cuda:1".
     device: str = "auto"
@@ -164,7 +159,11 @@ class DetectorConfig:
 
 
 def config_like(record: Mapping[str, Any]) -> ExtractConfig:
-    """Read from a C3D provenance how its features were made, but for the weights."""
+    """Return the settings in a C3D provenance, except for the weights.
+
+    Raises:
+        AqaError: the features are not C3D's, or the record is incomplete.
+    """
     if record.get("features") != "c3d":
         raise AqaError(
             f"expected C3D features, found {record.get('features')!r}: videos can "

@@ -1,9 +1,9 @@
-"""Videos without features: remembered until they have some, listed for the user.
+"""Videos without features: recorded until they have some, and listed for the user.
 
-Conventions: each failure is a JSON file in the folder of parts, named as the video's
-part would be, so that shards see each other's. `failures.json` beside the cache is
-their list, in the order of the data set, and is not there when there are none; caches
-in one folder share it, and each has its name on its own.
+Conventions: each failure is a JSON file in the folder of parts, named like the video's
+part, so that shards see each other's failures. `failures.json` beside the cache lists
+them in the order of the data set and is absent when there are none. Caches in one
+folder share it; each entry names its cache.
 """
 
 import json
@@ -22,7 +22,7 @@ from aqa.extract.datasets.dataset import Video
 
 @dataclass(frozen=True)
 class Failure:
-    """A video without features."""
+    """A video without features, and why."""
 
     key: str
     path: str
@@ -33,34 +33,34 @@ class FailureLog:
     """The failures of one cache, on disk."""
 
     def __init__(self, cache: Path) -> None:
-        """Look at nothing yet."""
+        """Open nothing yet."""
         self._cache = cache
 
-    def remember(self, video: Video, error: AqaError) -> Failure:
-        """Leave word where the next run and the other shards find it."""
+    def record(self, video: Video, error: AqaError) -> Failure:
+        """Record a failure where later runs and other shards find it."""
         failure = Failure(video.key, str(video.path), str(error))
         make_folder(self._cache.parent)
-        # A merge clears the folder of parts of what is half written.
+        # A merge removes temporary files from the folder of parts.
         with locked(self._cache, shared=True):
             _write(self._path(video.key), asdict(failure))
         return failure
 
-    def forget(self, key: str) -> None:
-        """Take back what was said of a video, if anything was."""
+    def clear(self, key: str) -> None:
+        """Remove the record of a video, if there is one."""
         remove(self._path(key))
 
-    def of(self, videos: Iterable[Video]) -> dict[str, Failure]:
-        """Failures among the videos, by key, in their order."""
+    def among(self, videos: Iterable[Video]) -> dict[str, Failure]:
+        """Return the recorded failures among the videos, by key, in their order."""
         found = {}
         for video in videos:
-            # Half a file cannot be; one of another version is as good as none.
+            # Ignore files that are torn or of another version.
             with suppress(OSError, ValueError, TypeError):
                 text = self._path(video.key).read_text(encoding="utf-8")
                 found[video.key] = Failure(**json.loads(text))
         return found
 
-    def list_for_user(self, failures: Iterable[Failure]) -> None:
-        """Put this cache's part of `failures.json` in place, or remove an empty one."""
+    def write_list(self, failures: Iterable[Failure]) -> None:
+        """Replace this cache's entries in `failures.json`; remove it when empty."""
         path, name = self._cache.with_name("failures.json"), self._cache.name
         make_folder(path.parent)
         with locked(path, needed=False):
@@ -70,7 +70,7 @@ class FailureLog:
                 _write(path, records)
             else:
                 remove(path)
-        # Where there are no locks, what killed runs have left has to stay.
+        # Without locks, the temporary files of killed runs have to stay.
         with suppress(AqaError), locked(path):
             remove_orphans(path.parent, path.name)
 
@@ -79,7 +79,7 @@ class FailureLog:
 
 
 def _listed(path: Path) -> list[dict[str, str]]:
-    """Read `failures.json`; what nobody signed is as good as not there."""
+    """Return the entries of `failures.json` that name a cache."""
     with suppress(OSError, ValueError, TypeError):
         listed = json.loads(path.read_text(encoding="utf-8"))
         return [each for each in listed if isinstance(each, dict) and "cache" in each]

@@ -29,10 +29,10 @@ from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.overlap import CPU, CUDA, plain_features, shared_features
 from aqa.extract.preprocessing import normalise
+from aqa.extract.source import video_changed
 from aqa.extract.stage import Extracted
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import decode_all
-from aqa.extract.videos.source import video_changed
 from aqa.extract.videos.video import Decoded
 from aqa.extract.weights.load import load_weights
 

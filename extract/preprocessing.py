@@ -1,9 +1,9 @@
-"""From decoded frames to what the network sees, as the weights were trained.
+"""Pre-processing of frames as the weights were trained: resize, crop, normalise.
 
 Conventions: decoded frames are uint8 (T, H, W, 3) RGB, 0-255; the network takes
-float32 (3, T, crop, crop) in the channel order of `Preprocessing.channels`.
-Black padding is added between `resize_crop` and `normalise`, so that a padded
-frame reaches the network as -mean and not as 0.
+float32 (3, T, crop, crop) in the channel order of `Preprocessing.channels`. Black
+padding is added between `resize_crop` and `normalise`, so that a padded frame reaches
+the network as -mean and not as 0.
 
 Sources: facebookarchive/C3D `image_io.cpp` (resize) and `video_data_layer.cpp`
 (centre crop, mean); open-mmlab/mmaction2 `configs/_base_/models/c3d_sports1m_*`.
@@ -28,10 +28,9 @@ Mean = tuple[float, float, float] | npt.NDArray[np.float32]
 class Preprocessing:
     """Resize, crop, channel order and scaling: value = (pixel * scale - mean) / std.
 
-    `width` None keeps the aspect ratio and makes the shorter side `height`; `top`
-    or `left` None centres the crop. A mean that varies from frame to frame of a
-    clip cannot be given: copies of a video share their frames. Two objects are
-    equal when their records are.
+    `width` None keeps the aspect ratio and makes the shorter side `height`; `top` or
+    `left` None centres the crop. The mean is the same for all frames of a clip, since
+    copies of a video share frames. Objects are equal if their records are.
     """
 
     width: int | None = 171
@@ -45,7 +44,7 @@ class Preprocessing:
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
-        """Refuse what cannot be carried out."""
+        """Raise AqaError for an unknown channel order or a mean of another shape."""
         if self.channels not in ("RGB", "BGR"):
             raise AqaError(
                 f'channels: expected "RGB" or "BGR", found {self.channels!r}'
@@ -58,7 +57,7 @@ class Preprocessing:
             )
 
     def record(self) -> dict[str, Any]:
-        """Everything above as JSON values; an image mean by its digest."""
+        """Return all settings as JSON values; an image mean as its digest."""
         if isinstance(self.mean, np.ndarray):
             pixels = np.ascontiguousarray(self.mean, "<f4").tobytes()
             mean: Any = {"image_sha256": hashlib.sha256(pixels).hexdigest()}
@@ -78,15 +77,15 @@ class Preprocessing:
         }
 
     def __eq__(self, other: object) -> bool:
-        """Compare what would be done, not how it is held."""
+        """Compare the records."""
         return isinstance(other, Preprocessing) and self.record() == other.record()
 
     def __hash__(self) -> int:
-        """Agree with `__eq__`."""
+        """Hash the record."""
         return hash(repr(self.record()))
 
     def size(self, height: int, width: int) -> tuple[int, int]:
-        """Height and width of a frame of `height` x `width` after the resize."""
+        """Return height and width of a frame of `height` x `width` after the resize."""
         if self.width is not None:
             return self.height, self.width
         short = min(height, width)
@@ -96,7 +95,7 @@ class Preprocessing:
         )
 
     def corner(self, height: int, width: int) -> tuple[int, int]:
-        """Row and column where the crop of a resized frame begins."""
+        """Return row and column where the crop of a resized frame starts."""
         top = (height - self.crop) // 2 if self.top is None else self.top
         left = (width - self.crop) // 2 if self.left is None else self.left
         if min(top, left, height - top - self.crop, width - left - self.crop) < 0:
@@ -108,9 +107,9 @@ class Preprocessing:
         return top, left
 
     def with_mean_cube(self, cube: npt.NDArray[np.floating]) -> "Preprocessing":
-        """Take Caffe's mean volume (3, L, H, W) instead: averaged over L, cropped.
+        """Use Caffe's mean volume (3, L, H, W), averaged over L and cropped.
 
-        The mean files of C3D are all but constant over their 16 frames.
+        C3D's mean files hardly vary over their 16 frames.
         """
         if cube.ndim != 4 or cube.shape[0] != 3:
             raise AqaError(f"mean cube: expected (3, L, H, W), found {cube.shape}")
@@ -120,9 +119,9 @@ class Preprocessing:
         return replace(self, mean=image.astype(np.float32))
 
 
-#: By what the weights were trained with.
+#: By name, for the framework or data that weights were trained with.
 PRESETS = {
-    # UCF-101 train split 1, averaged per channel; the usual "Sports-1M" values.
+    # Channel means of UCF-101's train split 1, widely used for Sports-1M weights.
     "c3d": Preprocessing(),
     "mmaction": Preprocessing(
         width=None, top=None, left=None, channels="RGB", mean=(104.0, 117.0, 128.0)
@@ -142,11 +141,11 @@ def resize_crop(
     """Resize and crop: uint8 (T, H, W, 3) -> (T, crop, crop, 3).
 
     Within one grey level of OpenCV's INTER_LINEAR on 8-bit images, which C3D was
-    trained with; a resize that filters when shrinking is up to 50 levels away.
+    trained with; antialiased resizing differs by up to 50 levels.
     """
     height, width = pre.size(*frames.shape[1:3])
     top, left = pre.corner(height, width)
-    # (T, H, W, 3) -> (T, 3, H, W), which lies in memory as torch likes it best.
+    # (T, H, W, 3) -> (T, 3, H, W), channels last in memory.
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)
     if images.shape[2:] != (height, width):
         images = functional.interpolate(
@@ -159,7 +158,7 @@ def resize_crop(
 def normalise(frames: torch.Tensor, pre: Preprocessing) -> torch.Tensor:
     """Scale and centre: uint8 (T, crop, crop, 3) RGB -> float32 (3, T, crop, crop).
 
-    The result is a view of channels-last memory, on the device of `frames`.
+    Returns a view of channels-last memory on the device of `frames`.
     """
     values = frames.float()
     if pre.channels == "BGR":

@@ -1,23 +1,17 @@
-"""What a Ray cluster runs for us: a network on a node, and the driver's hold on it.
+"""C3D on the nodes of a Ray cluster: an extractor with one network per node or GPU.
 
-Conventions: as in `ray_engine`, whose work this does. A worker streams results back in
-the order of its batch; when it dies, the first of the batch is what it had in hand.
+Nodes may join and leave during a run. A worker gets a few videos at a time, decodes
+them ahead as `C3DExtractor` does, and streams back one result per video in the order
+of its batch. Which videos are finished is known from the cache's parts alone, which
+the caller writes: a run may be stopped here and continued without Ray, or vice versa.
 
-The network on many machines: an extractor whose work a Ray cluster does.
+When a worker dies, the first video of its batch is charged with the death; a video
+with two deaths fails, the others are tried again.
 
-One network lives on each node, on all its processors, or one for each GPU; nodes may
-join and leave while it runs. A worker is handed a few videos at a time, decodes them
-ahead as `C3DExtractor` does anywhere, and streams what it makes of them back. What is
-finished is known from the cache's parts alone, which the caller writes: Ray only
-drives, and a run may be broken off here and go on without it, or the other way round.
-
-A worker that dies costs the video that it had in hand an attempt, and the others of
-its batch none; a video with two such deaths is set aside as a failure.
-
-Conventions: videos and the weights file lie where every node finds them under the
-same path; all nodes have this package in the same versions, which their provenances
-prove. Results come as they are finished, in no order. All videos are asked for at the
-start: what other runs on the same cache finish later is done here once more.
+Conventions: videos and the weights file have the same path on every node; all nodes
+run the same versions of this package, which is checked by their provenance. Results
+come in the order in which they are finished. All videos are taken at the start, so
+videos that other runs on the same cache finish later are computed here once more.
 """
 
 import contextlib
@@ -36,8 +30,8 @@ from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.network import C3DExtractor
+from aqa.extract.source import video_changed
 from aqa.extract.stage import Extracted
-from aqa.extract.videos.source import video_changed
 
 try:
     import ray
@@ -48,12 +42,23 @@ except ImportError as error:
         "--engine ray: expected Ray to be installed; pip install '.[ray]' in a checkout"
     ) from error
 
+#: Videos per batch, at most; fewer towards the end.
+MAX_BATCH = 8
+#: Workers that may die over a video before it fails.
+MAX_DEATHS = 2
+#: Consecutive workers that may fail to start on one node.
+MAX_FAILED_STARTS = 3
+#: Seconds within which a cluster must accept a connection.
+CONNECT_SECONDS = 10.0
+#: Seconds between checks for new nodes.
+POLL_SECONDS = 1.0
+
 
 class Network:
-    """What lives in a worker: the network, for as long as its node does."""
+    """The Ray actor: a network that lives as long as its node."""
 
     def load(self, config: ExtractConfig) -> tuple[str, tuple[str, ...]] | AqaError:
-        """Load the weights; return provenance as JSON and notes, or what is wrong."""
+        """Load the weights; return provenance as JSON and notes, or the error."""
         try:
             self._extractor = C3DExtractor(config)
         except AqaError as error:
@@ -61,16 +66,16 @@ class Network:
         return self._extractor.provenance.json, self._extractor.notes
 
     def extract(self, videos: list[Video]) -> Generator[Extracted | AqaError]:
-        """Features of each video, or why there are none, in order."""
-        for _, made in self._extractor.extract(videos):
-            yield made
+        """Yield the features of each video, or why there are none, in order."""
+        for _, result in self._extractor.extract(videos):
+            yield result
 
 
 class Worker:
-    """One worker as the driver sees it: starting, at work on `batch`, or idle."""
+    """The driver's handle of an actor: loading, idle, or at work on `batch`."""
 
     def __init__(self, config: ExtractConfig, node: dict[str, Any], share: int) -> None:
-        """Start it on a node, of whose processors (and GPUs) it gets a share."""
+        """Start an actor with a `share`-th of a node's processors and GPUs."""
         self.node: str = node["NodeID"]
         self._config = config
         self.batch: deque[Video] = deque()
@@ -82,7 +87,7 @@ class Worker:
                 num_gpus=resources.get("GPU", 0) / share,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(self.node, False),
                 max_restarts=-1,
-                # Not Ray's: it would hand the same batch to worker after worker.
+                # Ray would give the same batch to one worker after another.
                 max_task_retries=0,
             )
             .remote()
@@ -90,156 +95,144 @@ class Worker:
         self.load()
 
     def load(self) -> None:
-        """Have the network loaded, for the first time or again."""
+        """Load the network, for the first time or after a restart."""
         self.pending: Any = self._actor.load.remote(self._config)
         self.ready = False
 
-    def begin(self, videos: list[Video]) -> None:
-        """Set it to work on a batch."""
+    def start(self, videos: list[Video]) -> None:
+        """Start work on a batch."""
         self.batch.extend(videos)
         streaming = self._actor.extract.options(num_returns="streaming")
         self.pending = streaming.remote(videos)
 
-    def answer(self) -> Any:
-        """Return what `load` gave, or the result of the first of the batch."""
+    def result(self) -> Any:
+        """Return what `load` returned, or the result for the batch's first video."""
         return ray.get(next(self.pending) if self.ready else self.pending)
 
-    def end(self) -> None:
-        """Let its processors go."""
+    def kill(self) -> None:
+        """Release the actor's processors."""
         ray.kill(self._actor)
 
 
-#: Videos that a worker is handed at once, at most; fewer towards the end.
-BATCH = 8
-#: Workers that a video may kill before it is set aside.
-DEATHS = 2
-#: Workers in a row that may fail to start on one node.
-PATIENCE = 3
-#: Seconds within which a cluster must answer.
-KNOCK = 10.0
-#: Seconds between looks at which nodes there are.
-LOOK = 1.0
-
-
 class RayExtractor:
-    """C3D on the nodes of a Ray cluster: an `aqa.extract.stage.Extractor`."""
+    """C3D on a Ray cluster: a stage's `Extractor`."""
 
     changed = staticmethod(video_changed)
 
     def __init__(self, config: ExtractConfig, address: str | None = None) -> None:
-        """Join the cluster at `address`, or RAY_ADDRESS; else make one of this machine.
+        """Connect to the cluster at `address` or RAY_ADDRESS, or start a local one.
 
         Raises:
             AqaError: there is no such cluster.
         """
-        self._joined = not ray.is_initialized()
-        if self._joined:
-            _join(address or os.environ.get("RAY_ADDRESS"))
+        self._connected = not ray.is_initialized()
+        if self._connected:
+            _connect(address or os.environ.get("RAY_ADDRESS"))
         self._config = config
         self._workers: list[Worker] = []
-        self._refused = Counter[str]()
-        self._found: Provenance | None = None
+        self._failed_starts = Counter[str]()
+        self._loaded: Provenance | None = None
         self._notes: dict[str, None] = {}
 
     @cached_property
     def provenance(self) -> Provenance:
-        """What the features are made with, on every node alike."""
+        """What the features are made with; waits for the first node."""
         with _ray_on_stderr():
-            while self._found is None:
-                self._take_nodes()
+            while self._loaded is None:
+                self._start_workers()
                 for worker in self._wait():
-                    self._greet(worker)
-        return self._found
+                    self._accept(worker)
+        return self._loaded
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the nodes that are known have to say of device and precision."""
-        _ = self.provenance  # by now there is one
+        """The notes of the nodes known so far."""
+        _ = self.provenance  # waits for one
         return tuple(self._notes)
 
     def extract(
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Features of each video, or why there are none, as they are finished."""
+        """Yield the features of each video, or why there are none, when finished."""
         waiting, deaths = deque(videos), Counter[str]()
-        with contextlib.ExitStack() as at_the_end:
-            at_the_end.enter_context(_ray_on_stderr())
-            at_the_end.callback(self._leave)
+        with contextlib.ExitStack() as at_exit:
+            at_exit.enter_context(_ray_on_stderr())
+            at_exit.callback(self._disconnect)
             while waiting or any(worker.batch for worker in self._workers):
-                self._take_nodes()
+                self._start_workers()
                 self._hand_out(waiting)
                 for worker in self._wait():
                     if worker.ready:
-                        yield from self._result(worker, waiting, deaths)
+                        yield from self._collect(worker, waiting, deaths)
                     else:
-                        self._greet(worker)
+                        self._accept(worker)
 
-    def _leave(self) -> None:
+    def _disconnect(self) -> None:
         for worker in self._workers:
-            worker.end()
+            worker.kill()
         self._workers.clear()
-        if self._joined:
+        if self._connected:
             ray.shutdown()
 
     def _hand_out(self, waiting: deque[Video]) -> None:
-        """Give every idle worker a batch, smaller ones when few videos are left."""
-        size = min(-(-len(waiting) // (2 * max(len(self._workers), 1))), BATCH)
+        """Give idle workers a batch each; smaller ones when few videos are left."""
+        size = min(-(-len(waiting) // (2 * max(len(self._workers), 1))), MAX_BATCH)
         for worker in self._workers:
             if worker.ready and not worker.batch and waiting:
                 count = min(size, len(waiting))
-                worker.begin([waiting.popleft() for _ in range(count)])
+                worker.start([waiting.popleft() for _ in range(count)])
 
-    def _take_nodes(self) -> None:
-        """Start workers on nodes that are new, or that have lost one."""
+    def _start_workers(self) -> None:
+        """Start workers on nodes that are new or have lost one."""
         untyped: Any = ray
         nodes = {node["NodeID"]: node for node in untyped.nodes() if node["Alive"]}
-        there = Counter(worker.node for worker in self._workers)
+        running = Counter(worker.node for worker in self._workers)
         for name, node in nodes.items():
             share = 1
             if self._config.device != "cpu":
                 share = max(int(node["Resources"].get("GPU", 0)), 1)
             if node["Resources"].get("CPU", 0) >= 1:
-                for _ in range(share - there[name]):
+                for _ in range(share - running[name]):
                     self._workers.append(Worker(self._config, node, share))
 
     def _wait(self) -> list[Worker]:
-        """Workers that have something to say, after a second at most."""
-        talking = {w.pending: w for w in self._workers if w.batch or not w.ready}
-        if not talking:
+        """Return workers that have a result, after at most `POLL_SECONDS`."""
+        busy = {w.pending: w for w in self._workers if w.batch or not w.ready}
+        if not busy:
             return []
-        done, _ = ray.wait(list(talking), num_returns=1, timeout=LOOK)
-        return [talking[pending] for pending in done]
+        done, _ = ray.wait(list(busy), num_returns=1, timeout=POLL_SECONDS)
+        return [busy[pending] for pending in done]
 
-    def _greet(self, worker: Worker) -> None:
-        """Take a worker in whose network is loaded, if it is the same everywhere."""
+    def _accept(self, worker: Worker) -> None:
+        """Check that a loaded worker has the same provenance as the others."""
         try:
-            found = worker.answer()
-        except RayError as error:  # or the node has gone
-            worker.end()
+            loaded = worker.result()
+        except RayError as error:  # the actor died, or its node is gone
+            worker.kill()
             self._workers.remove(worker)
-            self._refused[worker.node] += 1
-            if self._refused[worker.node] == PATIENCE:
+            self._failed_starts[worker.node] += 1
+            if self._failed_starts[worker.node] == MAX_FAILED_STARTS:
                 raise AqaError(
-                    f"on the node {worker.node[:12]}: {PATIENCE} workers did not "
-                    f"start; the last: {error}"
+                    f"on the node {worker.node[:12]}: {MAX_FAILED_STARTS} workers did "
+                    f"not start; the last: {error}"
                 ) from error
             return
-        if isinstance(found, AqaError):
-            raise AqaError(f"on the node {worker.node[:12]}: {found}") from found
-        record, notes = found
-        loaded = Provenance.parse(record)
-        self._found = self._found or loaded
-        require_same(loaded, self._found, f"the node {worker.node[:12]}")
+        if isinstance(loaded, AqaError):
+            raise AqaError(f"on the node {worker.node[:12]}: {loaded}") from loaded
+        record, notes = loaded
+        provenance = Provenance.parse(record)
+        self._loaded = self._loaded or provenance
+        require_same(provenance, self._loaded, f"the node {worker.node[:12]}")
         self._notes |= dict.fromkeys(notes)
         worker.ready = True
-        del self._refused[worker.node]
+        del self._failed_starts[worker.node]
 
-    def _result(
+    def _collect(
         self, worker: Worker, waiting: deque[Video], deaths: Counter[str]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Take one result, or stock of a death."""
+        """Yield one result of a worker; if it died, put its batch back."""
         try:
-            made = worker.answer()
+            result = worker.result()
         except RayTaskError as error:
             raise error.cause from error
         except (RayError, StopIteration) as error:
@@ -248,31 +241,32 @@ class RayExtractor:
             waiting.extendleft(reversed(others))
             worker.load()
             deaths[suspect.key] += 1
-            if deaths[suspect.key] < DEATHS:
+            if deaths[suspect.key] < MAX_DEATHS:
                 waiting.append(suspect)
                 return
             yield (
                 suspect,
                 AqaError(
-                    f"{suspect.path}: {DEATHS} workers died over it; the last: {error}"
+                    f"{suspect.path}: {MAX_DEATHS} workers died over it; the last: "
+                    f"{error}"
                 ),
             )
             return
-        yield worker.batch.popleft(), made
+        yield worker.batch.popleft(), result
 
 
 def _ray_on_stderr() -> contextlib.redirect_stdout[Any]:
-    """Keep what Ray has to say of its workers out of the results on stdout."""
+    """Keep Ray's own messages out of the results on stdout."""
     return contextlib.redirect_stdout(sys.stderr)
 
 
-def _join(address: str | None) -> None:
+def _connect(address: str | None) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         if address and re.fullmatch(r"[^/]+:\d+", address):
-            # Ray itself would knock for minutes where nobody is at home.
+            # Fail fast: Ray retries an unreachable address for minutes.
             host, _, port = address.rpartition(":")
-            socket.create_connection((host, int(port)), timeout=KNOCK).close()
+            socket.create_connection((host, int(port)), CONNECT_SECONDS).close()
         ray.init(address, log_to_driver=False, logging_level=logging.ERROR)
     except (OSError, ValueError) as error:
         raise AqaError(

@@ -1,19 +1,11 @@
-"""What other runs on the same cache have finished since this one made its plan.
+"""The extraction stage: features of every video of a data set, into the cache.
 
-Conventions: only what lies on disk tells. A part that was not there, or was another
-one, is news; so is a row of a cache that has been merged meanwhile. Runs begin at
-different places of the same list, so that they meet where the other's work is done:
-then the rest is left to whoever finished it, and only what both had in hand when
-they met is computed twice, to the same bytes.
-
-The extraction stage: a data set and what makes features of it -> the cache.
-
-Conventions: features are float32 (offsets, clips, D). A video that cannot be used is
-a `Failure`, named with its reason here and in `failures.json` beside the cache; the
-others go on. Every finished video is durable at once (`aqa.cache.parts`), so the
-stage may be killed at any instant and called again, in any number of processes, each
-with a shard or all with the same videos, of which each then does some. Whoever finds
-every video of the data set finished or failed merges.
+Conventions: features are float32 (offsets, clips, D). Each finished video is one part
+file, durable at once, so a run may be killed at any time and started again. Any number
+of processes may fill one cache, each with a shard of the videos or all with the same
+videos. A video without features is a `Failure`, reported and listed in `failures.json`
+beside the cache; the run goes on. Whoever finds every video of the data set finished
+or failed merges the parts into the cache.
 """
 
 import os
@@ -37,66 +29,13 @@ from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
 
-#: Turns of this size spread over a circle, however many there are.
-_GOLDEN = 0.618034
-
-#: Which file lies under a name: its number and when it was written.
-_Mark = tuple[int, int] | None
-
-
-class OtherRuns:
-    """Hands out what is left to do; `finished` counts what others took away."""
-
-    def __init__(self, cache: Path, todo: Sequence[Video]) -> None:
-        """Take down what lies there now: parts and rows that are to be made anew."""
-        self.finished = 0
-        self._cache = cache
-        self._todo = todo
-        self._parts = {video.key: _mark(part_path(cache, video.key)) for video in todo}
-        self._merged = _mark(cache)
-        self._outdated = self._rows()
-        self._news: set[str] = set()
-
-    def left(self) -> Iterator[Video]:
-        """Videos that nobody has finished by the time they are asked for."""
-        start = int(len(self._todo) * (os.getpid() * _GOLDEN % 1))
-        for video in (*self._todo[start:], *self._todo[:start]):
-            if self._is_finished(video.key):
-                self.finished += 1
-            else:
-                yield video
-
-    def _is_finished(self, key: str) -> bool:
-        if _mark(part_path(self._cache, key)) not in (None, self._parts[key]):
-            return True
-        if (merged := _mark(self._cache)) != self._merged:
-            self._merged = merged
-            self._news = {row for row, _ in self._rows() - self._outdated}
-        return key in self._news
-
-    def _rows(self) -> set[tuple[str, str]]:
-        """Key and features' digest of each row of the cache, if there is one."""
-        if self._merged is None:
-            return set()
-        with FeatureCache.open(self._cache) as cache:
-            samples = cache.samples
-            return set(zip(samples.key, samples.feature_sha256, strict=True))
-
-
-def _mark(path: Path) -> _Mark:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_ino, found.st_mtime_ns
-
 
 @dataclass(frozen=True)
 class Extracted:
-    """What was made of one video.
+    """Features of one video, float32 (offsets, clips, D).
 
-    `features` float32 (offsets, clips, D); `frames` counts those decoded; `damage`
-    says what was wrong with a video that was taken all the same.
+    `frames` is the number of decoded frames; `damage` describes what was wrong with a
+    video that was accepted all the same.
     """
 
     features: npt.NDArray[np.float32]
@@ -106,7 +45,7 @@ class Extracted:
 
 
 class Extractor(Protocol):
-    """What makes features: C3D on frames, or a transform of poses."""
+    """Computes features: C3D on frames, or a transform of poses."""
 
     @property
     def provenance(self) -> Provenance:
@@ -114,21 +53,21 @@ class Extractor(Protocol):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the user should know before it begins."""
+        """What the user should know before the run starts."""
 
     def extract(
         self, videos: Iterable[Video]
     ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Features of each video, or why there are none, in any order.
+        """Yield the features of each video, or why there are none, in any order.
 
-        The later a video is asked for, the better: what another run has finished by
-        then does not come up.
+        Take videos as late as possible: those that another run finishes meanwhile are
+        left out.
         """
 
     def changed(self, video: Video, sha256: str, since: int) -> bool:
-        """Whether what features with this `source_sha256` were made from is another.
+        """Return whether the source is no longer the one with this `source_sha256`.
 
-        Only what was touched after `since`, in nanoseconds, need be looked into.
+        Only what was touched after `since`, in nanoseconds, need be read.
         """
 
 
@@ -145,8 +84,8 @@ class Plan:
 class Extraction:
     """What a run did, in the order of the data set.
 
-    `skipped` were finished before, `elsewhere` by other runs on the cache meanwhile.
-    `damage` says by key what was wrong with videos that were taken all the same.
+    `skipped` videos were finished before, `elsewhere` by other runs meanwhile.
+    `damage` maps the keys of accepted but damaged videos to what was wrong.
     `relabelled` counts samples of the cache whose labels are not the data set's.
     `merged` is false while other shards have work left.
     """
@@ -162,34 +101,8 @@ class Extraction:
     seconds: float
 
     def record(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Return everything as JSON values."""
         return {**asdict(self), "cache": str(self.cache)}
-
-
-def plan(
-    dataset: Dataset,
-    cache: Path,
-    extractor: Extractor,
-    shard: tuple[int, int] | None = None,
-) -> Plan:
-    """Say which videos of the data set, or of a shard of it, are left to do.
-
-    Those are the unfinished ones, failed ones among them, and those whose file, of
-    the video or of its poses, has been replaced since.
-
-    Raises:
-        ProvenanceMismatch: the cache or a part of it was made with other features.
-    """
-    done = finished(cache, extractor.provenance)
-    index, count = shard or (0, 1)
-    own = dataset.videos[index::count]
-    for video in own:
-        if video.key in done:
-            since = _made_at(cache, video.key)
-            if extractor.changed(video, done[video.key], since):
-                del done[video.key]
-    todo = tuple(video for video in own if video.key not in done)
-    return Plan(todo, len(own) - len(todo), frozenset(done))
 
 
 def extract(
@@ -199,51 +112,80 @@ def extract(
     shard: tuple[int, int] | None = None,
     progress: Progress = silent,
 ) -> Extraction:
-    """Fill the cache with what is left to do of the data set.
+    """Extract what is left to do of the data set, or of a shard of it, to the cache.
+
+    `shard` (i, N) is the i-th of N parts of the videos, 0-based.
 
     Raises:
-        ProvenanceMismatch: the cache was made with other features.
+        ProvenanceMismatch: the cache was made with other settings.
         AqaError: the cache cannot be written.
     """
-    begun = time.monotonic()
+    start = time.monotonic()
     work = plan(dataset, cache, extractor, shard)
-    others = OtherRuns(cache, work.todo)
+    pending = _Pending(cache, work.todo)
     log = FailureLog(cache)
     failures, damage = {}, {}
-    with closing(extractor.extract(others.left())) as results:
-        for count, (video, made) in enumerate(results, start=1):
-            if isinstance(made, AqaError):
-                failures[video.key] = log.remember(video, made)
+    with closing(extractor.extract(pending)) as results:
+        for done, (video, result) in enumerate(results, start=1):
+            if isinstance(result, AqaError):
+                failures[video.key] = log.record(video, result)
             else:
-                log.forget(video.key)
-                _store(cache, video, made, extractor.provenance)
-                if made.damage:
-                    damage[video.key] = made.damage
-            progress(count + others.finished, len(work.todo), video.key)
-    if others.finished:
-        finished(cache, extractor.provenance)  # refuses what they made with others
-    failed = log.of(dataset.videos)
-    log.list_for_user(failed.values())
-    merged = False
-    if len(failed) < len(dataset.videos):
-        merged = _all_there(cache, dataset.videos, work.finished, failed)
+                log.clear(video.key)
+                sample = _sample(video, result)
+                write_part(cache, sample, result.features, extractor.provenance)
+                if result.damage:
+                    damage[video.key] = result.damage
+            progress(done + pending.elsewhere, len(work.todo), video.key)
+    if pending.elsewhere:
+        finished(cache, extractor.provenance)  # raises if theirs has other settings
+    failed = log.among(dataset.videos)
+    log.write_list(failed.values())
+    merged = len(failed) < len(dataset.videos) and _all_accounted_for(
+        cache, dataset.videos, work.finished.union(failed)
+    )
     if merged:
         merge(cache)
     return Extraction(
         cache=cache,
-        done=len(work.todo) - others.finished - len(failures),
+        done=len(work.todo) - pending.elsewhere - len(failures),
         skipped=work.skipped,
-        elsewhere=others.finished,
+        elsewhere=pending.elsewhere,
         damage=dict(sorted(damage.items())),
         relabelled=relabelled(dataset.videos, cache),
         failures=tuple(failure for _, failure in sorted(failures.items())),
         merged=merged,
-        seconds=time.monotonic() - begun,
+        seconds=time.monotonic() - start,
     )
 
 
+def plan(
+    dataset: Dataset,
+    cache: Path,
+    extractor: Extractor,
+    shard: tuple[int, int] | None = None,
+) -> Plan:
+    """Determine which videos of the data set, or of a shard of it, are left to do.
+
+    Those are unfinished or failed ones, and those whose source (the video, or its
+    poses) has been replaced since.
+
+    Raises:
+        ProvenanceMismatch: the cache or a part of it was made with other settings.
+    """
+    done = finished(cache, extractor.provenance)
+    index, count = shard or (0, 1)
+    own = dataset.videos[index::count]
+    for video in own:
+        if video.key in done:
+            since = _written_at(cache, video.key)
+            if extractor.changed(video, done[video.key], since):
+                del done[video.key]
+    todo = tuple(video for video in own if video.key not in done)
+    return Plan(todo, len(own) - len(todo), frozenset(done))
+
+
 def relabelled(videos: Iterable[Video], cache: Path) -> int:
-    """How many of the labelled videos carry other labels in the merged cache."""
+    """Count the labelled videos that carry other labels in the merged cache."""
     if not cache.exists():
         return 0
     labels = {v.key: (v.action, v.split, v.score) for v in videos if not isnan(v.score)}
@@ -254,36 +196,89 @@ def relabelled(videos: Iterable[Video], cache: Path) -> int:
         return sum(labels.get(key, label) != label for key, label in found)
 
 
-def _store(cache: Path, video: Video, made: Extracted, provenance: Provenance) -> None:
-    sample = Sample(
+class _Pending:
+    """Iterates over the videos that no concurrent run has finished meanwhile.
+
+    Concurrent runs are detected by file identity alone: a part that is new or another
+    file, or a row of a cache that has been merged since. Runs start at different
+    places of the list, so that they meet where the other's work is done; only what
+    both had in hand then is computed twice, to the same bytes.
+    """
+
+    def __init__(self, cache: Path, todo: Sequence[Video]) -> None:
+        """Note the identity of the parts and the cache that exist now."""
+        #: How many videos other runs have finished.
+        self.elsewhere = 0
+        self._cache = cache
+        self._todo = todo
+        self._parts = {v.key: _identity(part_path(cache, v.key)) for v in todo}
+        self._merged = _identity(cache)
+        self._old_rows = self._rows()
+        self._new_keys: set[str] = set()
+
+    def __iter__(self) -> Iterator[Video]:
+        # The golden ratio spreads the starts of any number of processes evenly.
+        start = int(len(self._todo) * (os.getpid() * 0.618034 % 1))
+        for video in (*self._todo[start:], *self._todo[:start]):
+            if self._finished_elsewhere(video.key):
+                self.elsewhere += 1
+            else:
+                yield video
+
+    def _finished_elsewhere(self, key: str) -> bool:
+        if _identity(part_path(self._cache, key)) not in (None, self._parts[key]):
+            return True
+        if (merged := _identity(self._cache)) != self._merged:
+            self._merged = merged
+            self._new_keys = {row for row, _ in self._rows() - self._old_rows}
+        return key in self._new_keys
+
+    def _rows(self) -> set[tuple[str, str]]:
+        """Return key and feature digest of each row of the cache, if there is one."""
+        if self._merged is None:
+            return set()
+        with FeatureCache.open(self._cache) as cache:
+            samples = cache.samples
+            return set(zip(samples.key, samples.feature_sha256, strict=True))
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return inode and modification time of a file; None if there is none."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _sample(video: Video, extracted: Extracted) -> Sample:
+    return Sample(
         key=video.key,
         action=video.action,
         split=video.split,
         score=video.score,
-        frames=made.frames,
-        source_sha256=made.source_sha256,
-        damage=made.damage,
+        frames=extracted.frames,
+        source_sha256=extracted.source_sha256,
+        damage=extracted.damage,
     )
-    write_part(cache, sample, made.features, provenance)
 
 
-def _made_at(cache: Path, key: str) -> int:
-    """When the file that holds a finished video's features was written."""
-    for made in (part_path(cache, key), cache):
+def _written_at(cache: Path, key: str) -> int:
+    """Return when the file that holds a finished video's features was written."""
+    for path in (part_path(cache, key), cache):
         with suppress(OSError):
-            return made.stat().st_mtime_ns
-    return time.time_ns()  # taken away a moment ago: nothing was touched since
+            return path.stat().st_mtime_ns
+    return time.time_ns()  # merged a moment ago
 
 
-def _all_there(
-    cache: Path, videos: Iterable[Video], known: frozenset[str], failed: Iterable[str]
+def _all_accounted_for(
+    cache: Path, videos: Iterable[Video], known: frozenset[str]
 ) -> bool:
-    """Whether each video is finished or failed, as far as its files tell."""
-    accounted = known.union(failed)
-    rest = [video.key for video in videos if video.key not in accounted]
+    """Return whether every video is in `known`, has a part or a row of the cache."""
+    rest = {video.key for video in videos} - known
     missing = {key for key in rest if not part_path(cache, key).is_file()}
     if missing and cache.exists():
-        # Parts of other shards may have been merged by hand meanwhile.
+        # Another run may have merged meanwhile.
         with FeatureCache.open(cache) as merged:
             missing.difference_update(merged.samples.key)
     return not missing

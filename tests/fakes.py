@@ -12,8 +12,8 @@ import numpy as np
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.source import video_changed
 from aqa.extract.stage import Extracted
-from aqa.extract.videos.source import video_changed
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 8))
 MADE = Provenance({"features": "made"})

@@ -79,11 +79,9 @@ def test_interpolated_joints_are_told_in_one_line(aqa, posed):
         *("extract", "--videos", posed, "--cache", posed.parent / "f.h5", "--json"),
         *("--features", "pose-dct", "--poses", posed.parent / "poses"),
     )
-    (line,) = (line for line in ran.stderr.splitlines() if "not whole" in line)
+    (line,) = (line for line in ran.stderr.splitlines() if "though damaged" in line)
     told = "interpolated 17 of 340 joints, in 1 of 20 frames all"
-    assert (
-        line == f"not whole, and taken: 1 of 2 videos, the first of them b.avi: {told}"
-    )
+    assert line == f"accepted though damaged: 1 of 2 videos, first b.avi: {told}"
     assert json.loads(ran.stdout)["damage"] == {"b.avi": told}
 
 

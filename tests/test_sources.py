@@ -17,9 +17,9 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.source import source_sha256, video_changed
 from aqa.extract.stage import Extracted, extract, plan
 from aqa.extract.videos.frame_folder import folder_sha256
-from aqa.extract.videos.source import source_sha256, video_changed
 
 PROVENANCE = Provenance({"features": "bytes"})
 

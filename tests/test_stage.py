@@ -26,8 +26,8 @@ from aqa.cache.store import FeatureCache
 from aqa.extract import stage
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
-from aqa.extract.stage import Extracted, OtherRuns, extract, plan, relabelled
-from aqa.extract.videos.source import video_changed
+from aqa.extract.source import video_changed
+from aqa.extract.stage import Extracted, _Pending, extract, plan, relabelled
 
 KEYS = [f"diving/{number:03d}" for number in range(1, 8)]
 
@@ -205,7 +205,7 @@ def test_runs_begin_at_different_places(cache, monkeypatch):
     begun = set()
     for process in range(100, 107):
         monkeypatch.setattr(stage.os, "getpid", lambda n=process: n)
-        order = [video.key for video in OtherRuns(cache, dataset().videos).left()]
+        order = [video.key for video in _Pending(cache, dataset().videos)]
         assert sorted(order) == KEYS
         begun.add(order[0])
     assert len(begun) >= 5
@@ -251,7 +251,7 @@ def test_a_failure_that_cannot_be_taken_back_is_an_error(cache, monkeypatch):
 
     monkeypatch.setattr(os, "unlink", refuse)
     with pytest.raises(AqaError, match=r"\.failed: cannot be removed: Permission"):
-        FailureLog(cache).forget(KEYS[0])
+        FailureLog(cache).clear(KEYS[0])
 
 
 def test_a_failure_is_not_written_while_a_merge_clears_up(cache):
@@ -259,13 +259,13 @@ def test_a_failure_is_not_written_while_a_merge_clears_up(cache):
     video = dataset().videos[0]
     with locked(cache):
         writer = threading.Thread(
-            target=FailureLog(cache).remember, args=(video, AqaError("noise"))
+            target=FailureLog(cache).record, args=(video, AqaError("noise"))
         )
         writer.start()
         writer.join(0.2)
         assert writer.is_alive() and not parts_folder(cache).exists()
     writer.join(10)
-    assert list(FailureLog(cache).of([video])) == [video.key]
+    assert list(FailureLog(cache).among([video])) == [video.key]
 
 
 def test_what_a_killed_run_left_of_the_list_of_failures_goes(cache):

@@ -25,8 +25,8 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
 from aqa.cache.tables import Label, relabel
 from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.source import video_changed
 from aqa.extract.stage import Extracted, extract
-from aqa.extract.videos.source import video_changed
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 7))
 KEY = st.sampled_from(KEYS)

@@ -46,9 +46,9 @@ from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.poses.read import MAX_FRAMES, Person, PoseError, load_json
+from aqa.extract.source import video_changed
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import limit_memory
-from aqa.extract.videos.source import video_changed
 from aqa.extract.videos.video import watch
 
 #: Kind of a model by the ranks of its outputs: boxes and poses; x and y; boxes alone or
@@ -189,7 +189,7 @@ def detect_poses(
             else:
                 _write(_path(out, video), found, made_with)
             progress(count, len(todo), video.key)
-    FailureLog(out).list_for_user(failures)
+    FailureLog(out).write_list(failures)
     return Detection(
         folder=out,
         done=len(todo) - len(failures),

@@ -16,8 +16,8 @@ from aqa.extract.datasets.dataset import Video
 from aqa.extract.poses.features import pose_features, pose_record
 from aqa.extract.poses.read import PoseError, digest, find_poses, made_with
 from aqa.extract.poses.tracks import read_poses
+from aqa.extract.source import touched
 from aqa.extract.stage import Extracted
-from aqa.extract.videos.source import touched
 
 
 class PoseExtractor:

@@ -34,6 +34,7 @@ from av.video.stream import VideoStream
 
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.preprocessing import Preprocessing, resize_crop
+from aqa.extract.source import source_sha256
 from aqa.extract.videos.container import check_size, open_video
 from aqa.extract.videos.frame_folder import open_folder
 from aqa.extract.videos.integrity import (
@@ -43,7 +44,6 @@ from aqa.extract.videos.integrity import (
     is_cut_short,
     promised_frames,
 )
-from aqa.extract.videos.source import source_sha256
 
 Span = tuple[float, float]
 #: Containers with an index to jump by; others are decoded from their beginning.

@@ -1,8 +1,8 @@
 """Whether a file is still the one that features were made from.
 
-Conventions: a digest is `source_sha256` of `aqa.extract.videos.video.Decoded`; times
-are nanoseconds. Reading every video again only to find it unchanged would take long on
-a large data set, so that only those are read that were touched since.
+Conventions: a digest is `Decoded.source_sha256`, hexadecimal; times are nanoseconds.
+Only files touched since the features were made are read, since reading every video
+again would take long.
 """
 
 import hashlib
@@ -14,10 +14,10 @@ from aqa.extract.videos.integrity import VideoError
 
 
 def video_changed(video: Video, sha256: str, since: int) -> bool:
-    """Whether a video was touched after `since` and is another now.
+    """Return whether a video was touched after `since` and has other content now.
 
-    A video that is gone has not changed: its features stay. A folder that holds no
-    video any longer has: what is wrong with it is found when it is read.
+    A video that is gone has not changed: its features stay. A folder without a video
+    has changed: decoding says what is wrong with it.
     """
     try:
         return touched(video.path, since) and source_sha256(video.path) != sha256
@@ -28,7 +28,7 @@ def video_changed(video: Video, sha256: str, since: int) -> bool:
 
 
 def source_sha256(path: Path) -> str:
-    """Digest of a video file, or of a folder's pictures, in hexadecimal."""
+    """Return the digest of a video file, or of the pictures in a folder."""
     if path.is_dir():
         return folder_sha256(path)
     with path.open("rb") as file:
@@ -36,10 +36,9 @@ def source_sha256(path: Path) -> str:
 
 
 def touched(path: Path, since: int) -> bool:
-    """Whether a file, or anything in a folder, was touched after `since`.
+    """Return whether a file, or anything in a folder, was touched after `since`.
 
-    The time is that of the last change of status: unlike that of the content, no
-    copying tool sets it back.
+    Uses the time of the last status change, which no copying tool sets back.
     """
     last = path.stat().st_ctime_ns
     if path.is_dir():
