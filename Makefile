@@ -1,25 +1,37 @@
 # Two commands: `make demo` and `make test`. Each makes .venv when it is missing.
-# `make soak` attacks what RELIABILITY.md promises, for MINUTES.
+# `make test-slow` runs the tests that take long; `make soak` attacks what
+# RELIABILITY.md promises, for MINUTES; `make docs` builds the site.
 PYTHON ?= python3
 BIN := .venv/bin
 MINUTES ?= 30
 EXTRAS ?= test
+#: One thread per test process: the processors are taken by the processes.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
 
-.PHONY: demo test lint soak clean
+.PHONY: demo test test-slow lint mypy soak docs clean
 
 demo: .venv/installed
 	$(BIN)/aqa demo
 
 test: .venv/installed
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+	$(PYTEST) -m "not slow" $(ARGS)
+
+test-slow: .venv/installed
+	$(PYTEST) -m slow
 
 soak: .venv/installed
 	PYTHONPATH=tests:benchmarks $(BIN)/python -m soak --minutes $(MINUTES)
 
-lint: .venv/installed
+lint: .venv/installed mypy
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+mypy: .venv/installed
 	$(BIN)/mypy
+
+docs: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"
+	$(BIN)/mkdocs build --strict
 
 .venv/installed: setup.cfg constraints.txt
 	$(PYTHON) -m venv .venv
@@ -27,4 +39,4 @@ lint: .venv/installed
 	touch $@
 
 clean:
-	rm -rf .venv build dist *.egg-info
+	rm -rf .venv build dist site *.egg-info

@@ -28,8 +28,15 @@ def pytest_configure():
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """Begin with what is slow, so that no processor waits for it at the end."""
+    """A test with a Ray cluster is slow; begin with what is slow.
+
+    So no processor waits for a slow test at the end.
+    """
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker("slow")
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
