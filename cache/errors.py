@@ -28,6 +28,11 @@ class ProvenanceMismatch(AqaError):
     exit_code = 4
 
 
+def counted(number: int, noun: str) -> str:
+    """Return a number with its noun, plural unless it is 1: "3 heads"."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def brief(words: object, most: int = 120) -> str:
     """Put what a file or a library says in one harmless line of bounded length."""
     text = " ".join(str(words).split())

@@ -21,6 +21,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from aqa.cache.devices import choose_device
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
@@ -45,27 +46,6 @@ DTYPES = {
 
 #: Precisions per device type; "auto" takes the first that is native.
 OFFERED = {"cpu": ("fp32", "bf16"), "cuda": ("bf16", "fp16", "tf32", "fp32")}
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device `name`; "auto" is CUDA if there is a GPU, else CPU.
-
-    Raises:
-        AqaError: there is no such device.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = torch.device("meta")
-    if device.type not in OFFERED:
-        raise AqaError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}")
-    if device.type == "cuda":
-        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise AqaError(f"device: asked for {name}, found {count} CUDA GPUs")
-    return device
 
 
 def choose_precision(name: str, device: torch.device) -> str:

@@ -9,6 +9,9 @@ from dataclasses import dataclass, replace
 
 #: Precisions of the two large products of an LSTM's iteration.
 PRODUCTS = ("fp32", "bf16")
+#: How labels are scaled per action: by the standard deviation alone (the paper,
+#: section 5), or to zero mean and unit standard deviation.
+LABEL_SCALES = ("std", "zscore")
 
 
 @dataclass(frozen=True)

@@ -1,23 +1,14 @@
-"""Arrays that training processes share: held once, however many read them.
+"""Features and labels in memory, label scaling, folds.
 
-Conventions: the memory is a file without a name in the temporary folder ($TMPDIR),
-mapped by every process: it is gone when the last of them ends, however it ends, and
-needs no room in /dev/shm, which containers keep small.
-
-Videos dealt into folds, for what is learnt inside the training rows.
-
-Conventions: a fold is a set of whole videos, all copies together; folds are numbered
-from 0 and as even as can be, within each action and in all.
-
-Cached features as the heads take them, and the scaling of labels.
-
-Conventions: `x` is float32 (N, offsets, clips, D), one row a video, copies by start
-offset; `score` is in judges' units, NaN where unlabelled; a row's scaled label is its
-score divided by its action's deviation: the standard deviation (ddof 1) of the scores
-of TRAINING rows, nothing subtracted (paper, section 5). `rows` are indices into N.
+Conventions: `x` is float32 (N, offsets, clips, D), one row per sample, copies by start
+offset; `score` is in judges' units, NaN where unlabelled; `rows` are indices into N.
+Features lie on a mapped file in the temporary folder ($TMPDIR), so that training
+processes share them; it has no name, is gone with the last process, and needs no room
+in /dev/shm, which containers keep small.
 """
 
 import hashlib
+import math
 import mmap
 import os
 import tempfile
@@ -29,25 +20,30 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
+from aqa.regress.config import LABEL_SCALES
+
+Floats = NDArray[np.float64]
+Rows = NDArray[np.int64]
 
 
 class SharedArray:
-    """A writable array of zeros of the given shape and type, on a mapped file.
+    """A writable array of zeros that processes share.
 
-    Handed to a process by multiprocessing, it is the same memory there.
+    Passed to a process by multiprocessing, it is the same memory there. Raises
+    `AqaError` where the disk has no room.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:
-        """Take room for the array; `AqaError` where there is none."""
+        """Allocate the array."""
         bytes_needed = max(1, int(np.prod(shape)) * np.dtype(dtype).itemsize)
         with tempfile.TemporaryFile() as file:
             try:
-                # Room is taken now: a full disk is an error here, a crash later.
+                # Allocate now: a full disk is an error here, but a crash on access.
                 if hasattr(os, "posix_fallocate"):
                     os.posix_fallocate(file.fileno(), 0, bytes_needed)
                 else:
@@ -62,13 +58,13 @@ class SharedArray:
 
     def _map(self, file: int, shape: tuple[int, ...], dtype: str) -> None:
         self._file = file
-        # The array keeps the mapping alive, and may outlive this object.
+        # The array keeps the mapping alive and may outlive this object.
         memory = mmap.mmap(file, 0)
         count = int(np.prod(shape))
         self.array: NDArray[Any] = np.frombuffer(memory, dtype, count).reshape(shape)
 
     def __del__(self) -> None:
-        """Let the file go; the array keeps its mapping."""
+        """Close the file; the array keeps its mapping."""
         if hasattr(self, "_file"):
             os.close(self._file)
 
@@ -78,40 +74,29 @@ class SharedArray:
         return _opened, (file, self.array.shape, self.array.dtype.str)
 
 
-def share(array: NDArray[Any]) -> SharedArray:
-    """Copy an array to where other processes can see it."""
-    shared = SharedArray(array.shape, array.dtype)
-    shared.array[...] = array
-    return shared
-
-
 def _opened(file: Any, shape: tuple[int, ...], dtype: str) -> SharedArray:
     shared = SharedArray.__new__(SharedArray)
     shared._map(file.detach(), shape, dtype)
     return shared
 
 
-def deal(actions: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
-    """The fold number (n,) of videos with these actions (n,), shuffled by `seed`."""
-    order = np.random.default_rng([seed, 2]).permutation(len(actions))
-    order = order[np.argsort(actions[order], kind="stable")]
-    numbers = np.empty(len(actions), np.int64)
-    numbers[order] = np.arange(len(actions)) % min(folds, len(actions))
-    return numbers
-
-
-Floats = NDArray[np.float64]
-Rows = NDArray[np.int64]
+def share(array: NDArray[Any]) -> SharedArray:
+    """Copy an array into shared memory."""
+    shared = SharedArray(array.shape, array.dtype)
+    shared.array[...] = array
+    return shared
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureSet:
-    """The features of N videos, their labels, and what the features were made with.
+    """The features of N samples, their labels, and what the features were made with.
 
-    `shared` is the memory behind `x` where training processes can map it themselves;
-    without it they get a copy. `feature_sha256` (N,) spares hashing rows again;
-    `frames` (N,) are the videos' lengths before padding, where they are known; `extra`
-    holds further label columns (N,) of text by name.
+    `shared` is the memory behind `x` where training processes can map it (without it
+    they get a copy); `feature_sha256` (N,) saves hashing rows again; `frames` (N,) are
+    video lengths before padding, where known; `clips` (N,) counts the real clips of
+    each row, the last ones, where some rows begin with padding that is to be ignored;
+    `extra` holds further label columns (N,) of text by name. Raises `AqaError` for
+    other shapes and types.
     """
 
     x: NDArray[np.float32]
@@ -123,6 +108,7 @@ class FeatureSet:
     shared: SharedArray | None = None
     feature_sha256: NDArray[Any] | None = None
     frames: NDArray[np.int32] | None = None
+    clips: NDArray[np.int32] | None = None
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -132,17 +118,33 @@ class FeatureSet:
                 "features must be float32 (videos, offsets, clips, D); "
                 f"found {self.x.dtype} {self.x.shape}"
             )
-        for name in ("key", "action", "split", "score"):
-            if getattr(self, name).shape != (len(self.x),):
+        for name in ("key", "action", "split", "score", "clips"):
+            values = getattr(self, name)
+            if values is not None and values.shape != (len(self.x),):
                 raise AqaError(
-                    f"{name}: expected {len(self.x)} values, one a video; "
-                    f"found shape {getattr(self, name).shape}"
+                    f"{name}: expected {len(self.x)} values, one per video; "
+                    f"found shape {values.shape}"
                 )
+        if self.clips is not None:
+            outside = (self.clips < 1) | (self.clips > self.x.shape[2])
+            if outside.any():
+                raise AqaError(
+                    f"clips: expected 1 to {self.x.shape[2]}; "
+                    f"found {self.clips[outside][0]}"
+                )
+
+    @property
+    def kind(self) -> str:
+        """The name of the features in their provenance, such as "c3d"."""
+        return str(self.provenance.record.get("features", "unnamed"))
 
     def rows(
         self, actions: str | Sequence[str] | None = None, split: str | None = None
     ) -> Rows:
-        """Labelled rows of these actions (None: all) and split (None: any), sorted."""
+        """Return the labelled rows of these actions (None: all) and split (None: any).
+
+        Sorted.
+        """
         wanted = np.isfinite(self.score)
         if actions is not None:
             names = [actions] if isinstance(actions, str) else list(actions)
@@ -150,6 +152,14 @@ class FeatureSet:
         if split is not None:
             wanted &= self.split == split
         return np.flatnonzero(wanted)
+
+    def clip_means(self, rows: Sequence[int] | Rows, copies: int = 1) -> Floats:
+        """Return the mean over real clips of the rows' first copies (n * copies, D)."""
+        samples = np.empty((len(rows), copies, self.x.shape[-1]))
+        for place, row in enumerate(rows):  # one by one: features are held once
+            real = self.x.shape[2] if self.clips is None else self.clips[row]
+            samples[place] = self.x[row, :copies, -real:].mean(-2, dtype=np.float64)
+        return samples.reshape(-1, samples.shape[-1])
 
     @cached_property
     def digests(self) -> list[str]:
@@ -160,7 +170,7 @@ class FeatureSet:
 
 
 def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
-    """Read a cache (of these actions only) into memory that processes can share."""
+    """Read a cache, or these actions of it, into memory that processes can share."""
     with FeatureCache.open(cache) as store:
         table = store.samples
         action = np.array(table.action, dtype=str)
@@ -188,39 +198,120 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
         )
 
 
-def deviations(features: FeatureSet, rows: Sequence[int] | Rows) -> dict[str, float]:
-    """Each action's standard deviation (ddof 1) of the scores of these rows only.
+@dataclass(frozen=True)
+class LabelScale:
+    """Affine map between judges' units and the scaled labels that heads learn.
 
-    Raises `AqaError` for an unlabelled row, and for an action with fewer than two
-    rows or with one score throughout: its labels cannot be scaled.
+    scaled = (score - offset) / scale, with offset and scale per action.
     """
-    chosen = np.asarray(rows, dtype=np.int64)
-    unlabelled = chosen[~np.isfinite(features.score[chosen])]
-    if len(unlabelled):
-        raise AqaError(
-            f"{features.key[unlabelled[0]]}: no score, so it cannot train "
-            f"({len(unlabelled)} such rows)"
-        )
-    result = {}
-    for action in np.unique(features.action[chosen]):
-        scores = features.score[chosen[features.action[chosen] == action]]
-        if len(scores) < 2:
+
+    kind: str
+    offset: Mapping[str, float]
+    scale: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        """Check the numbers; raises `AqaError`."""
+        if self.offset.keys() != self.scale.keys():
+            raise AqaError("label scale: offset and scale are of different actions")
+        for action, scale in self.scale.items():
+            if not (math.isfinite(scale) and scale > 0):
+                raise AqaError(f"{action}: a label scale is above 0, not {scale}")
+            if not math.isfinite(self.offset[action]):
+                raise AqaError(f"{action}: the offset of its labels is not finite")
+
+    @classmethod
+    def learn(
+        cls, features: FeatureSet, rows: Sequence[int] | Rows, kind: str = "std"
+    ) -> "LabelScale":
+        """Learn the scale of each action from the scores of these rows only.
+
+        The scale is the standard deviation (ddof 1); the offset is 0 for "std" and the
+        mean for "zscore". Raises `AqaError` for an unlabelled row and for an action
+        with fewer than two rows or with one score throughout.
+        """
+        if kind not in LABEL_SCALES:
+            raise AqaError(f"label scale {kind}: expected {' or '.join(LABEL_SCALES)}")
+        chosen = np.asarray(rows, dtype=np.int64)
+        unlabelled = chosen[~np.isfinite(features.score[chosen])]
+        if len(unlabelled):
             raise AqaError(
-                f"{action}: one training sample, no deviation to scale by; "
-                "at least two are needed"
+                f"{features.key[unlabelled[0]]}: no score, so it cannot train "
+                f"({len(unlabelled)} such rows)"
             )
-        deviation = float(np.std(scores, ddof=1))
-        # Rounding leaves a trace of a deviation where all scores are the same.
-        if np.ptp(scores) == 0 or deviation == 0:
-            raise AqaError(
-                f"{action}: all {len(scores)} training scores are {scores[0]:g}; "
-                "scores that differ are needed"
-            )
-        result[str(action)] = deviation
-    return result
+        offset, scale = {}, {}
+        for action in np.unique(features.action[chosen]):
+            name = str(action)
+            scores = features.score[chosen[features.action[chosen] == action]]
+            if len(scores) < 2:
+                raise AqaError(
+                    f"{name}: one training sample has no standard deviation to scale "
+                    "by; at least two are needed"
+                )
+            std = float(np.std(scores, ddof=1))
+            # Equal scores may leave a standard deviation of rounding.
+            if np.ptp(scores) == 0 or std == 0:
+                raise AqaError(
+                    f"{name}: all {len(scores)} training scores are {scores[0]:g}; "
+                    "scores that differ are needed"
+                )
+            scale[name] = std
+            offset[name] = float(scores.mean()) if kind == "zscore" else 0.0
+        return cls(kind, offset, scale)
+
+    def to_scaled(self, scores: ArrayLike, action: str | NDArray[Any]) -> Floats:
+        """Scale scores of one action, or of an action per score.
+
+        NaN for unlabelled samples and for actions without a scale.
+        """
+        offset, scale = self._of(action)
+        return np.asarray((np.asarray(scores, np.float64) - offset) / scale)
+
+    def to_units(self, scaled: ArrayLike, action: str | NDArray[Any]) -> Floats:
+        """Return predictions of one action, or of an action each, in judges' units."""
+        offset, scale = self._of(action)
+        return np.asarray(np.asarray(scaled, np.float64) * scale + offset)
+
+    def _of(self, action: str | NDArray[Any]) -> tuple[Floats, Floats]:
+        names = np.asarray(action)
+        offset, scale = np.full(names.shape, np.nan), np.full(names.shape, np.nan)
+        for name in self.scale:
+            offset[names == name] = self.offset[name]
+            scale[names == name] = self.scale[name]
+        return offset, scale
+
+
+def scaling_std(mean: Floats, variance: Floats, count: int) -> Floats:
+    """Return the standard deviations (D,) to divide by; 1 for constant columns.
+
+    A column is constant if its variance over `count` samples is no more than rounding:
+    by the bound of scikit-learn's StandardScaler for float64 arithmetic, or within a
+    few units in the last place of its mean in float32, in which features are stored.
+    """
+    double, single = np.finfo(np.float64).eps, np.finfo(np.float32).eps
+    rounding = count * double * variance + (count * mean * double) ** 2
+    constant = (variance <= rounding) | (variance <= (2 * single * mean) ** 2)
+    return np.where(constant, 1.0, np.sqrt(variance))
+
+
+def deviations(features: FeatureSet, rows: Sequence[int] | Rows) -> dict[str, float]:
+    """Return the standard deviation of each action's scores, see `LabelScale`."""
+    return dict(LabelScale.learn(features, rows).scale)
 
 
 def scaled_labels(features: FeatureSet, scale: Mapping[str, float]) -> Floats:
-    """Score over its action's deviation (N,); NaN unlabelled or without deviation."""
-    divisor = [scale.get(str(action), np.nan) for action in features.action]
-    return np.asarray(features.score / np.array(divisor, dtype=np.float64))
+    """Return the scores (N,) over their action's standard deviation."""
+    offset = dict.fromkeys(scale, 0.0)
+    return LabelScale("std", offset, scale).to_scaled(features.score, features.action)
+
+
+def deal(actions: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
+    """Return a fold number (n,) from 0 for samples with these actions (n,).
+
+    Folds are stratified by action, of sizes that differ by at most one, in all and
+    within each action; `seed` shuffles.
+    """
+    order = np.random.default_rng([seed, 2]).permutation(len(actions))
+    order = order[np.argsort(actions[order], kind="stable")]
+    numbers = np.empty(len(actions), np.int64)
+    numbers[order] = np.arange(len(actions)) % min(folds, len(actions))
+    return numbers

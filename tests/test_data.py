@@ -5,9 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.preprocessing import StandardScaler
 
 from aqa.cache.errors import AqaError
-from aqa.regress.data import SharedArray, deviations, load, scaled_labels, share
+from aqa.regress.data import (
+    LabelScale,
+    SharedArray,
+    deviations,
+    load,
+    scaled_labels,
+    scaling_std,
+    share,
+)
 
 
 def test_cache_is_loaded_once_and_by_action(plant, tmp_path):
@@ -64,6 +73,45 @@ def test_labels_that_cannot_be_scaled(make_features, scores, message):
         deviations(features, [0, 1, 2])
 
 
+def test_z_scores_are_learned_from_training_rows_and_undone(make_features):
+    features = make_features({"diving": 3, "luge": 2})
+    features.score[:3] = [1, 2, 6]
+    features.score[5:7] = [10, 14]
+    scale = LabelScale.learn(features, features.rows(split="train"), "zscore")
+    scaled = scale.to_scaled(features.score, features.action)
+    # Mean 3 and standard deviation 7 ** 0.5; mean 12 and 8 ** 0.5.
+    np.testing.assert_allclose(scaled[:3], np.array([-2, -1, 3]) / 7**0.5)
+    np.testing.assert_allclose(scaled[5:7], np.array([-2, 2]) / 8**0.5)
+    np.testing.assert_allclose(
+        scale.to_units(scaled, features.action), features.score, rtol=1e-12
+    )
+    assert scale.to_units(0.0, "luge") == pytest.approx(12)
+    assert np.isnan(scale.to_scaled([1.0], np.array(["vault"]))).all()
+    paper = LabelScale.learn(features, features.rows(split="train"))
+    assert paper.kind == "std" and set(paper.offset.values()) == {0.0}
+    with pytest.raises(AqaError, match="label scale minmax: expected std or zscore"):
+        LabelScale.learn(features, [0, 1], "minmax")
+
+
+def test_constant_columns_are_those_of_scikit_learn():
+    """A column may be constant but for rounding: its scale is 1, not 1e-16."""
+    generator = np.random.default_rng(0)
+    # Means over six clips of a sine of the clip's number, as imports hold.
+    sine = np.sin(np.pi * np.arange(6) / 6).astype(np.float32)
+    samples = generator.normal(size=(45, 8)) * 10.0 ** np.arange(-4, 4)
+    samples[:, 3] = sine.mean(dtype=float) + generator.choice([0, 1e-16], 45)
+    samples[:, 4] = 1e6 * (1 + generator.choice([0, 2e-16], 45))
+    samples[:, 5] = 0
+    scaler = StandardScaler().fit(samples)
+    assert (scaler.scale_[[3, 4, 5]] == 1).all()
+    mean, variance = samples.mean(0), samples.var(0)
+    std = scaling_std(mean, variance, len(samples))
+    np.testing.assert_allclose(std, scaler.scale_, rtol=1e-9)
+    # Features are float32: what varies in their last place only is constant, too.
+    noise = 3 * (1 + generator.choice([0, 1.2e-7], 45))
+    assert scaling_std(noise.mean(None), noise.var(None), 45) == 1
+
+
 def test_one_sample_has_no_deviation(make_features):
     with pytest.raises(AqaError, match="one training sample"):
         deviations(make_features(), [4])
@@ -75,6 +123,18 @@ def test_shapes_are_checked(make_features):
         replace(features, x=features.x.astype(float))
     with pytest.raises(AqaError, match="key: expected 14 values"):
         replace(features, key=features.key[1:])
+    with pytest.raises(AqaError, match="clips: expected 1 to 4; found 5"):
+        replace(features, clips=np.full(14, 5, np.int32))
+
+
+def test_means_are_over_real_clips(make_features):
+    features = make_features()
+    shorter = replace(features, clips=np.array([4, 2, 1] + [4] * 11, np.int32))
+    found = shorter.clip_means([1, 2, 3], copies=2).reshape(3, 2, 10)
+    for place, (row, real) in enumerate(((1, 2), (2, 1), (3, 4))):
+        for copy in range(2):
+            expected = features.x[row, copy, 4 - real :].astype(float).mean(0)
+            np.testing.assert_allclose(found[place, copy], expected)
 
 
 def _negate(shared):

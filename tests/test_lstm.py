@@ -103,6 +103,33 @@ def test_single_step_has_no_past(parameters, x):
     assert not found.w_h.any()
 
 
+def test_padding_in_front_is_as_if_it_were_not_there(parameters, x):
+    """Outputs and gradients of 5 steps with 2 masked are those of the last 3."""
+    mask = torch.ones(MODELS, STEPS, BATCH)
+    mask[:, :2] = 0
+    error = torch.randn(MODELS, STEPS, BATCH)
+    error[:, :2] = 0
+    both = []
+    for inputs, wrong, masked in ((x, error, mask), (x[:, 2:], error[:, 2:], None)):
+        into = Parameters(*(torch.full_like(t, 9) for t in parameters.tensors()))
+        outputs, tape = forward(parameters, inputs, mask=masked)
+        backward(parameters, inputs, tape, wrong, into)
+        both.append([outputs[:, -3:], *into.tensors()])
+    for padded, cut in zip(*both, strict=True):
+        torch.testing.assert_close(padded, cut, rtol=1e-5, atol=1e-6)
+
+
+def test_clip_counts_and_standardisation_in_prediction(parameters, x):
+    head = arrays(parameters, 1)
+    clips = x[1].transpose(0, 1).numpy()  # (4, 5, D)
+    mean, std = np.arange(WIDTH, dtype=np.float32), np.full(WIDTH, 2, np.float32)
+    scaled = {**head, "x_mean": mean, "x_std": std}
+    found = predict(scaled, clips, np.array([5, 3, 1, 5], np.int32))
+    for place, count in enumerate((5, 3, 1, 5)):
+        alone = predict(head, (clips[place : place + 1, -count:] - mean) / std)
+        np.testing.assert_allclose(found[place], alone[0], rtol=1e-4)
+
+
 def test_heads_come_out_as_they_went_in(parameters):
     heads = [arrays(parameters, model) for model in range(MODELS)]
     again = stacked(heads)

@@ -3,13 +3,9 @@
 import pytest
 import torch
 
+from aqa.cache.devices import choose_device
 from aqa.cache.errors import AqaError
-from aqa.extract.network import (
-    arithmetic,
-    choose_device,
-    choose_precision,
-    precision_note,
-)
+from aqa.extract.network import arithmetic, choose_precision, precision_note
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 

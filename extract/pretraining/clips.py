@@ -116,7 +116,7 @@ def processes(device: str) -> Iterator[Processes]:
     """Join the other processes, for as long as the block runs."""
     count = int(os.environ.get("WORLD_SIZE", 1))
     # Here: decoding workers import this module under a memory limit, without torch.
-    from aqa.extract.network import choose_device
+    from aqa.cache.devices import choose_device
 
     place = choose_device(device)
     if count == 1:

@@ -1,11 +1,15 @@
-"""The LSTM head: one layer, the last hidden state to one output, gradients by hand.
+"""LSTM head: one layer, last hidden state to one output, gradients written out.
 
 Conventions: M heads side by side on a leading axis, each with its own batch. Inputs
-are float32 (M, T, B, D), steps before batch; hidden and cell states start at zero.
-The gates lie in the order output, input, forget, candidate along the 4H axis: the
-three sigmoids are neighbours, and so are the three that the cell's gradient feeds.
-One bias per gate (PyTorch keeps two, whose sum acts). An output is
-`hidden @ v + c`, in units of scaled labels.
+are float32 (M, T, B, D), time steps (clips) before batch; hidden and cell states start
+at zero. Gates lie in the order output, input, forget, candidate along the 4H axis, so
+that the three sigmoid gates are adjacent, and so are the three that the gradient of
+the cell enters. One bias per gate (PyTorch keeps two, of which only the sum acts). An
+output is `hidden @ v + c`, in scaled labels.
+
+`mask` (M, T, B) is 1 for real clips and 0 for padding, which comes before the first
+real clip: it closes the input gate, so that states stay zero and padding contributes
+to no gradient.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,20 +23,21 @@ from torch import Tensor
 from aqa.cache.errors import AqaError
 from aqa.regress.config import LstmConfig
 
-#: One head's arrays by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c ().
+#: Arrays of one head by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c (); with
+#: standardised inputs also x_mean (D,) and x_std (D,).
 Arrays = Mapping[str, NDArray[np.float32]]
 
-#: (a, y) -> a y (1 - y) and a (1 - y y), for y the sigmoid or tanh of something.
+#: Sequences that are predicted at once.
+CHUNK = 512
+
+#: (dy, y) -> dy y (1 - y) and dy (1 - y^2), for y a sigmoid or a tanh.
 sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
-
-#: Sequences that `course` takes through the network at once.
-CHUNK = 512
 
 
 @dataclass(frozen=True)
 class Parameters:
-    """The weights of M heads, or gradients of the same shapes."""
+    """The trained weights of M heads, or gradients of the same shapes."""
 
     w_x: Tensor  # (M, D, 4H)
     w_h: Tensor  # (M, H, 4H)
@@ -41,15 +46,15 @@ class Parameters:
     c: Tensor  # (M,)
 
     def tensors(self) -> list[Tensor]:
-        """The five, in the order of their declaration."""
+        """Return the five tensors in the order of their declaration."""
         return [self.w_x, self.w_h, self.b, self.v, self.c]
 
 
 @dataclass(frozen=True)
 class Tape:
-    """What the forward pass leaves for the backward pass, (M, T, B, ...) each."""
+    """Activations of the forward pass that the backward pass needs, (M, T, B, ...)."""
 
-    gates: Tensor  # after their sigmoid or tanh, (..., 4H)
+    gates: Tensor  # after sigmoid or tanh, (..., 4H)
     cells: Tensor
     squashed: Tensor  # tanh of the cells
     hidden: Tensor
@@ -58,11 +63,11 @@ class Tape:
 def initial_parameters(
     features: int, config: LstmConfig, generator: np.random.Generator
 ) -> dict[str, NDArray[np.float32]]:
-    """Gaussian weights, zero biases: one untrained head."""
+    """Return one untrained head: Gaussian weights, zero biases (paper, section 5)."""
 
     def gaussian(*shape: int) -> NDArray[np.float32]:
-        draws = generator.standard_normal(shape, dtype=np.float32)
-        return draws * np.float32(config.init_std)
+        values = generator.standard_normal(shape, dtype=np.float32)
+        return values * np.float32(config.init_std)
 
     hidden = config.hidden
     return {
@@ -75,12 +80,15 @@ def initial_parameters(
 
 
 def forward(
-    parameters: Parameters, x: Tensor, products: str = "fp32"
+    parameters: Parameters,
+    x: Tensor,
+    products: str = "fp32",
+    mask: Tensor | None = None,
 ) -> tuple[Tensor, Tape]:
-    """Outputs after every step (M, T, B), and the tape.
+    """Return the outputs after every step (M, T, B), and the tape.
 
     x: (M, T, B, D). One product takes the inputs of all steps through `w_x`; with
-    `products` "bf16" its factors are rounded to bfloat16, and so is what it gives.
+    `products` "bf16" its factors and its result are rounded to bfloat16.
     """
     models, steps, batch, _ = x.shape
     hidden = parameters.w_h.shape[1]
@@ -98,6 +106,8 @@ def forward(
             gates[:, t].baddbmm_(states[:, t - 1], parameters.w_h)
         gates[:, t, :, : 3 * hidden].sigmoid_()
         g[:, t].tanh_()
+        if mask is not None:
+            i[:, t] *= mask[:, t, :, None]
         torch.mul(i[:, t], g[:, t], out=cells[:, t])
         if t > 0:
             cells[:, t].addcmul_(f[:, t], cells[:, t - 1])
@@ -120,15 +130,16 @@ def backward(
 ) -> None:
     """Write the gradients of a loss into `into`.
 
-    error: (M, T, B), the loss's derivative by the output after each step.
+    error: (M, T, B), the derivative of the loss by the output after each step. A
+    masked step needs no treatment of its own: its input gate and its states are zero.
     """
     hidden = parameters.w_h.shape[1]
     models, steps, batch, _ = x.shape
     o, i, f, g = tape.gates.chunk(4, -1)
     before = torch.zeros_like(tape.cells)
     before[:, 1:] = tape.cells[:, :-1]
-    # How each gate's input moves the hidden state (o) or the cell (i, f, g), and how
-    # the cell moves the hidden state: all steps at once, no error in it yet.
+    # Derivatives of the hidden state (o) or the cell (i, f, g) by each gate's input,
+    # and of the hidden state by the cell, for all steps at once.
     d_gates = torch.empty_like(tape.gates)
     d_o, d_i, d_f, d_g = d_gates.chunk(4, -1)
     sigmoid_backward(tape.squashed, o, grad_input=d_o)
@@ -138,7 +149,7 @@ def backward(
     through = torch.empty_like(tape.cells)
     tanh_backward(o, tape.squashed, grad_input=through)
 
-    # Then the error enters in place, last step first.
+    # Multiply by the error in place, last step first.
     d_hidden = error[..., None] * parameters.v[:, None, None]
     w_h_back = parameters.w_h.transpose(1, 2)
     d_cell = torch.zeros_like(through[:, 0])
@@ -166,7 +177,7 @@ def backward(
 
 
 def stacked(heads: Sequence[Arrays], device: torch.device | str = "cpu") -> Parameters:
-    """Heads of one shape, each as `Arrays`, side by side on a device."""
+    """Stack heads of one shape on a device."""
     return Parameters(
         *(
             torch.from_numpy(np.stack([head[name] for head in heads])).to(device)
@@ -176,7 +187,7 @@ def stacked(heads: Sequence[Arrays], device: torch.device | str = "cpu") -> Para
 
 
 def arrays(parameters: Parameters, head: int) -> dict[str, NDArray[np.float32]]:
-    """One of the heads, copied out."""
+    """Copy one of the heads to NumPy."""
     names = Parameters.__dataclass_fields__
     tensors = parameters.tensors()
     return {
@@ -184,34 +195,68 @@ def arrays(parameters: Parameters, head: int) -> dict[str, NDArray[np.float32]]:
     }
 
 
-def course(parameters: Arrays, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The prediction after each clip, (n, clips, D) -> (n, clips), in scaled units."""
+def real_clips(counts: NDArray[np.integer], clips: int) -> NDArray[np.float32]:
+    """Return the mask (n, clips) of samples with `counts` (n,) clips at the end."""
+    return (np.arange(clips) >= clips - counts[:, None]).astype(np.float32)
+
+
+def outputs(
+    parameters: Arrays, x: Tensor, clips: NDArray[np.int32] | None = None
+) -> NDArray[np.float32]:
+    """Return the output after each clip (n, T) for sequences x (n, T, D) on a device.
+
+    `clips` (n,) counts the real clips of each sequence; None: all are real.
+    """
+    head = stacked([parameters], x.device)
+    parts = [np.empty((0, x.shape[1]), np.float32)]
+    for start in range(0, len(x), CHUNK):
+        steps = x[start : start + CHUNK].transpose(0, 1)[None].contiguous()
+        if "x_mean" in parameters:
+            mean, std = (
+                torch.from_numpy(parameters[name]).to(x.device)
+                for name in ("x_mean", "x_std")
+            )
+            steps = (steps - mean) / std
+        mask = None
+        if clips is not None:
+            real = real_clips(clips[start : start + CHUNK], x.shape[1])
+            mask = torch.from_numpy(real.T).to(x.device)[None]
+        parts.append(forward(head, steps, mask=mask)[0][0].T.cpu().numpy())
+    return np.concatenate(parts)
+
+
+def course(
+    parameters: Arrays,
+    x: NDArray[np.float32],
+    clips: NDArray[np.int32] | None = None,
+) -> NDArray[np.float32]:
+    """Return the prediction after each clip, (n, clips, D) -> (n, clips), scaled.
+
+    Raises `AqaError` for features of another shape.
+    """
     width = parameters["w_x"].shape[0]
     if x.ndim != 3 or x.shape[-1] != width:
         raise AqaError(
             f"the head takes features (videos, clips, {width}); found {x.shape}"
         )
-    head = stacked([parameters])
-    result = np.empty(x.shape[:2], np.float32)
-    for start in range(0, len(x), CHUNK):
-        part = np.ascontiguousarray(x[start : start + CHUNK].swapaxes(0, 1))
-        with torch.no_grad():
-            predicted, _ = forward(head, torch.from_numpy(part)[None])
-        result[start : start + CHUNK] = predicted[0].T.numpy()
-    return result
+    return outputs(parameters, torch.from_numpy(np.ascontiguousarray(x)), clips)
 
 
-def predict(parameters: Arrays, x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The prediction after the last clip, (n, clips, D) -> (n,), in scaled units."""
-    return course(parameters, x)[:, -1]
+def predict(
+    parameters: Arrays,
+    x: NDArray[np.float32],
+    clips: NDArray[np.int32] | None = None,
+) -> NDArray[np.float32]:
+    """Return the prediction after the last clip, (n, clips, D) -> (n,), scaled."""
+    return course(parameters, x, clips)[:, -1]
 
 
 @dataclass(frozen=True, eq=False)
 class LstmHead:
-    """One trained head, with the face that an SVR has too."""
+    """One trained head."""
 
     parameters: Arrays
 
     def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Predictions (n,) for features (n, clips, D)."""
+        """Return predictions (n,) for features (n, clips, D)."""
         return predict(self.parameters, x)

@@ -1,42 +1,66 @@
-"""Which training sequences each iteration sees, and their clips and labels.
+"""Training of LSTM heads: batches, losses, Adam, checkpoints.
 
-Conventions: all copies of a training row are training sequences. An epoch is every
-sequence once, in an order drawn from the head's seed; batches are cut from one epoch
-after the other, across their borders, so nothing is left out. M heads side by side
-draw each their own batch, from their own seed.
+Conventions: M heads of one schedule train side by side on a leading axis, each with
+its own seed and batches, and none affects another. All copies of a training row are
+training sequences. An epoch is every sequence once, in an order drawn from the head's
+seed; batches are cut from the concatenated epochs, so no sequence is dropped. Adam has
+its default moments (Kingma and Ba, arXiv 1412.6980); the learning rate is multiplied
+by `gamma` every `step` iterations.
 
-A step counts in the loss by its `weight`: Caffe's Euclidean loss divides by twice the
-number of labelled outputs, which are the batch ("final": the last step alone) or the
-batch times the steps ("incremental": step k of K is labelled k / K of the score).
+Losses. "squared": Caffe's Euclidean loss, the sum of squared errors over twice the
+number of labelled outputs. These are the batch with labels "final" (last step only)
+and batch times steps with "incremental" (step k of K is labelled k / K of the score).
+"rank": the mean over all pairs of a batch that belong to one action and differ in
+score of max(0, MARGIN - (better - worse)) (Doughty et al., CVPR 2018); outputs then
+have an order and no unit.
 
-The training loop: heads of one schedule side by side, each as if it were alone.
+A column of the features that is zero in every training row never receives a gradient,
+and Adam never moves its weights: such columns are left out of the arithmetic.
 
-Conventions: M heads on a leading axis, each with its own batches (see `batches`);
-Adam with its defaults (Kingma and Ba, arXiv 1412.6980) in torch's fused form, the
-learning rate multiplied by `gamma` every `step` iterations. Everything random about a
-head comes from its seed, and no number of one head enters another's.
-
-A column of the features that is zero in every training row never has a gradient, and
-Adam does not move what never had one: such columns are left out of the arithmetic.
+A checkpoint holds everything that training continues from, so that a resumed head is
+bit for bit the head of an uninterrupted run.
 """
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
+from aqa.cache.files import replacing
+from aqa.regress.data import scaling_std
 from aqa.regress.heads import lstm
 from aqa.regress.heads.lstm import Arrays, Parameters
 from aqa.regress.heads.tasks import HeadTask, TrainedHead
 
+#: Iterations between two checks of the loss.
+STRETCH = 100
+#: A mean loss above this many times the mean squared label counts as divergence.
+DIVERGED = 1e4
+#: Seconds between two checkpoints, at most what an interruption costs.
+CHECKPOINT_SECONDS = 20.0
+#: Difference in output that the rank loss asks for.
+MARGIN = 1.0
+#: Callback: number of head-iterations finished since the last call.
+Advance = Callable[[int], None]
+
+
+class TrainingDiverged(AqaError):
+    """The loss of a head is not finite or has grown beyond `DIVERGED`."""
+
 
 def batch_order(task: HeadTask, copies: int) -> NDArray[np.int64]:
-    """Each batch's sequences (iterations, batch): row number * copies + copy.
+    """Return the sequences of each batch (iterations, batch).
 
-    The row number counts within the task's rows.
+    A sequence is numbered `place * copies + copy`, with the row's place in `task.rows`.
     """
     shape = (task.schedule.iterations, task.schedule.batch)
     sequences = len(task.rows) * copies
@@ -46,66 +70,173 @@ def batch_order(task: HeadTask, copies: int) -> NDArray[np.int64]:
     return np.array(order, np.int64).ravel()[: shape[0] * shape[1]].reshape(shape)
 
 
-class Batches:
-    """The batches of tasks of one schedule, on the device of the features.
+@dataclass(frozen=True)
+class Batch:
+    """One batch of M heads; `mask` is None where no clip is padding."""
 
-    x: float32 (N, copies, clips, D). `live` (L,) are the columns that are not zero
-    throughout the tasks' rows: batches hold these only.
+    x: Tensor  # (M, T, B, L)
+    labels: Tensor  # (M, T, B): what each step is labelled with
+    weight: Tensor  # (M, T, 1) or (M, T, B): weight of half a step's squared error
+    mask: Tensor | None  # (M, T, B)
+    better: Tensor | None  # (M, B, B): i belongs above j; for the rank loss
+
+
+class Batches:
+    """The batches of tasks of one schedule and one loss, on the device of `x`.
+
+    x: float32 (N, copies, clips, D). `clips` (N,) counts the real clips of each row,
+    None where all are real. `starts` holds the standardisation of each head's inputs
+    where there is one. `live` (L,) are the columns that a batch holds.
     """
 
-    def __init__(self, x: Tensor, tasks: Sequence[HeadTask]) -> None:
+    def __init__(
+        self,
+        x: Tensor,
+        tasks: Sequence[HeadTask],
+        starts: Sequence[Arrays] = (),
+        clips: NDArray[np.int32] | None = None,
+    ) -> None:
         """Draw the order of all iterations."""
-        _, copies, clips, width = x.shape
-        first, labels = [], []
+        _, copies, steps, width = x.shape
+        device = x.device
+        first, labels, groups, counts = [], [], [], []
         for task in tasks:
-            number, copy = np.divmod(batch_order(task, copies), copies)
-            first.append((np.array(task.rows)[number] * copies + copy) * clips)
-            labels.append(np.array(task.targets, np.float32)[number])
-        self._clips = x.reshape(-1, width)  # (N * copies * clips, D)
-        self._steps = torch.arange(clips, device=x.device)[:, None]
-        #: (iterations, M, 1, B): a sequence's first clip, and its label.
-        self._first = torch.from_numpy(np.stack(first, 1)[:, :, None]).to(x.device)
-        self._labels = torch.from_numpy(np.stack(labels, 1)[:, :, None]).to(x.device)
+            place, copy = np.divmod(batch_order(task, copies), copies)
+            rows = np.array(task.rows)[place]
+            first.append((rows * copies + copy) * steps)
+            labels.append(np.array(task.targets, np.float32)[place])
+            if task.loss == "rank":
+                groups.append(np.array(task.groups, np.int64)[place])
+            if clips is not None:
+                counts.append(clips[rows].astype(np.int64))
 
-        used = torch.zeros(width, dtype=torch.bool, device=x.device)
+        def by_iteration(values: Sequence[NDArray[Any]]) -> Tensor:
+            """(iterations, M, B)."""
+            return torch.from_numpy(np.stack(values, 1)).to(device)
+
+        self._clips = x.reshape(-1, width)  # (N * copies * clips, D)
+        self._steps = torch.arange(steps, device=device)[:, None]
+        self._first = by_iteration(first)
+        self._labels = by_iteration(labels)
+        self._groups = by_iteration(groups) if groups else None
+        self._counts = by_iteration(counts) if counts else None
+
+        used = torch.zeros(width, dtype=torch.bool, device=device)
         for row in {row for task in tasks for row in task.rows}:
             used |= (x[row] != 0).any(0).any(0)
         self.live = used.nonzero()[:, 0]
         self._all_live = len(self.live) == width
+        self._scaling = _scaling(starts, self.live)
 
-        final = torch.zeros(clips)
-        final[-1] = 1
-        rising = torch.arange(1, clips + 1) / clips
-        even = torch.ones(clips) / clips
-        batch = tasks[0].schedule.batch
-        incremental = [task.labels == "incremental" for task in tasks]
-        shares = [rising if every else final for every in incremental]
-        weights = [even if every else final for every in incremental]
-        #: (M, T, 1): the part of the score that a step is labelled with.
-        self._share = torch.stack(shares)[..., None].to(x.device)
-        #: (M, T, 1): what a step's squared error counts, over 2, in the loss.
-        self.weight = torch.stack(weights)[..., None].to(x.device) / batch
+        # By number of real clips and step, (M, clips + 1, clips).
+        tables = [_step_tables(task.labels, steps) for task in tasks]
+        share, weight, mask = (
+            torch.stack([torch.from_numpy(table[i]) for table in tables]).to(device)
+            for i in range(3)
+        )
+        self._share, self._mask = share, mask
+        self._weight = weight / tasks[0].schedule.batch
 
-    def __getitem__(self, iteration: int) -> tuple[Tensor, Tensor]:
-        """Inputs (M, T, B, L), steps before batch, and the steps' labels (M, T, B)."""
-        clips = self._first[iteration] + self._steps  # (M, T, B)
-        inputs = self._clips.index_select(0, clips.flatten())
+    def __getitem__(self, iteration: int) -> Batch:
+        """Return the batch of an iteration, counted from 0."""
+        clips = self._first[iteration][:, None] + self._steps  # (M, T, B)
+        x = self._clips.index_select(0, clips.flatten())
         if not self._all_live:
-            inputs = inputs.index_select(1, self.live)
-        return inputs.view(*clips.shape, -1), self._labels[iteration] * self._share
+            x = x.index_select(1, self.live)
+        x = x.view(*clips.shape, -1)
+        if self._scaling is not None:
+            x.sub_(self._scaling[0]).div_(self._scaling[1])
+        label = self._labels[iteration]  # (M, B)
+        if self._counts is None:
+            share, weight = self._share[:, -1, :, None], self._weight[:, -1, :, None]
+            mask = None
+        else:
+            head = torch.arange(len(label), device=x.device)[:, None]
+            count = self._counts[iteration]
+            share, weight, mask = (  # (M, B, T) -> (M, T, B)
+                table[head, count].transpose(1, 2)
+                for table in (self._share, self._weight, self._mask)
+            )
+        better = None
+        if self._groups is not None:
+            group = self._groups[iteration]
+            better = (label[:, :, None] > label[:, None]) & (
+                group[:, :, None] == group[:, None]
+            )
+        return Batch(x, label[:, None] * share, weight, mask, better)
 
 
-#: Iterations between two looks at the loss.
-STRETCH = 100
-#: A mean loss beyond this many times the labels' mean square has left for good.
-DIVERGED = 1e4
+def _step_tables(labels: str, clips: int) -> tuple[NDArray[np.float32], ...]:
+    """Return share of the score, weight and mask of each step.
 
-#: Hears of head-iterations as they are done.
-Advance = Callable[[int], None]
+    Each is (clips + 1, clips), by the number of real clips, which come last.
+    """
+    counts = np.arange(clips + 1)[:, None]
+    place = np.maximum(np.arange(1, clips + 1) - (clips - counts), 0)  # 1 to count
+    mask = place > 0
+    if labels == "final":
+        share = weight = np.broadcast_to(np.arange(1, clips + 1) == clips, mask.shape)
+    else:
+        share = place / np.maximum(counts, 1)
+        weight = mask / np.maximum(counts, 1)
+    return tuple(np.array(table, np.float32) for table in (share, weight, mask))
 
 
-class TrainingDiverged(AqaError):
-    """The loss of a head is no longer a number, or has grown beyond all bounds."""
+def input_scaling(
+    x: Tensor, rows: Sequence[int], clips: NDArray[np.int32] | None = None
+) -> dict[str, NDArray[np.float32]]:
+    """Return `x_mean` and `x_std` (D,) over all copies and real clips of rows."""
+
+    def parts() -> Iterator[Tensor]:
+        for row in rows:
+            real = x.shape[2] if clips is None else int(clips[row])
+            yield x[row, :, -real:].flatten(0, 1).double()
+
+    count = sum(len(part) for part in parts())
+    zero = torch.zeros(x.shape[-1], dtype=torch.double, device=x.device)
+    mean = sum((part.sum(0) for part in parts()), zero) / count
+    squares = sum((((part - mean) ** 2).sum(0) for part in parts()), zero)
+    means, variances = mean.cpu().numpy(), squares.cpu().numpy() / count
+    std = scaling_std(means, variances, count)
+    return {"x_mean": means.astype(np.float32), "x_std": std.astype(np.float32)}
+
+
+def _scaling(starts: Sequence[Arrays], live: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Return mean and standard deviation of the inputs, each (M, 1, 1, L)."""
+    if not any("x_mean" in start for start in starts):
+        return None
+    width = len(starts[0]["w_x"])
+    empty = {"x_mean": np.zeros(width, np.float32), "x_std": np.ones(width, np.float32)}
+    mean, std = (
+        torch.from_numpy(np.stack([{**empty, **start}[name] for start in starts]))
+        .to(live.device)
+        .index_select(1, live)[:, None, None]
+        for name in ("x_mean", "x_std")
+    )
+    return mean, std
+
+
+def squared_loss(predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return the loss by output (M, T, B), differentiated, and the loss itself (M,)."""
+    difference = predicted - batch.labels
+    error = difference * batch.weight
+    return error, (error * difference).sum((1, 2)) / 2
+
+
+def rank_loss(predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return derivative (M, T, B) and value (M,) of the pairwise margin loss."""
+    assert batch.better is not None
+    pairs = batch.better.sum((1, 2)).clamp_min(1)
+    step = batch.weight * batch.better.shape[-1]  # 1 in all over the labelled steps
+    weight = torch.minimum(step[..., None], step[..., None, :]) * batch.better[:, None]
+    weight = weight / pairs[:, None, None, None]  # (M, T, B, B)
+    missing = MARGIN - (predicted[..., None] - predicted[..., None, :])
+    violated = weight * (missing > 0)
+    error = violated.sum(-2) - violated.sum(-1)
+    return error, (violated * missing).sum((1, 2, 3))
+
+
+LOSS_FUNCTIONS = {"squared": squared_loss, "rank": rank_loss}
 
 
 def train_side_by_side(
@@ -114,50 +245,73 @@ def train_side_by_side(
     starts: Sequence[Arrays],
     advance: Advance,
     products: str = "fp32",
+    *,
+    clips: NDArray[np.int32] | None = None,
+    checkpoint: Path | None = None,
 ) -> list[TrainedHead]:
-    """Train tasks of one schedule from these parameters, on the device of `x`.
+    """Train tasks of one schedule and loss from these parameters, on the device of `x`.
 
-    x: float32 (N, copies, clips, D). The tasks have labels of their own. Raises
-    `TrainingDiverged`, naming the head.
+    x: float32 (N, copies, clips, D), `clips` as in `Batches`. The tasks have labels of
+    their own. `checkpoint` is the file to continue from and to save to; it is removed
+    at the end. Raises `TrainingDiverged`, naming the head.
     """
     schedule = tasks[0].schedule
-    batches = Batches(x, tasks)
-    heads = _Heads(starts, batches, products)
+    batches = Batches(x, tasks, starts, clips)
+    heads = _Heads(starts, batches, products, LOSS_FUNCTIONS[tasks[0].loss])
     logs = [_Log(task) for task in tasks]
 
     def watch(done: int) -> None:
         for head, log in enumerate(logs):
             if log.due(done):
-                log.watched[done] = heads.predict(head, x, log.task.watch)
+                rows = list(log.task.watch)
+                real = None if clips is None else clips[rows]
+                made = lstm.outputs(heads.arrays(head), x[rows, 0], real)
+                log.watched[done] = made[:, -1]
 
-    watch(0)
+    begun = _resume(checkpoint, heads, logs) if checkpoint else 0
+    if begun:
+        advance(begun * len(tasks))
+    else:
+        watch(0)
     losses = torch.zeros(len(tasks), device=x.device)
-    for done in range(1, schedule.iterations + 1):
+    saved = time.monotonic()
+    for done in range(begun + 1, schedule.iterations + 1):
         rate = schedule.learning_rate * schedule.gamma ** ((done - 1) // schedule.step)
-        losses += heads.step(*batches[done - 1], rate)
-        if done % STRETCH == 0 or done == schedule.iterations:
-            stretch = done % STRETCH or STRETCH
+        losses += heads.step(batches[done - 1], rate)
+        stretch = done % STRETCH or STRETCH
+        ended = stretch == STRETCH or done == schedule.iterations
+        if ended:
             for log, loss in zip(logs, losses.tolist(), strict=True):
                 log.add_loss(done, loss / stretch)
             losses.zero_()
-            advance(stretch * len(tasks))
         watch(done)
+        now = time.monotonic()
+        if ended and checkpoint and now - saved >= CHECKPOINT_SECONDS:
+            _save(checkpoint, done, heads, logs)
+            saved = now
+        if ended:
+            advance(stretch * len(tasks))
+    if checkpoint:
+        checkpoint.unlink(missing_ok=True)
     return [log.result(heads.arrays(head)) for head, log in enumerate(logs)]
 
 
 class _Heads:
     """The parameters of M heads and their optimiser.
 
-    `_live` is what trains: all tensors of `_whole`, but of `w_x` its own copy of the
-    rows of live columns.
+    `_live` is what trains: all tensors of `_whole`, but of `w_x` a copy of the rows of
+    live columns.
     """
 
     def __init__(
-        self, starts: Sequence[Arrays], batches: Batches, products: str
+        self,
+        starts: Sequence[Arrays],
+        batches: Batches,
+        products: str,
+        loss: Callable[[Tensor, Batch], tuple[Tensor, Tensor]],
     ) -> None:
-        self._products = products
+        self._starts, self._products, self._loss = starts, products, loss
         self._rows = batches.live
-        self._weight = batches.weight
         self._whole = lstm.stacked(starts, batches.live.device)
         whole = self._whole
         w_x = whole.w_x.index_select(1, self._rows)
@@ -169,67 +323,113 @@ class _Heads:
             value.grad = gradient
         self._adam = torch.optim.Adam(self._live.tensors(), fused=True)
 
-    def step(self, x: Tensor, labels: Tensor, rate: float) -> Tensor:
-        """One iteration on a batch; the losses (M,) before it."""
-        predicted, tape = lstm.forward(self._live, x, self._products)
-        difference = predicted - labels
-        error = difference * self._weight
-        lstm.backward(self._live, x, tape, error, self._gradient, self._products)
+    def step(self, batch: Batch, rate: float) -> Tensor:
+        """Run one iteration; return the losses (M,) before it."""
+        predicted, tape = lstm.forward(
+            self._live, batch.x, self._products, mask=batch.mask
+        )
+        error, loss = self._loss(predicted, batch)
+        lstm.backward(self._live, batch.x, tape, error, self._gradient, self._products)
         self._adam.param_groups[0]["lr"] = rate
         self._adam.step()
-        return (error * difference).sum((1, 2)) / 2
-
-    def predict(self, head: int, x: Tensor, rows: Sequence[int]) -> NDArray[np.float32]:
-        """Predictions for rows of x (N, copies, clips, D), from copy 0."""
-        one = self._one(head)
-        parts = []
-        for start in range(0, len(rows), lstm.CHUNK):
-            chunk = torch.tensor(rows[start : start + lstm.CHUNK], device=x.device)
-            steps = x[chunk, 0].transpose(0, 1)[None]  # (1, T, n, D)
-            parts.append(lstm.forward(one, steps)[0][0, -1].cpu().numpy())
-        return np.concatenate(parts)
+        return loss
 
     def arrays(self, head: int) -> dict[str, NDArray[np.float32]]:
-        """The parameters of one head, copied out."""
-        return lstm.arrays(self._one(head), 0)
-
-    def _one(self, head: int) -> Parameters:
-        """One head as it stands, dead columns included; M is 1."""
+        """Copy the parameters of a head, standardisation and dead columns included."""
         self._whole.w_x[head].index_copy_(0, self._rows, self._live.w_x[head])
-        return Parameters(*(t[head : head + 1] for t in self._whole.tensors()))
+        scaling = {
+            name: self._starts[head][name]
+            for name in ("x_mean", "x_std")
+            if name in self._starts[head]
+        }
+        return {**lstm.arrays(self._whole, head), **scaling}
+
+    def state(self) -> dict[str, Tensor]:
+        """Return what `restore` needs to go on: live parameters and Adam's moments."""
+        found = {}
+        for number, value in enumerate(self._live.tensors()):
+            moments = self._adam.state[value]
+            found[f"value.{number}"] = value
+            found[f"first.{number}"] = moments["exp_avg"]
+            found[f"second.{number}"] = moments["exp_avg_sq"]
+        return found
+
+    def restore(self, state: dict[str, Tensor], done: int) -> None:
+        """Continue from the state after `done` iterations."""
+        for number, value in enumerate(self._live.tensors()):
+            value.copy_(state[f"value.{number}"])
+            self._adam.state[value] = {
+                "step": torch.tensor(float(done), device=value.device),
+                "exp_avg": state[f"first.{number}"].to(value.device),
+                "exp_avg_sq": state[f"second.{number}"].to(value.device),
+            }
 
 
 class _Log:
-    """What is noted of one head while it trains."""
+    """Losses and watched predictions of one head while it trains."""
 
     def __init__(self, task: HeadTask) -> None:
         self.task = task
         self.watched: dict[int, NDArray[np.float32]] = {}
-        self._losses: list[float] = []
+        self.losses: list[float] = []
         squares = [label**2 for label in task.targets or ()]
         self._limit = DIVERGED * max(1.0, sum(squares) / len(squares))
 
     def due(self, done: int) -> bool:
-        """Whether the watched rows are to be predicted after `done` iterations."""
+        """Tell whether the watched rows are to be predicted after `done` iterations."""
         last = done == self.task.schedule.iterations
         return bool(self.task.watch) and (last or done % self.task.watch_every == 0)
 
     def add_loss(self, done: int, loss: float) -> None:
-        """Note the mean loss of a stretch that ended after `done` iterations."""
+        """Record the mean loss of a stretch that ended after `done` iterations."""
         if not loss < self._limit:
             raise TrainingDiverged(
                 f"{self.task.name}: training diverged, loss {loss:g} near iteration "
                 f"{done}; check the features for values that are not finite or far "
                 "too large, or lower the learning rate"
             )
-        self._losses.append(loss)
+        self.losses.append(loss)
+
+    def arrays(self) -> dict[str, NDArray[np.generic]]:
+        """Return `iterations`, `watched` (evaluations, watched rows) and `loss`."""
+        shape = (len(self.watched), len(self.task.watch))
+        return {
+            "iterations": np.array(list(self.watched), np.int64),
+            "watched": np.array(list(self.watched.values()), np.float32).reshape(shape),
+            "loss": np.array(self.losses, np.float32),
+        }
 
     def result(self, parameters: dict[str, NDArray[np.float32]]) -> TrainedHead:
-        """The finished head."""
-        shape = (len(self.watched), len(self.task.watch))
-        return TrainedHead(
-            parameters=parameters if self.task.keep_parameters else {},
-            iterations=tuple(self.watched),
-            watched=np.array(list(self.watched.values()), np.float32).reshape(shape),
-            loss=np.array(self._losses, np.float32),
+        """Return the finished head."""
+        kept = parameters if self.task.keep_parameters else {}
+        return TrainedHead.of({**kept, **self.arrays()})
+
+
+def _save(path: Path, done: int, heads: _Heads, logs: Sequence[_Log]) -> None:
+    """Write a checkpoint after `done` iterations; the one before is replaced whole."""
+    arrays: dict[str, NDArray[Any]] = {"done": np.array(done, np.int64)}
+    arrays |= {name: value.cpu().numpy() for name, value in heads.state().items()}
+    for head, log in enumerate(logs):
+        arrays |= {f"{name}.{head}": value for name, value in log.arrays().items()}
+    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write(save(arrays))
+
+
+def _resume(path: Path, heads: _Heads, logs: Sequence[_Log]) -> int:
+    """Continue from a checkpoint; return the iterations that are done.
+
+    0 where there is none, or where the file is damaged.
+    """
+    try:
+        arrays = load_file(path)
+    except (FileNotFoundError, SafetensorError):
+        return 0
+    done = int(arrays.pop("done"))
+    for head, log in enumerate(logs):
+        iterations, watched, loss = (
+            arrays.pop(f"{name}.{head}") for name in ("iterations", "watched", "loss")
         )
+        log.watched = dict(zip(iterations.tolist(), watched, strict=True))
+        log.losses = loss.tolist()
+    heads.restore({name: torch.from_numpy(a) for name, a in arrays.items()}, done)
+    return done

@@ -1,22 +1,21 @@
-"""One head to train, and what comes of it.
+"""One LSTM head to train, what comes of it, and the store of finished heads.
 
-Conventions: `rows` index the videos of a `FeatureSet`; all copies of a training video
-are training sequences; watched predictions are made from the copy at offset 0, in
-scaled units. A task is its own key: two that differ only in name are one head.
+Conventions: `rows` index the samples of a `FeatureSet`; all copies of a training
+sample are training sequences; watched predictions are made from the copy at offset 0,
+in scaled labels. A task is its own key: two that differ only in name are one head.
 
-Finished heads on disk, each under the digest of everything that made it.
-
-Conventions: one safetensors file a head, `<digest>.safetensors`: its parameters as
-`w_x`, `w_h`, `b`, `v`, `c` (none where the task keeps none), `iterations`, `watched`
-and `loss`. A file is written under a temporary name and renamed, so a name that
-exists is a head that is complete.
+The store has one safetensors file per head, `<digest>.safetensors`, named by the
+SHA-256 of everything that determines it: the head's parameters (see `lstm.Arrays`;
+none where the task keeps none), `iterations`, `watched` and `loss`. Files are written
+under a temporary name and renamed, so a file that exists is complete.
 """
 
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -30,23 +29,31 @@ from aqa.cache.files import replacing
 from aqa.regress.config import LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats
 
-#: Raised by one when the same task would now train another head.
-VERSION = 1
+#: Incremented when the same task would now train another head.
+VERSION = 2
+#: Libraries whose arithmetic trains a head; their versions are part of its digest.
+LIBRARIES = ("torch", "numpy")
 
 #: What a step is labelled with: "final" has the loss see the last step only;
-#: "incremental" labels step k of K with k / K of the score (LTSOE's second form).
+#: "incremental" labels step k of K with k / K of the score (Parmar and Morris,
+#: "Learning to Score Olympic Events", its second form).
 LABELS = ("final", "incremental")
+#: Loss functions, see `lstm_training`.
+LOSSES = ("squared", "rank")
 
 
 @dataclass(frozen=True)
 class HeadTask:
     """A head to train on `rows`, all of its randomness from `seed`.
 
-    `targets` are the scaled labels of the rows (None: those given to `train_heads`).
-    `init` is the task whose trained head is the start (None: Gaussian weights); 0
-    iterations give the untrained head. The rows of `watch` are predicted before
-    training, every `watch_every` iterations, and at the end. `keep_parameters` False
-    spares room in the store where only watched predictions are wanted.
+    `targets` are the scaled labels of the rows (None: those given to `train_heads`),
+    `groups` number the actions of the rows, for the rank loss. `init` is the task
+    whose trained head is the start (None: Gaussian weights); 0 iterations give the
+    untrained head. With `standardise` inputs are standardised by mean and standard
+    deviation over the training rows; a head that starts from another keeps those of
+    its start. The rows of `watch` are predicted before training, every `watch_every`
+    iterations, and at the end. `keep_parameters` False saves room in the store where
+    only watched predictions are needed. Raises `AqaError` for impossible values.
     """
 
     #: For messages alone.
@@ -58,16 +65,23 @@ class HeadTask:
     watch: tuple[int, ...] = ()
     watch_every: int = 100
     labels: str = "final"
+    loss: str = "squared"
+    standardise: bool = False
     targets: tuple[float, ...] | None = None
+    groups: tuple[int, ...] | None = None
     keep_parameters: bool = True
 
     def __post_init__(self) -> None:
-        """Refuse what no training could be made of."""
+        """Check the values."""
         if not self.rows:
             raise AqaError(f"{self.name}: no training rows")
         if self.labels not in LABELS:
             raise AqaError(
                 f"{self.name}: labels must be {' or '.join(LABELS)}, not {self.labels}"
+            )
+        if self.loss not in LOSSES:
+            raise AqaError(
+                f"{self.name}: loss must be {' or '.join(LOSSES)}, not {self.loss}"
             )
         if self.targets is not None and len(self.targets) != len(self.rows):
             raise AqaError(
@@ -88,8 +102,9 @@ class TrainedHead:
     """A head after training.
 
     `parameters` as in `lstm.Arrays`, empty where the task keeps none; `watched`
-    (evaluations, watched rows) beside the `iterations` it was made at; `loss` holds
-    the mean training loss of every hundred iterations, the last stretch may be short.
+    (evaluations, watched rows) with the `iterations` after which it was predicted;
+    `loss` is the mean training loss of every hundred iterations (the last stretch may
+    be shorter).
     """
 
     parameters: dict[str, NDArray[np.float32]]
@@ -97,31 +112,64 @@ class TrainedHead:
     watched: NDArray[np.float32]
     loss: NDArray[np.float32]
 
+    @classmethod
+    def of(cls, arrays: dict[str, NDArray[Any]]) -> "TrainedHead":
+        """Make a head of the arrays of its file; KeyError where one is missing."""
+        parameters = dict(arrays)
+        iterations = parameters.pop("iterations")
+        watched, loss = parameters.pop("watched"), parameters.pop("loss")
+        return cls(parameters, tuple(iterations.tolist()), watched, loss)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of its file."""
+        return {
+            **self.parameters,
+            "iterations": np.array(self.iterations, np.int64),
+            "watched": self.watched,
+            "loss": self.loss,
+        }
+
 
 def labelled(task: HeadTask, features: FeatureSet, targets: Floats) -> HeadTask:
-    """The same with labels of its own, here and in what it starts from.
+    """Return the task, and those it starts from, with labels of their own.
 
     targets: (N,) scaled labels. Raises `AqaError` for a row without one.
     """
     init = task.init and labelled(task.init, features, targets)
-    own = task.targets or tuple(targets[list(task.rows)].tolist())
-    for row, label in zip(task.rows, own, strict=True):
+    rows = list(task.rows)
+    own = task.targets or tuple(targets[rows].tolist())
+    for row, label in zip(rows, own, strict=True):
         if not math.isfinite(label):
             raise AqaError(f"{task.name}: {features.key[row]} has no label to train on")
-    return replace(task, init=init, targets=own)
+    groups = task.groups
+    if task.loss == "rank" and groups is None:
+        _, numbers = np.unique(features.action[rows], return_inverse=True)
+        groups = tuple(numbers.tolist())
+    return replace(task, init=init, targets=own, groups=groups)
 
 
 def task_digest(
     task: HeadTask, features: FeatureSet, lstm: LstmConfig, device: str
 ) -> str:
-    """SHA-256 over everything that makes a head: the name of its file in a store."""
+    """Return the SHA-256 over everything that determines a head."""
+
+    def identities(rows: tuple[int, ...]) -> list[tuple[str, str, int | None]]:
+        clips = features.clips
+        return [
+            (
+                str(features.key[row]),
+                features.digests[row],
+                None if clips is None else int(clips[row]),
+            )
+            for row in rows
+        ]
+
     record = asdict(task) | {
         "version": VERSION,
+        "libraries": {name: version(name) for name in LIBRARIES},
         "name": "",
-        "rows": [(str(features.key[row]), features.digests[row]) for row in task.rows],
-        "watch": [
-            (str(features.key[row]), features.digests[row]) for row in task.watch
-        ],
+        "rows": identities(task.rows),
+        "watch": identities(task.watch),
         "init": task.init and task_digest(task.init, features, lstm, device),
         "lstm": asdict(lstm),
         "device": device,
@@ -131,53 +179,42 @@ def task_digest(
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-NOTES = ("iterations", "watched", "loss")
-
-
 class HeadStore:
-    """A folder of finished heads."""
+    """A folder of finished heads; it need not exist yet."""
 
     def __init__(self, folder: Path) -> None:
-        """Look at a folder, which need not exist yet."""
+        """Name the folder."""
         self.folder = folder
 
     def path(self, digest: str) -> Path:
-        """Where the head of this digest lies, or will lie."""
+        """Return the file of the head with this digest."""
         return self.folder / f"{digest}.safetensors"
 
+    def checkpoint(self, digests: Sequence[str]) -> Path:
+        """Return the checkpoint file of heads that train side by side."""
+        name = hashlib.sha256(" ".join(digests).encode()).hexdigest()
+        return self.folder / f"{name}.checkpoint"
+
     def __contains__(self, digest: str) -> bool:
-        """Whether the head of this digest is finished."""
+        """Tell whether the head with this digest is finished."""
         return self.path(digest).is_file()
 
     def write(self, digest: str, head: TrainedHead) -> None:
-        """Keep a head."""
-        arrays: dict[str, NDArray[Any]] = {
-            **head.parameters,
-            "iterations": np.array(head.iterations, np.int64),
-            "watched": head.watched,
-            "loss": head.loss,
-        }
+        """Store a head."""
         with replacing(self.path(digest)) as descriptor:
             with open(descriptor, "wb", closefd=False) as file:
-                file.write(save(arrays))
+                file.write(save(head.arrays()))
 
     def read(self, digest: str) -> TrainedHead:
-        """The head of a digest; raises `AqaError` where the file is damaged."""
+        """Read a head; raises `AqaError` where the file is damaged."""
         path = self.path(digest)
         try:
-            arrays = load_file(path)
-            notes = {name: arrays.pop(name) for name in NOTES}
+            return TrainedHead.of(load_file(path))
         except (SafetensorError, KeyError) as error:
             raise AqaError(
                 f"{path}: not a finished head ({brief(error)}); remove it, and it is "
-                "made anew"
+                "trained again"
             ) from error
-        return TrainedHead(
-            parameters=arrays,
-            iterations=tuple(int(done) for done in notes["iterations"]),
-            watched=notes["watched"],
-            loss=notes["loss"],
-        )
 
 
 Task = TypeVar("Task")
@@ -185,8 +222,9 @@ Outcome = TypeVar("Outcome")
 
 
 class Stored(Mapping[Task, Outcome], Generic[Task, Outcome]):
-    """Outcomes by task, read from the store at each look-up: all of them together
-    need not fit into memory.
+    """Outcomes by task, read from the store at each look-up.
+
+    All of them together need not fit into memory.
     """
 
     def __init__(

@@ -1,47 +1,39 @@
-"""The heads that are yet to train, in which order, and the place where one is trained.
+"""Train many LSTM heads as one batch of work.
 
-Conventions: a job is known by the digest of its task; work is counted in
-head-iterations. A job whose `init` is to be trained too runs after it. Finished heads
-go into the store and nowhere else: whoever wants one reads it there.
-
-Training in processes of one thread each: how a CPU trains many heads.
-
-Conventions: processes start fresh (spawn), share the features and hand results over
-through the store. Idle ones take the job with the most work behind it, its own and
-that of the longest chain of heads that wait for it; progress is one counter a job in
-shared memory.
-
-Train many heads as one batch of work, each as if it were alone.
-
-Conventions: targets are scaled labels (N,), of which those of training rows alone are
-looked at. On CPU heads train in processes of one thread each, or here where that is
-quicker; on CUDA those of one schedule train side by side in batched products. What
-trains beside a head does not show in it, beyond rounding on CUDA. Every finished head
-lies in a store under the digest of what made it: work that was stopped goes on, and
-work that was done is not done again.
+Conventions: targets are scaled labels (N,), of which only those of training rows are
+used. On CPU heads train in processes of one thread each, or in this process where that
+is quicker; on CUDA heads of one schedule train side by side in batched products. Heads
+do not affect each other, beyond rounding on CUDA. A job is a head that is not in the
+store yet, named by the digest of its task; it runs after the job it starts from. Work
+is counted in head-iterations. A finished head is written to the store at once, a head
+in training saves checkpoints there: interrupted work continues, finished work is not
+repeated.
 """
 
 import multiprocessing
-import os
+import signal
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from pebble import ProcessExpired, ProcessPool
 from torch import Tensor
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.errors import AqaError
+from aqa.cache.devices import choose_device
+from aqa.cache.errors import AqaError, counted
+from aqa.cache.processes import exit_with_parent, usable_processors
 from aqa.regress.config import PRODUCTS, LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats, SharedArray, share
 from aqa.regress.heads.lstm import Arrays, initial_parameters
-from aqa.regress.heads.lstm_training import Advance, train_side_by_side
+from aqa.regress.heads.lstm_training import Advance, input_scaling, train_side_by_side
 from aqa.regress.heads.tasks import (
     HeadStore,
     HeadTask,
@@ -62,22 +54,22 @@ class Job:
 
     @property
     def work(self) -> int:
-        """Its iterations."""
+        """Iterations."""
         return self.task.schedule.iterations
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What tasks ask for and a store does not have.
+    """Heads that tasks need and a store does not have.
 
     `digests` has one entry per task, in their order; `jobs` holds each missing head
-    once, after the one it starts from; `spared` counts the iterations of heads found
+    once, after the one it starts from; `stored` counts the iterations of heads found
     in the store.
     """
 
     digests: tuple[str, ...]
     jobs: tuple[Job, ...]
-    spared: int
+    stored: int
 
 
 def plan(
@@ -87,7 +79,7 @@ def plan(
     device: str,
     store: HeadStore,
 ) -> Plan:
-    """Find out which heads are missing; heads to start from are asked for in turn.
+    """List the missing heads, those that others start from included.
 
     The tasks have labels of their own.
     """
@@ -109,17 +101,27 @@ def plan(
 
 @dataclass(frozen=True)
 class Trainer:
-    """The features on a device, and the store that fills up."""
+    """Features x (N, copies, clips, D) on a device, and the store of heads.
+
+    `clips` (N,) counts the real clips of each row; None: all are real.
+    """
 
     x: Tensor
+    clips: NDArray[np.int32] | None
     lstm: LstmConfig
     store: HeadStore
 
     def train(self, jobs: Sequence[Job], advance: Advance) -> None:
-        """Train jobs of one schedule side by side; their starts are in the store."""
-        starts = [self._start(job) for job in jobs]
-        tasks = [job.task for job in jobs]
-        heads = train_side_by_side(self.x, tasks, starts, advance, self.lstm.products)
+        """Train jobs of one schedule and loss side by side and store them."""
+        heads = train_side_by_side(
+            self.x,
+            [job.task for job in jobs],
+            [self._start(job) for job in jobs],
+            advance,
+            self.lstm.products,
+            clips=self.clips,
+            checkpoint=self.store.checkpoint([job.digest for job in jobs]),
+        )
         for job, head in zip(jobs, heads, strict=True):
             self.store.write(job.digest, head)
 
@@ -127,16 +129,15 @@ class Trainer:
         if job.after:
             return self.store.read(job.after).parameters
         generator = np.random.default_rng([job.task.seed, 0])
-        return initial_parameters(self.x.shape[-1], self.lstm, generator)
-
-
-#: Seconds between two looks at the counters.
-LOOK = 0.2
+        start = initial_parameters(self.x.shape[-1], self.lstm, generator)
+        if job.task.standardise:
+            start |= input_scaling(self.x, job.task.rows, self.clips)
+        return start
 
 
 @contextmanager
-def arithmetic(threads: int) -> Iterator[None]:
-    """Set torch's threads, and flush numbers too small for full speed, for a while."""
+def torch_threads(threads: int) -> Iterator[None]:
+    """Set the threads of torch and flush denormal numbers, which are slow."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
@@ -147,9 +148,13 @@ def arithmetic(threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def width(jobs: Sequence[Job]) -> int:
-    """How many of the jobs can run at once: those that no other waits for."""
+def independent(jobs: Sequence[Job]) -> int:
+    """Count the jobs that no other job waits for: this many can run at once."""
     return len(jobs) - len({job.after for job in jobs} & {job.digest for job in jobs})
+
+
+#: Seconds between two progress reports.
+POLL_SECONDS = 0.2
 
 
 def train_in_processes(
@@ -159,10 +164,11 @@ def train_in_processes(
     workers: int,
     report: Callable[[int, int], None],
 ) -> None:
-    """Train jobs in this many processes; `report` hears (iterations, heads) done.
+    """Train jobs in `workers` processes of one thread, longest chain of jobs first.
 
-    `features` is the memory behind the trainer's x. Raises what the first failing
-    head raises, and `AqaError` where a process dies.
+    `features` is the memory behind the trainer's x; `report` is called with the
+    (iterations, heads) done. Raises what the first failing head raises, and `AqaError`
+    where a process dies.
     """
     counts = SharedArray((len(jobs),), np.int64)
     number = {job.digest: index for index, job in enumerate(jobs)}
@@ -175,13 +181,13 @@ def train_in_processes(
 
     pool = ProcessPool(
         max_workers=workers,
-        initializer=_start,
+        initializer=_start_worker,
         initargs=(
             features,
             counts,
+            trainer.clips,
             trainer.lstm,
             trainer.store.folder,
-            os.getpid(),
         ),
         context=multiprocessing.get_context("spawn"),
     )
@@ -194,7 +200,7 @@ def train_in_processes(
             while ready and len(running) < workers:
                 job = ready.pop()
                 running[pool.schedule(_train, (job, number[job.digest]))] = job
-            for future in wait(running, LOOK, FIRST_COMPLETED).done:
+            for future in wait(running, POLL_SECONDS, FIRST_COMPLETED).done:
                 job = running.pop(future)
                 _check(future, job)
                 ready.extend(waiting[job.digest])
@@ -221,44 +227,43 @@ def _check(future: Future[None], job: Job) -> None:
         ) from error
 
 
-# What follows runs in the training processes.
+# The following runs in the training processes.
 
 _trainer: Trainer
 _counts: SharedArray
-_features: SharedArray
-_parent: int
+_features: SharedArray  # keeps the file of the mapping open
 
 
-def _start(
+def _start_worker(
     features: SharedArray,
     counts: SharedArray,
+    clips: NDArray[np.int32] | None,
     lstm: LstmConfig,
     store: Path,
-    parent: int,
 ) -> None:
-    global _trainer, _counts, _features, _parent
+    global _trainer, _counts, _features
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the caller ends its workers
+    exit_with_parent()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     x = torch.from_numpy(features.array)
-    _trainer = Trainer(x, lstm, HeadStore(store))
-    _features, _counts, _parent = features, counts, parent
+    _trainer = Trainer(x, clips, lstm, HeadStore(store))
+    _features, _counts = features, counts
 
 
 def _train(job: Job, number: int) -> None:
     def advance(iterations: int) -> None:
         _counts.array[number] += iterations
-        if os.getppid() != _parent:  # nobody waits for this head any more
-            raise SystemExit
 
     _trainer.train([job], advance)
 
 
 _LSTM = LstmConfig()
-#: Multiplications in all below which starting processes costs more than it saves:
-#: a few seconds of one core.
+#: Multiplications in all below which starting processes costs more than it saves
+#: (a few seconds of one core).
 WORTH_PROCESSES = 1e11
-#: On CUDA, the memory of a head in training over that of its parameters: they
-#: themselves, those without dead columns, the gradient, two moments, and some air.
+#: On CUDA, memory of a head in training over that of its parameters: themselves,
+#: their live columns, gradient, two moments, and a margin.
 TRAINING_FACTOR = 6
 
 
@@ -275,66 +280,59 @@ def train_heads(
 ) -> Mapping[HeadTask, TrainedHead]:
     """Train each task's head, or take it from the store; the task is the key.
 
-    With a store, a head is read from there at each look-up: many do not fit into
-    memory.
-
-    `workers` is the number of processors to use on CPU (None: as many as torch uses
-    threads), `store` a folder for finished heads (None: they are not kept). Progress
-    counts head-iterations.
-    Raises `AqaError` for training rows without a label, for a head that diverges and
-    for a process that dies; heads finished by then are in the store.
+    `workers` is the number of processors to use on CPU (None: all usable ones),
+    `store` a folder for finished heads (None: they are not kept). With a store a head
+    is read from there at each look-up, since many do not fit into memory. Progress
+    counts head-iterations. Raises `AqaError` for training rows without a label, for a
+    head that diverges and for a process that dies; heads finished by then are in the
+    store.
     """
     if lstm.products not in PRODUCTS:
         raise AqaError(f"products {lstm.products}: expected {' or '.join(PRODUCTS)}")
+    if targets.shape != (len(features.x),):
+        raise AqaError(
+            f"expected {len(features.x)} labels, one per video; found {targets.shape}"
+        )
     place = choose_device(device)
-    _check_shape(features, targets)
     asked = [labelled(task, features, targets) for task in tasks]
-    with _folder(store) as folder:
+    with ExitStack() as stack:
+        if store is None:
+            folder = Path(stack.enter_context(TemporaryDirectory(prefix="aqa-heads-")))
+        else:
+            folder = store
         heads = HeadStore(folder)
         work = plan(asked, features, lstm, place.type, heads)
         tally = _Tally(work, progress)
+        x = torch.from_numpy(features.x)
         if place.type == "cuda" and work.jobs:
-            trainer = Trainer(torch.from_numpy(features.x).to(place), lstm, heads)
-            _side_by_side(work.jobs, trainer, _heads_that_fit(trainer), tally)
+            trainer = Trainer(x.to(place), features.clips, lstm, heads)
+            _on_gpu(work.jobs, trainer, _heads_that_fit(trainer), tally)
         elif work.jobs:
-            trainer = Trainer(torch.from_numpy(features.x), lstm, heads)
+            trainer = Trainer(x, features.clips, lstm, heads)
             _on_processors(features, work.jobs, trainer, workers, tally)
         stored = Stored(dict(zip(tasks, work.digests, strict=True)), heads.read)
         return stored if store is not None else dict(stored)
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is a GPU, else the CPU."""
-    gpu = torch.cuda.is_available()
-    try:
-        device = torch.device(("cuda" if gpu else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise AqaError(f"device {name}: expected auto, cpu or cuda") from error
-    if device.type not in ("cpu", "cuda"):
-        raise AqaError(f"device {name}: heads train on cpu or cuda")
-    if device.type == "cuda" and not gpu:
-        raise AqaError(f"device {name}: torch finds no GPU here; use cpu")
-    return device
-
-
 class _Tally:
-    """Counts finished iterations and heads, and tells of them."""
+    """Finished iterations and heads, passed on to a progress callback."""
 
     def __init__(self, work: Plan, progress: Progress) -> None:
         seeds = len({job.task.seed for job in work.jobs})
-        self._jobs = f"{len(work.jobs)} heads"
+        self._jobs = counted(len(work.jobs), "head")
         if seeds > 1:
             self._jobs += f" of {seeds} seeds"
-        self._spared = work.spared
-        self._total = work.spared + sum(job.work for job in work.jobs)
+        self._stored = work.stored
+        self._total = work.stored + sum(job.work for job in work.jobs)
         self._progress = progress
         self._iterations = self._heads = 0
         self.set(0, 0)
 
     def set(self, iterations: int, heads: int) -> None:
         self._iterations, self._heads = iterations, heads
-        label = f"{heads} of {self._jobs} trained"
-        self._progress(self._spared + iterations, self._total, label)
+        trained = self._total > self._stored
+        label = f"{heads} of {self._jobs} trained" if trained else "all heads stored"
+        self._progress(self._stored + iterations, self._total, label)
 
     def add(self, iterations: int, heads: int = 0) -> None:
         self.set(self._iterations + iterations, self._heads + heads)
@@ -347,36 +345,31 @@ def _on_processors(
     workers: int | None,
     tally: _Tally,
 ) -> None:
-    """In processes where several heads can and are worth it, else here."""
-    processors = workers or torch.get_num_threads()
+    """Train in processes where several heads can and it pays, else in this one."""
+    processors = workers or usable_processors()
     hidden = trainer.lstm.hidden
     products = 3 * features.x.shape[2] * (features.x.shape[3] + hidden) * 4 * hidden
     large = products * sum(job.work * job.task.schedule.batch for job in jobs)
-    processes = min(processors, width(jobs)) if large > WORTH_PROCESSES else 1
+    processes = min(processors, independent(jobs)) if large > WORTH_PROCESSES else 1
     if processes > 1:
         shared = features.shared or share(features.x)
         train_in_processes(jobs, trainer, shared, processes, tally.set)
         return
-    with arithmetic(processors if large > WORTH_PROCESSES else 1):
+    with torch_threads(processors if large > WORTH_PROCESSES else 1):
         for job in jobs:
             trainer.train([job], tally.add)
             tally.add(0, 1)
 
 
-def _side_by_side(
-    jobs: Sequence[Job], trainer: Trainer, most: int, tally: _Tally
-) -> None:
-    """On one GPU: those of one schedule together, after those they start from.
-
-    `most` heads train at once.
-    """
+def _on_gpu(jobs: Sequence[Job], trainer: Trainer, most: int, tally: _Tally) -> None:
+    """Train jobs of one schedule and loss together, `most` at once, starts first."""
     waiting = list(jobs)
     while waiting:
         unfinished = {job.digest for job in waiting}
-        groups: defaultdict[Schedule, list[Job]] = defaultdict(list)
+        groups: defaultdict[tuple[Schedule, str], list[Job]] = defaultdict(list)
         for job in waiting:
             if job.after not in unfinished:
-                groups[job.task.schedule].append(job)
+                groups[job.task.schedule, job.task.loss].append(job)
         for group in groups.values():
             for start in range(0, len(group), most):
                 together = group[start : start + most]
@@ -386,23 +379,7 @@ def _side_by_side(
 
 
 def _heads_that_fit(trainer: Trainer) -> int:
-    """How many heads train at once in the GPU memory that is free."""
+    """Return how many heads train at once in the GPU memory that is free."""
     hidden = trainer.lstm.hidden
     head = 4 * (trainer.x.shape[-1] + hidden) * 4 * hidden * TRAINING_FACTOR
     return max(1, torch.cuda.mem_get_info(trainer.x.device)[0] // head)
-
-
-def _check_shape(features: FeatureSet, targets: Floats) -> None:
-    if targets.shape != (len(features.x),):
-        raise AqaError(
-            f"expected {len(features.x)} labels, one a video; found {targets.shape}"
-        )
-
-
-@contextmanager
-def _folder(store: Path | None) -> Iterator[Path]:
-    if store is not None:
-        yield store
-    else:
-        with TemporaryDirectory(prefix="aqa-heads-") as name:
-            yield Path(name)
