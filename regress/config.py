@@ -1,17 +1,33 @@
-"""What a fit and an experiment are asked to do: every default, stated once.
+"""Settings of fits and comparisons: every default, stated once.
 
-Conventions: iterations and steps count batches; a batch counts videos (each one a
-sequence of clips). Source: the paper, section 5. Imports nothing heavy, so that the
-command line can show defaults.
+Conventions: iterations and steps count batches; a batch counts sequences of clips.
+Source of the values: the paper, section 5. Imports nothing heavy, so that the command
+line can show defaults. A TOML file may hold any field; nested settings are tables
+([schedule], [lstm], [svr], [split], [fine_tune]).
 """
 
-from dataclasses import dataclass, replace
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass, replace
+from difflib import get_close_matches
+from pathlib import Path
+from types import UnionType
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+from aqa.cache.errors import AqaError
 
 #: Precisions of the two large products of an LSTM's iteration.
 PRODUCTS = ("fp32", "bf16")
 #: How labels are scaled per action: by the standard deviation alone (the paper,
 #: section 5), or to zero mean and unit standard deviation.
 LABEL_SCALES = ("std", "zscore")
+#: What the steps of an LSTM are labelled with: "final" has the loss see the last step
+#: only; "incremental" labels step k of K with k / K of the score (Parmar and Morris,
+#: "Learning to Score Olympic Events", its second form).
+LABELS = ("final", "incremental")
+#: Loss functions of LSTM heads, see `heads.lstm_training`.
+LOSSES = ("squared", "rank")
 
 
 @dataclass(frozen=True)
@@ -25,7 +41,7 @@ class Schedule:
     batch: int = 15
 
     def scaled(self, factor: float) -> "Schedule":
-        """Make the same course longer or shorter: iterations and step, at least 1."""
+        """Scale iterations and step, each at least 1."""
         return replace(
             self,
             iterations=max(1, round(self.iterations * factor)),
@@ -39,7 +55,7 @@ class LstmConfig:
 
     hidden: int = 256
     init_std: float = 0.1
-    #: What the two large products of an iteration multiply, of `PRODUCTS`: "bf16" where
+    #: Precision of the two large products of an iteration, of `PRODUCTS`: "bf16" where
     #: the hardware has it. On planted data bf16 moved rho by 0.005 (standard deviation
     #: over 24 heads), another seed moves it by 0.038.
     products: str = "fp32"
@@ -47,10 +63,10 @@ class LstmConfig:
 
 @dataclass(frozen=True)
 class SvrConfig:
-    """What cross-validation inside the training list chooses from.
+    """Candidates of the cross-validation inside the training rows.
 
-    With `nu` the regression is nu-SVR and finds its own epsilon. With `scaled` False
-    nothing is: neither features nor kernel nor labels.
+    With `nu` the regression is nu-SVR, which needs no epsilon. With `scaled` False
+    features, kernel and labels are used as they are.
     """
 
     kernels: tuple[str, ...] = ("linear", "rbf")
@@ -65,7 +81,7 @@ class SvrConfig:
 NU_SVR = SvrConfig(
     kernels=("linear",), costs=(0.001,), epsilons=(), nu=0.5, scaled=False
 )
-#: The SVR that comes with features, by their kind.
+#: The SVR that goes with features, by their kind.
 SVR_PRESETS = {"c3d": SvrConfig(), "pose-dct": NU_SVR}
 
 
@@ -82,28 +98,63 @@ class SplitConfig:
 
 
 @dataclass(frozen=True)
-class FitConfig:
-    """One fit: a model of all actions together, or one of each."""
+class TrainingConfig:
+    """Settings that fits and comparisons have in common."""
 
-    mode: str = "all-action"
-    #: "lstm", "svr" as `svr` says, or "nu-svr", the preset, for single actions.
-    head: str = "lstm"
-    #: None: every action with labelled training videos, trampoline left aside.
+    #: None: every action with labelled training videos, except trampoline.
     actions: tuple[str, ...] | None = None
-    #: Iterations of `schedule`, whose steps are scaled alike. None: as it stands.
+    split: SplitConfig = SplitConfig()
+    #: Scales `schedule` to this number of iterations; None: as it stands.
     iterations: int | None = None
-    seed: int = 0
-    #: What an LSTM's steps are labelled with: "final" or "incremental".
-    labels: str = "final"
-    #: Further LSTMs, trained without a part of the training list each, to learn how
-    #: far scores are off; 0: none, and scores come without an interval.
-    calibration_folds: int = 3
+    #: Seed of initial weights and batches, see `first_seed`.
+    head_seed: int | None = None
+    #: One of `LABEL_SCALES`.
+    label_scale: str = "std"
+    #: Standardise the inputs of LSTM heads; None: all features but C3D's.
+    standardise: bool | None = None
+    #: One of `LOSSES`.
+    loss: str = "squared"
     schedule: Schedule = Schedule()
     lstm: LstmConfig = LstmConfig()
     svr: SvrConfig = SvrConfig()
     device: str = "auto"
-    #: Training processes on CPU; None: as many as torch would use threads.
+    #: Training processes on CPU; None: one per usable processor.
     workers: int | None = None
+
+    @property
+    def scale(self) -> float:
+        """Factor of the iterations and steps of every schedule."""
+        if self.iterations is None:
+            return 1.0
+        return self.iterations / self.schedule.iterations
+
+    def standardises(self, kind: str) -> bool:
+        """Tell whether LSTM inputs of this kind of features are standardised.
+
+        C3D's are not, as in the paper: they are activations of one scale.
+        """
+        return kind != "c3d" if self.standardise is None else self.standardise
+
+
+@dataclass(frozen=True)
+class FitConfig(TrainingConfig):
+    """One fit: one model of all actions, or one model per action."""
+
+    mode: str = "all-action"
+    #: A head of `heads.registry`.
+    head: str = "lstm"
+    #: One of `LABELS`.
+    labels: str = "final"
+    #: Folds of the training rows whose held-out predictions calibrate intervals;
+    #: 0: none, and scores have no interval.
+    calibration_folds: int = 3
+    #: Seed of everything random; `head_seed` replaces it for weights and batches.
+    seed: int = 0
+
+    @property
+    def first_seed(self) -> int:
+        """Seed of initial weights and batches."""
+        return self.seed if self.head_seed is None else self.head_seed
 
 
 @dataclass(frozen=True)
@@ -117,11 +168,10 @@ class FineTuneSetting:
 
 @dataclass(frozen=True)
 class FineTuneConfig:
-    """The settings of Table 4: `few` is for actions with few samples.
+    """The settings of Table 4; `few` is for actions with few samples.
 
-    The other numbers of an action's schedule are those of `CompareConfig.schedule`.
-    `test` samples of each action are kept for testing, rho is taken every `every`
-    iterations.
+    All else in an action's schedule is that of `CompareConfig.schedule`. `test`
+    samples of each action are kept for testing, rho is taken every `every` iterations.
     """
 
     settings: tuple[FineTuneSetting, ...] = (
@@ -139,29 +189,142 @@ class FineTuneConfig:
 
 
 @dataclass(frozen=True)
-class CompareConfig:
+class CompareConfig(TrainingConfig):
     """One run of the paper's experiments."""
 
+    #: Repetitions, with the seeds from `first_seed` on.
     seeds: int = 1
-    #: Iterations of `schedule`; all others are scaled alike. None: as they stand.
-    iterations: int | None = None
-    #: None: every action of the cache that can be judged, trampoline left aside.
-    actions: tuple[str, ...] | None = None
     #: Add rows that average the predictions of all offsets at test.
     average_offsets: bool = False
-    schedule: Schedule = Schedule()
     fine_tune: FineTuneConfig = FineTuneConfig()
-    lstm: LstmConfig = LstmConfig()
-    svr: SvrConfig = SvrConfig()
-    device: str = "auto"
-    #: Training processes on CPU; None: as many as torch would use threads.
-    workers: int | None = None
     bootstrap: int = 2_000
     bootstrap_seed: int = 0
 
     @property
-    def scale(self) -> float:
-        """What every schedule's iterations and steps are multiplied by."""
-        if self.iterations is None:
-            return 1.0
-        return self.iterations / self.schedule.iterations
+    def first_seed(self) -> int:
+        """Seed of initial weights and batches in the first repetition."""
+        return self.head_seed or 0
+
+
+Config = TypeVar("Config", bound=TrainingConfig)
+
+#: Options of the command line that belong to a nested settings object.
+NESTED = {
+    "hidden": "lstm",
+    "init_std": "lstm",
+    "products": "lstm",
+    "learning_rate": "schedule",
+    "batch": "schedule",
+    "gamma": "schedule",
+    "step": "schedule",
+    "folds": "split",
+    "leave_one_out": "split",
+}
+
+
+def configured(base: Config, file: Path | None, options: Mapping[str, Any]) -> Config:
+    """Return `base` with the settings of a TOML file, then options that are not None.
+
+    A step given as an option is that of the training at its final length. Raises
+    `AqaError` for unknown names and values of another type.
+    """
+    config = base if file is None else read_toml(base, file)
+    given = {name: value for name, value in options.items() if value is not None}
+    plain = {name: value for name, value in given.items() if name not in NESTED}
+    config = replace(config, **plain)
+    for name, section in NESTED.items():
+        if name in given:
+            value = given[name]
+            if name == "step":
+                value = max(1, round(value / config.scale))
+            part = replace(getattr(config, section), **{name: value})
+            config = replace(config, **{section: part})
+    return config
+
+
+def read_toml(base: Config, file: Path) -> Config:
+    """Return `base` with the settings of a TOML file."""
+    try:
+        record = tomllib.loads(file.read_text("utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise AqaError(f"{file}: not TOML: {error}") from error
+    result: Config = _filled(base, record, f"{file}: ")
+    return result
+
+
+def _filled(base: Any, record: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(type(base))
+    known = [field.name for field in fields(base)]
+    for name in record:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise AqaError(f"{where}unknown setting {name!r}; {hint}")
+    values = {
+        name: _value(hints[name], getattr(base, name), value, f"{where}{name}")
+        for name, value in record.items()
+    }
+    return replace(base, **values)
+
+
+def _value(kind: Any, base: Any, value: Any, where: str) -> Any:
+    """Return a TOML value as a field of this type; `base` is the default."""
+    if get_origin(kind) is UnionType:
+        for choice in get_args(kind):
+            if choice is not type(None):
+                try:
+                    return _value(choice, base, value, where)
+                except AqaError:
+                    continue
+    elif get_origin(kind) is tuple and isinstance(value, list):
+        of = get_args(kind)[0]
+        return tuple(_value(of, None, item, where) for item in value)
+    elif is_dataclass(kind) and isinstance(value, dict):
+        if base is not None:
+            return _filled(base, value, f"{where}.")
+        names = {field.name for field in fields(kind)}
+        if value.keys() == names:
+            hints = get_type_hints(kind)
+            items = {n: _value(hints[n], None, v, where) for n, v in value.items()}
+            make: Any = kind
+            return make(**items)
+    elif kind is float and type(value) in (int, float) and math.isfinite(value):
+        return float(value)
+    elif kind in (int, str, bool) and type(value) is kind:
+        return value
+    wanted = getattr(kind, "__name__", None) or str(kind)
+    raise AqaError(f"{where}: expected {wanted}, found {value!r}")
+
+
+def unlike_paper(config: TrainingConfig, kind: str) -> list[str]:
+    """Name the settings of LSTM training that differ from the paper's.
+
+    `kind` is the kind of the features. `["hidden 64 (paper: 256)"]`
+    """
+    schedule = config.schedule.scaled(config.scale)
+    pairs = [
+        *_pairs(schedule, Schedule()),
+        *_pairs(replace(config.lstm, products="fp32"), LstmConfig()),
+        ("label scale", config.label_scale, "std"),
+        ("loss", config.loss, "squared"),
+        ("standardised inputs", config.standardises(kind), False),
+    ]
+    return [
+        f"{name} {_shown(found)} (paper: {_shown(paper)})"
+        for name, found, paper in pairs
+        if found != paper
+    ]
+
+
+def _pairs(found: Any, paper: Any) -> list[tuple[str, Any, Any]]:
+    return [
+        (field.name.replace("_", " "), getattr(found, field.name), value)
+        for field in fields(paper)
+        for value in [getattr(paper, field.name)]
+    ]
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:,}" if isinstance(value, int) else str(value)

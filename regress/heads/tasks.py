@@ -26,20 +26,13 @@ from safetensors.numpy import load_file, save
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.files import replacing
-from aqa.regress.config import LstmConfig, Schedule
+from aqa.regress.config import LABELS, LOSSES, LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats
 
 #: Incremented when the same task would now train another head.
 VERSION = 2
 #: Libraries whose arithmetic trains a head; their versions are part of its digest.
 LIBRARIES = ("torch", "numpy")
-
-#: What a step is labelled with: "final" has the loss see the last step only;
-#: "incremental" labels step k of K with k / K of the score (Parmar and Morris,
-#: "Learning to Score Olympic Events", its second form).
-LABELS = ("final", "incremental")
-#: Loss functions, see `lstm_training`.
-LOSSES = ("squared", "rank")
 
 
 @dataclass(frozen=True)
