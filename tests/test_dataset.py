@@ -6,6 +6,7 @@ import os
 import re
 import time
 
+import h5py
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from aqa.cache.actions import ACTIONS
+from aqa.extract.datasets import reader
 from aqa.extract.datasets.aqa7 import read_split_list
-from aqa.extract.datasets.reader import DatasetError, read_dataset
+from aqa.extract.datasets.dataset import Dataset, DatasetError, Layout, Video
+from aqa.extract.datasets.reader import read_dataset
 
 MIDDLE = {a.name: round(sum(a.score_range) / 2, 2) for a in ACTIONS}
 IDS = {action.name: index + 1 for index, action in enumerate(ACTIONS)}
@@ -271,11 +274,48 @@ def test_a_declared_shape_of_a_billion_rows_loads_nothing(tmp_path):
     savemat(path, {"consolidated_train_list": np.ones((2, 3))})
     data = path.read_bytes().replace(b"\x02\0\0\0\x03\0\0\0", b"\0\0\0\x40\x03\0\0\0")
     path.write_bytes(data)
-    assert "(1073741824, 3)" in list_error(path)
+    assert "list.mat: not a MATLAB file" in list_error(path)
+
+
+def version_7_3(path, variable, table):
+    """Write as MATLAB does: HDF5 behind a header of 512 bytes, matrices transposed."""
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file[variable] = table.T
+        file[variable].attrs["MATLAB_class"] = np.bytes_("double")
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file, HDF5 schema 1.00 .".ljust(124) + b"\0\2IM")
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda path, name, table: savemat(path, {name: table}),
+        lambda path, name, table: savemat(path, {name: table}, do_compression=True),
+        lambda path, name, table: savemat(path, {name: table}, format="4"),
+        lambda path, name, table: savemat(path, {name: table.astype(np.int32)}),
+        version_7_3,
+    ],
+    ids=["5", "5 compressed", "4", "int32", "7.3"],
+)
+def test_lists_of_every_matlab_version_are_read(release, write):
+    rows = {"train": [(1, 1, 5000)], "test": [(1, 2, 5500)]}
+    for split, table in rows.items():
+        path = release / "Split_4" / f"split_4_{split}_list.mat"
+        write(path, f"consolidated_{split}_list", np.array(table, float))
+    found = [(v.key, v.score, v.split) for v in read_dataset(release).videos]
+    assert found == [("diving/001", 50.0, "train"), ("diving/002", 55.0, "test")]
+
+
+def test_a_matlab_file_that_links_elsewhere_is_refused(tmp_path):
+    version_7_3(tmp_path / "other.mat", "secret", np.ones((2, 3)))
+    path = tmp_path / "list.mat"
+    with h5py.File(path, "w") as file:
+        file["consolidated_train_list"] = h5py.ExternalLink("other.mat", "secret")
+    assert "to be a matrix of numbers" in list_error(path)
 
 
 @settings(
-    max_examples=150,
+    max_examples=20,
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
@@ -349,7 +389,7 @@ def test_manifest_reads_labels_and_keeps_paths(tmp_path):
         ("link.avi,diving,50,train", "is a link out of"),
         ("out/secret.avi,diving,50,train", "leads out of"),
         ('one.avi,"diving,50,train', "cannot be read as CSV"),
-        ("", "expected a video a row"),
+        ("", "expected one video per row"),
     ],
 )
 def test_manifest_names_what_is_wrong(tmp_path, line, message):
@@ -441,3 +481,32 @@ def test_what_is_no_data_set_is_refused(tmp_path, made):
         read_dataset(path)
     with pytest.raises(DatasetError):
         read_dataset(path, ["diving"])
+
+
+# A layout of one's own
+
+
+def test_a_further_layout_is_one_module_and_one_line(tmp_path, monkeypatch):
+    """What a module in extract/datasets/ would hold: a Layout; the line is the insert."""
+
+    def read(request):
+        table = json.loads((request.path / "scores.json").read_text())
+        videos = tuple(
+            Video(key, request.path / key, "squat", "", score)
+            for key, score in sorted(table.items())
+        )
+        return Dataset(request.path, "squats", videos, ())
+
+    def matches(path):
+        return (path / "scores.json").is_file()
+
+    layout = Layout("squats", "a folder with scores.json", matches, read)
+    monkeypatch.setattr(reader, "LAYOUTS", [layout, *reader.LAYOUTS])
+    (tmp_path / "scores.json").write_text('{"b.mp4": 7.5, "a.mp4": 3}')
+    found = read_dataset(tmp_path)
+    assert [(video.key, video.score) for video in found.videos] == [
+        ("a.mp4", 3),
+        ("b.mp4", 7.5),
+    ]
+    with pytest.raises(DatasetError, match=r"a folder with scores.json, the AQA-7"):
+        read_dataset(tmp_path / "nowhere")

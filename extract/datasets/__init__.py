@@ -1,1 +1,1 @@
-"""Where videos and labels come from: the AQA-7 release, a manifest, a folder."""
+"""Data sets: one module per layout, read through `reader`."""

@@ -1,42 +1,57 @@
-"""What a data set is to extraction, and how all that is wrong with one is said.
+"""What extraction needs to know of a data set, and the checks that layouts share.
 
-Conventions: `key` names a video in the cache, `diving/001` in AQA-7 and else the
-normalised POSIX path relative to the root; `split` is "train", "test" or empty;
-`score` is in judges' units, NaN where unlabelled; `action` is empty in a bare
-folder. `path` leads to a video file or to a folder of frames, inside the root.
+Conventions: `key` names a video in the cache: `diving/001` in AQA-7, elsewhere the
+normalised POSIX path relative to the root. `path` leads to a video file or to a folder
+of frames. `split` is "train", "test" or empty; `score` is in judges' units, NaN where
+unlabelled; `action` is empty in a folder without labels. Texts from lists and file
+names are in Unicode's composed form (`normal_text`).
 """
 
 import os
-import re
 import stat
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aqa.cache.errors import AqaError, printable
 from aqa.cache.samples import path_problem
 
-#: No file name that people meant to write holds one of these: control
-#: characters, line separators, and bytes that are no UTF-8.
-UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+#: Folders and files that systems and tools leave behind; hidden ones begin with a dot.
+_LEFT_BEHIND = frozenset(
+    "__macosx @eadir @tmp #recycle $recycle.bin lost+found desktop.ini thumbs.db "
+    "ehthumbs.db __pycache__".split()
+) | {"system volume information"}
+
+
+def is_ignored(name: str) -> bool:
+    """Return whether a folder entry is no data: hidden, or left behind by a system.
+
+    >>> [is_ignored(name) for name in ("._a.mp4", "@eaDir", "Thumbs.db", "a.mp4")]
+    [True, True, True, False]
+    """
+    return name.startswith(".") or name.lower() in _LEFT_BEHIND
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video to extract, with the labels that travel into the cache."""
+    """One video to extract, with the labels that go into the cache.
+
+    `extra` holds further label columns (fold, surgeon, ...), by name.
+    """
 
     key: str
     path: Path
     action: str
     split: str
     score: float
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Videos sorted by key; `notes` say what was found, for the user to read.
+    """Videos sorted by key; `notes` tell the user what was found.
 
-    `kind` is "aqa-7", "manifest" or "folder".
+    `kind` is the name of the layout.
     """
 
     root: Path
@@ -45,27 +60,50 @@ class Dataset:
     notes: tuple[str, ...]
 
 
+@dataclass(frozen=True)
+class Request:
+    """Where to look for a data set, and what to read of it."""
+
+    path: Path
+    #: None: those that the layout reads by default.
+    actions: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """A form that data sets come in; `aqa.extract.datasets.reader` lists them all.
+
+    `form` completes "expected ..."; `matches` returns whether a path has the layout,
+    and `read` raises DatasetError naming everything that is wrong with it.
+    """
+
+    name: str
+    form: str
+    matches: Callable[[Path], bool]
+    read: Callable[[Request], Dataset]
+
+
 class DatasetError(AqaError):
     """A data set that cannot be used as it is; the message names every problem."""
 
 
 class Problems:
-    """What is wrong with a data set, gathered by kind and said all at once."""
+    """What is wrong with a data set, collected by kind and raised all at once."""
 
     def __init__(self, where: Path) -> None:
-        """Begin with nothing wrong at `where`."""
+        """Start without problems; `where` opens the message."""
         self._where = where
         self._found: dict[str, list[str]] = {}
 
     def add(self, kind: str, item: str) -> None:
-        """Note one thing that is wrong; `kind` is what many may have in common."""
+        """Add a problem; `kind` is what several may have in common."""
         self._found.setdefault(kind, []).append(item)
 
     def check(self) -> None:
-        """Raise `DatasetError` where there was anything to note.
+        """Raise `DatasetError` if there are problems.
 
-        Of each kind the first eight are listed and the rest counted, so that a
-        million bad rows make a short message and no kind hides another.
+        The first eight of each kind are listed and the rest counted, so that a million
+        bad rows make a short message and no kind hides another.
         """
         if not self._found:
             return
@@ -83,28 +121,27 @@ class Problems:
 
 
 class Tree:
-    """The files under a root; nothing outside of it can be reached."""
+    """The files below a folder; paths that lead out of it are refused."""
 
     def __init__(self, root: Path) -> None:
-        """Take `root` as it is now, itself perhaps reached over a link."""
+        """Use `root`, which may itself be a link."""
         self.root = root
         self._real = os.path.realpath(root)
         self._folders: dict[str, str] = {}
 
     def holds(self, path: str) -> bool:
-        """Whether `path`, all links followed, lies under the root."""
+        """Return whether `path`, all links followed, lies below the root."""
         real = os.path.realpath(path)
         return real == self._real or real.startswith(self._real.rstrip("/") + "/")
 
     def has(self, relative: str) -> bool:
-        """Whether a file or folder lies at a normalised relative path.
+        """Return whether a file or folder exists at a normalised relative path.
 
         Raises:
             AqaError: a link on the way leads out of the root.
         """
         folder, _, name = relative.rpartition("/")
-        # One look at the disk a file, not one for each folder above it: manifests
-        # have a hundred thousand rows.
+        # Resolve each folder once: lists have a hundred thousand rows.
         if (real := self._folders.get(folder)) is None:
             real = os.path.realpath(os.path.join(self._real, folder))
             if not self.holds(real):
@@ -122,11 +159,11 @@ class Tree:
         return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
 
 
-def normalised(text: str) -> str:
-    """Key of the file that a manifest names: relative, POSIX, without "." parts.
+def key_of(text: str) -> str:
+    """Return the key of the file that a list names: relative, without "." parts.
 
     Raises:
-        AqaError: an absolute path, "..", or what the cache takes for no key.
+        AqaError: an absolute path, "..", or no valid key.
     """
     if text.startswith("/"):
         raise AqaError(f"{text!r}: expected a relative path, found an absolute one")
@@ -139,14 +176,11 @@ def normalised(text: str) -> str:
     return key
 
 
-def chosen(
-    actions: tuple[str, ...] | None, present: set[str], problems: Problems
-) -> Callable[[str], bool]:
-    """Test for the actions asked for, all if None; each must be `present`."""
-    if actions is None:
-        return lambda action: True
+def check_actions(
+    asked: tuple[str, ...] | None, present: set[str], problems: Problems
+) -> None:
+    """Add a problem for each action asked for that is not present."""
     found = ", ".join(sorted(present)) or "none"
-    for action in actions:
+    for action in asked or ():
         if action not in present:
             problems.add("no sample of the action", f"{action}, found {found}")
-    return lambda action: action in actions

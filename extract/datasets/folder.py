@@ -1,8 +1,8 @@
-"""A bare folder of videos: no labels, every video file below it.
+"""A folder of videos without labels.
 
-Conventions: a file is a video if its suffix says so; what begins with a dot is
-hidden and left alone. Linked folders are not walked; those inside the root come up
-anyway, and those outside are refused, as is a file linked from outside.
+Conventions: a file is a video if its suffix says so; hidden files and those that
+systems leave behind are ignored (`is_ignored`). Linked folders are not walked; links
+that lead out of the folder are refused.
 """
 
 import math
@@ -10,7 +10,17 @@ import os
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
-from aqa.extract.datasets.dataset import Dataset, Problems, Tree, Video, normalised
+from aqa.extract.datasets.dataset import (
+    Dataset,
+    DatasetError,
+    Layout,
+    Problems,
+    Request,
+    Tree,
+    Video,
+    is_ignored,
+    key_of,
+)
 
 SUFFIXES = frozenset(
     ".3g2 .3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "
@@ -18,22 +28,23 @@ SUFFIXES = frozenset(
 )
 
 
-def read_folder(root: Path) -> Dataset:
-    """Every video below `root`.
-
-    Raises:
-        DatasetError: no video at all, or names and links that cannot be used.
-    """
+def _read(request: Request) -> Dataset:
+    """Read every video below the folder."""
+    root = request.path
+    if request.actions is not None:
+        raise DatasetError(
+            f"{root}: expected AQA-7 or a CSV to choose actions from, found a "
+            "folder, whose videos have none"
+        )
     problems = Problems(root)
     tree = Tree(root)
     videos = []
     for folder, below, names in os.walk(root, onerror=_refuse):
-        below[:] = [name for name in below if not name.startswith(".")]
+        below[:] = [name for name in below if not is_ignored(name)]
         links = [name for name in below if os.path.islink(os.path.join(folder, name))]
         for name in [*filter(_is_video, names), *links]:
-            relative = os.path.relpath(os.path.join(folder, name), root)
             try:
-                key = normalised(relative)
+                key = key_of(os.path.relpath(os.path.join(folder, name), root))
                 found = tree.has(key)
             except AqaError as error:
                 problems.add("unusable name or link", str(error))
@@ -51,11 +62,14 @@ def read_folder(root: Path) -> Dataset:
     problems.check()
     videos.sort(key=lambda video: video.key)
     note = f"{len(videos)} videos, unlabelled"
-    return Dataset(root, "folder", tuple(videos), (note,))
+    return Dataset(root, LAYOUT.name, tuple(videos), (note,))
+
+
+LAYOUT = Layout("folder", "a folder of videos", Path.is_dir, _read)
 
 
 def _is_video(name: str) -> bool:
-    return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
+    return not is_ignored(name) and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
 def _refuse(error: OSError) -> None:

@@ -1,9 +1,9 @@
-"""A CSV manifest: the way in for a data set of one's own.
+"""A CSV of videos and labels: the layout for data of one's own.
 
-Conventions: a CSV as `cache/csv_table.py` reads it, with the header
-`video,action,score,split` and one video a row. `video` is relative to the CSV, with /
-between folders, and names a file or a folder of frames below it; `action` is any name;
-`score`, in judges' units, and `split`, "train" or "test", may be empty.
+Conventions: the header is `video,action,score,split`, then one video per row. `video`
+is relative to the CSV, with / between folders, and names a file or a folder of frames
+below it; `action` is any name; `score`, in judges' units, and `split`, "train" or
+"test", may be empty.
 """
 
 import math
@@ -18,33 +18,36 @@ from aqa.cache.tables import parse_score, read_rows
 from aqa.extract.datasets.dataset import (
     Dataset,
     DatasetError,
+    Layout,
     Problems,
+    Request,
     Tree,
     Video,
-    chosen,
-    normalised,
+    check_actions,
+    key_of,
 )
 
 HEADER = ("video", "action", "score", "split")
 
 
-def read_manifest(path: Path, actions: tuple[str, ...] | None) -> Dataset:
-    """The videos of a CSV, those of `actions` only where given.
+def _matches(path: Path) -> bool:
+    return path.is_file() and path.suffix.lower() == ".csv"
 
-    Raises:
-        DatasetError: names every row that is not as it should be.
-    """
+
+def _read(request: Request) -> Dataset:
+    """Read the videos of a CSV, those of `actions` only if given."""
+    path = request.path
     problems = Problems(path)
-    listed = list(_videos(path, problems))
-    wanted = chosen(actions, {video.action for _, video in listed}, problems)
-    lines: dict[str, int] = {}
+    rows = list(_read_videos(path, problems))
+    check_actions(request.actions, {video.action for _, video in rows}, problems)
     tree = Tree(path.parent)
+    lines: dict[str, int] = {}
     videos = []
-    for line, video in listed:
+    for line, video in rows:
         first = lines.setdefault(video.key, line)
         if first != line:
             problems.add("video twice", f"{video.key} in lines {first} and {line}")
-        if not wanted(video.action):
+        if request.actions and video.action not in request.actions:
             continue
         try:
             if not tree.has(video.key):
@@ -54,13 +57,16 @@ def read_manifest(path: Path, actions: tuple[str, ...] | None) -> Dataset:
         videos.append(video)
     problems.check()
     if not videos:
-        raise DatasetError(f"{path}: expected a video a row after the header")
+        raise DatasetError(f"{path}: expected one video per row after the header")
     videos.sort(key=lambda video: video.key)
-    return Dataset(path, "manifest", tuple(videos), tuple(_notes(videos)))
+    return Dataset(path, LAYOUT.name, tuple(videos), (_summary(videos),))
 
 
-def _videos(path: Path, problems: Problems) -> Iterator[tuple[int, Video]]:
-    """Every good row with its line number; the others become problems."""
+LAYOUT = Layout("manifest", "a CSV (video,action,score,split)", _matches, _read)
+
+
+def _read_videos(path: Path, problems: Problems) -> Iterator[tuple[int, Video]]:
+    """Yield each valid row with its line number; the others become problems."""
     try:
         for line, row in read_rows(path, HEADER):
             try:
@@ -72,7 +78,7 @@ def _videos(path: Path, problems: Problems) -> Iterator[tuple[int, Video]]:
 
 
 def _video(row: dict[str, str], folder: Path) -> Video:
-    key = normalised(row["video"])
+    key = key_of(row["video"])
     action, written, split = (row[name].strip() for name in HEADER[1:])
     if not action:
         raise AqaError("expected the name of an action, found none")
@@ -82,11 +88,11 @@ def _video(row: dict[str, str], folder: Path) -> Video:
     return Video(key, folder / key, action, split, score)
 
 
-def _notes(videos: list[Video]) -> Iterator[str]:
+def _summary(videos: list[Video]) -> str:
     splits = Counter(video.split or "neither" for video in videos)
     unlabelled = sum(math.isnan(video.score) for video in videos)
-    actions = sorted({video.action for video in videos})
-    yield (
+    actions = {video.action for video in videos}
+    return (
         f"{len(videos)} videos, {len(actions)} actions: {splits['train']} train, "
         f"{splits['test']} test, {splits['neither']} neither; {unlabelled} unlabelled"
     )
