@@ -487,7 +487,7 @@ def test_what_is_no_data_set_is_refused(tmp_path, made):
 
 
 def test_a_further_layout_is_one_module_and_one_line(tmp_path, monkeypatch):
-    """What a module in extract/datasets/ would hold: a Layout; the line is the insert."""
+    """A module in extract/datasets/ would hold the Layout; the line inserts it."""
 
     def read(request):
         table = json.loads((request.path / "scores.json").read_text())
