@@ -1,19 +1,23 @@
-"""What the cache knows of each video beside its features: labels and origin.
+"""Keys, labels and origin of each video: what the cache holds beside the features.
 
 Conventions: `key` is a normalised relative POSIX path (`diving/001`) and orders the
 samples, by code point; `split` is `train`, `test` or empty; `score` is in judges'
 units, NaN where unlabelled; `frames` counts decoded frames before padding; digests
 are SHA-256 in lower-case hexadecimal. Texts are one line of UTF-8 without control
-characters.
+characters; texts that enter from lists or file names pass `normal_text` first.
 """
 
 import hashlib
 import json
 import math
+import os
 import posixpath
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +26,9 @@ from aqa.cache.errors import AqaError
 
 SPLITS = ("train", "test", "")
 
-#: Longest text of each kind, in bytes of UTF-8.
-MAX_KEY, MAX_ACTION, MAX_DAMAGE = 1024, 255, 1024
+#: Longest text of each kind, in bytes of UTF-8. Files are named after actions, with
+#: prefixes and suffixes; file systems take 255 bytes.
+MAX_KEY, MAX_ACTION, MAX_DAMAGE, MAX_EXTRA, MAX_EXTRA_NAME = 1024, 200, 1024, 1024, 64
 
 # C0, DEL and C1, the line separators, and what UTF-8 cannot hold.
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
@@ -34,9 +39,13 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 class Sample:
     """One video: its place in the data set, its labels and where it came from.
 
-    `source_sha256` is of the video file, empty where unknown; `damage` says in words
-    what was wrong with a video that was taken all the same. Raises AqaError when a
-    field breaks the module's conventions.
+    `source_sha256` and `source_probe` are digests of the video file (all of it; its
+    size and some of its bytes, see `aqa.cache.files.probe`), empty where unknown.
+    `damage` says in words what was wrong with a video that was used nevertheless.
+    `clips` is the number of real clips of a sequence that was padded in front, 0 where
+    nothing was padded. `extra` holds further label columns (fold, surgeon, ...), name
+    to text; empty values count as absent. Raises AqaError when a field breaks the
+    module's conventions.
     """
 
     key: str
@@ -46,25 +55,39 @@ class Sample:
     frames: int
     source_sha256: str
     damage: str = ""
+    source_probe: str = ""
+    clips: int = 0
+    extra: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        """Check every field, and bring every NaN to the same bits."""
+        """Check every field; give every NaN the same bits, and sort `extra`."""
         if problem := path_problem(self.key):
             raise AqaError(f"key {self.key[:80]!r} {problem}")
-        problem = label_problem(self.action, self.split, self.score)
-        if problem is None and (ill := _text_problem(self.damage, MAX_DAMAGE)):
-            problem = f"damage {ill}"
-        if problem is None and not 0 <= self.frames < 2**31:
-            problem = f"{self.frames} frames; expected 0 to {2**31 - 1}"
-        if problem is None and self.source_sha256 and not is_digest(self.source_sha256):
-            problem = f"source_sha256 {self.source_sha256[:80]!r} is no SHA-256"
-        if problem:
+        if problem := self._problem():
             raise AqaError(f"sample {self.key!r}: {problem}")
         if math.isnan(self.score):
             object.__setattr__(self, "score", math.nan)
+        extra = {name: text for name, text in sorted(self.extra.items()) if text}
+        object.__setattr__(self, "extra", extra)
+
+    def _problem(self) -> str | None:
+        if problem := label_problem(self.action, self.split, self.score, self.extra):
+            return problem
+        if problem := _text_problem(self.damage, MAX_DAMAGE):
+            return f"damage {problem}"
+        for name in ("frames", "clips"):
+            if not 0 <= (count := getattr(self, name)) < 2**31:
+                return f"{count} {name}; expected 0 to {2**31 - 1}"
+        for name in ("source_sha256", "source_probe"):
+            if (digest := getattr(self, name)) and not is_digest(digest):
+                return f"{name} {digest[:80]!r} is no SHA-256"
+        return None
 
     def differences(self, other: "Sample") -> list[str]:
-        """Name the fields in which two samples differ; NaN equals NaN."""
+        """Name the fields in which two samples differ; NaN equals NaN.
+
+        Unknown clips, probes and the like differ from known ones.
+        """
         mine, others = vars(self), vars(other)
         return [name for name in mine if repr(mine[name]) != repr(others[name])]
 
@@ -73,7 +96,8 @@ class Sample:
 class SampleTable:
     """Samples as columns, in the order of their keys; `table[row]` is a Sample.
 
-    Strings are tuples of str, `score` is float64 (N,), `frames` int32 (N,).
+    Strings are tuples of str, `score` is float64 (N,), `frames` and `clips` int32
+    (N,). `extra` has one column per name, with empty texts where a sample has none.
     """
 
     key: tuple[str, ...]
@@ -82,8 +106,11 @@ class SampleTable:
     score: NDArray[np.float64]
     frames: NDArray[np.int32]
     source_sha256: tuple[str, ...]
-    feature_sha256: tuple[str, ...]
     damage: tuple[str, ...]
+    source_probe: tuple[str, ...]
+    clips: NDArray[np.int32]
+    extra: Mapping[str, tuple[str, ...]]
+    feature_sha256: tuple[str, ...]
 
     @classmethod
     def of(
@@ -100,32 +127,36 @@ class SampleTable:
         for sample, digest in zip(samples, feature_sha256, strict=True):
             if not is_digest(digest):
                 raise AqaError(f"sample {sample.key!r}: feature_sha256 is no SHA-256")
-        return cls(
-            key=tuple(sample.key for sample in samples),
-            action=tuple(sample.action for sample in samples),
-            split=tuple(sample.split for sample in samples),
-            score=np.array([sample.score for sample in samples], np.float64),
-            frames=np.array([sample.frames for sample in samples], np.int32),
-            source_sha256=tuple(sample.source_sha256 for sample in samples),
-            feature_sha256=tuple(feature_sha256),
-            damage=tuple(sample.damage for sample in samples),
-        )
+        columns: dict[str, Any] = {
+            each.name: tuple(getattr(sample, each.name) for sample in samples)
+            for each in fields(Sample)
+        }
+        names = sorted(set().union(*columns["extra"]))
+        columns["extra"] = {
+            name: tuple(extra.get(name, "") for extra in columns["extra"])
+            for name in names
+        }
+        columns["score"] = np.array(columns["score"], np.float64)
+        for name in ("frames", "clips"):
+            columns[name] = np.array(columns[name], np.int32)
+        return cls(**columns, feature_sha256=tuple(feature_sha256))
 
-    @property
-    def sha256(self) -> str:
-        """Digest of the whole table: one JSON list a line, in the order of fields."""
-        columns = (
-            self.key,
-            self.action,
-            self.split,
-            self.score.tolist(),
-            self.frames.tolist(),
-            self.source_sha256,
-            self.feature_sha256,
-            self.damage,
-        )
-        lines = "".join(json.dumps(row) + "\n" for row in zip(*columns, strict=True))
-        return hashlib.sha256(lines.encode()).hexdigest()
+    def sha256(self, version: int) -> str:
+        """Digest of the table as files of a format version record it.
+
+        Of one JSON list per sample and line: the fields of a Sample in their order
+        (`extra` as an object), then `feature_sha256`. Version 1 has neither of
+        `source_probe`, `clips` and `extra`, and `damage` at the end.
+        """
+        digest = hashlib.sha256()
+        for row, feature_sha256 in enumerate(self.feature_sha256):
+            values = list(vars(self[row]).values())
+            if version == 1:
+                values = [*values[:6], feature_sha256, values[6]]
+            else:
+                values.append(feature_sha256)
+            digest.update(json.dumps(values).encode() + b"\n")
+        return digest.hexdigest()
 
     def __len__(self) -> int:
         """Count the samples."""
@@ -141,7 +172,35 @@ class SampleTable:
             frames=int(self.frames[row]),
             source_sha256=self.source_sha256[row],
             damage=self.damage[row],
+            source_probe=self.source_probe[row],
+            clips=int(self.clips[row]),
+            extra={name: texts[row] for name, texts in self.extra.items()},
         )
+
+
+def normal_text(text: str) -> str:
+    """Return text in Unicode's composed form (NFC) without blanks around it.
+
+    Every key and label that comes from a list or a file name passes through here, so
+    that texts that look alike are alike.
+
+    >>> normal_text(" u\\u0308ben ") == "üben"
+    True
+    """
+    return unicodedata.normalize("NFC", text).strip()
+
+
+def similar_names(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """Group names that differ only in case, blanks, `-` and `_`: likely slips.
+
+    >>> similar_names(["diving", "Diving", "gym vault", "gym_vault", "luge"])
+    [('Diving', 'diving'), ('gym vault', 'gym_vault')]
+    """
+    groups: dict[str, set[str]] = {}
+    for name in names:
+        folded = unicodedata.normalize("NFKC", name).casefold()
+        groups.setdefault(re.sub(r"[\s_-]+", "", folded), set()).add(name)
+    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
 def path_problem(path: str) -> str | None:
@@ -163,7 +222,15 @@ def path_problem(path: str) -> str | None:
     return None
 
 
-def label_problem(action: str, split: str, score: float) -> str | None:
+def is_inside(path: Path | str, folder: Path | str) -> bool:
+    """Tell whether `path`, all links followed, is `folder` or lies in it."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(path)]) == real
+
+
+def label_problem(
+    action: str, split: str, score: float, extra: Mapping[str, str] | None = None
+) -> str | None:
     """Say what is wrong with a label; None when nothing is."""
     if problem := _text_problem(action, MAX_ACTION):
         return f"action {problem}"
@@ -174,6 +241,13 @@ def label_problem(action: str, split: str, score: float) -> str | None:
         return f"split is {split[:80]!r}, not train, test or empty"
     if math.isinf(score):
         return "score is infinite"
+    for name, text in (extra or {}).items():
+        if not name or "/" in name or name in (".", ".."):
+            return f"column {name[:80]!r} needs another name"
+        if problem := _text_problem(name, MAX_EXTRA_NAME):
+            return f"the name of column {name[:80]!r} {problem}"
+        if problem := _text_problem(text, MAX_EXTRA):
+            return f"{name} {problem}"
     return None
 
 

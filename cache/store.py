@@ -1,23 +1,22 @@
-"""The feature cache on disk: format version 1, one HDF5 file, read-only once written.
+"""The feature cache on disk: one HDF5 file, replaced whole, never changed in place.
 
 Conventions: features are float32 (N, offsets, clips, D), finite, one HDF5 chunk per
 sample; samples are sorted by key; every dataset carries a fletcher32 checksum, and
 each sample the SHA-256 of its float32 bytes. A file's bytes follow from its samples,
-features and provenance alone. Files that others wrote after the same format are read
-alike, and none is trusted (see guards.py).
+features and provenance alone. Version 2 is written, whose texts are all of fixed
+length; version 1 (text attributes of varying length, no `source_probe`, `clips` and
+`extra`) is read too. Files that other programs wrote after the same format are read
+alike, and none is trusted (see hdf5_checks.py).
 
     with FeatureCache.open("features.h5") as cache:
         cache.samples.key, cache.samples.score     # columns, in the order of the rows
         x = cache.read()                           # (N, offsets, clips, D)
         y = cache.read([0, 7], out=mine)           # two rows, into an array of yours
-
-A feature cache written: the bytes that `store` reads.
-
-Conventions: those of `store`. A cache is never changed, only replaced whole.
 """
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,42 +24,55 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
+from aqa.cache import sandbox
 from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.files import Disk, replacing
-from aqa.cache.hdf5_checks import FLOAT32, FLOAT64, INT32, GuardedFile, reading
+from aqa.cache.hdf5_checks import (
+    FLOAT32,
+    FLOAT64,
+    INT32,
+    CheckedFile,
+    VaryingText,
+    reading,
+)
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample, SampleTable
 
 FORMAT = "aqa-features"
-VERSION = 1
+VERSION = 2
+READABLE = (1, 2)
 
 Features = NDArray[np.float32]
 
-#: Columns of `samples` that hold text, and those that hold a SHA-256.
+#: Columns of `samples`, by type. Optional ones are written where a value is set.
 TEXTS = ("key", "action", "split", "damage")
-DIGESTS = ("source_sha256", "feature_sha256")
+DIGESTS = ("source_sha256", "feature_sha256", "source_probe")
+NUMBERS = {"score": FLOAT64, "frames": INT32, "clips": INT32}
+OPTIONAL = {"damage": "", "source_probe": "", "clips": 0}
 
 
 class FeatureCache:
     """An open cache; use it as a context manager, in the process that opened it."""
 
     path: Path
+    #: Of the format: 1 or 2.
+    version: int
     provenance: Provenance
     samples: SampleTable
     #: (N, offsets, clips, D), none of them 0.
     shape: tuple[int, int, int, int]
 
-    def __init__(self, path: Path, file: GuardedFile) -> None:
-        """Check the open `file`; `FeatureCache.open` is the way in."""
+    def __init__(self, path: Path, file: CheckedFile, head: "Head") -> None:
+        """Check an open file; call `FeatureCache.open` instead."""
         self.path = path
         self._file = file
-        self.provenance = _read_header(file)
+        self.version, self.provenance = _checked_header(head)
         file.members("", {"features", "samples"})
         self._features = file.dataset("features", FLOAT32, rank=4)
         self.shape = self._features.shape
         if 0 in self.shape:
             raise AqaError(f"features have shape {self.shape}: a cache is never empty")
-        self.samples = _read_samples(file, self.shape[0])
+        self.samples = _checked_table(head, self.version, self.shape)
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureCache":
@@ -68,14 +80,20 @@ class FeatureCache:
 
         Raises AqaError, in one line, for a file that is missing, damaged, unfinished,
         of another format or version, or hostile, and UnreadableFile (an AqaError) for
-        one that the system will not let us read. Costs no more than its labels do:
-        checksums of features are the business of `read`, digests of `verify`.
+        one that the system will not let us read. Reads labels only: checksums of
+        features are checked by `read`, digests by `read_sound`.
         """
         path = Path(path)
         with reading(path):
-            file = GuardedFile(path)
+            file = CheckedFile(path)
             try:
-                return cls(path, file)
+                try:
+                    head = read_head(file)
+                except VaryingText:
+                    head = sandbox.call(_read_head_of, path)
+                    if head.identity != file.identity:
+                        raise UnreadableFile("replaced while it was opened") from None
+                return cls(path, file, head)
             except BaseException:
                 file.close()
                 raise
@@ -112,13 +130,13 @@ class FeatureCache:
                         out[done : done + run.size], np.s_[run[0] : run[-1] + 1]
                     )
                 done += run.size
-        # What no sample can hold is what HDF5 gives for a chunk that it cannot find.
+        # The fill value, which HDF5 returns for a chunk that it cannot find.
         if np.isnan(out[:, 0, 0, 0]).any():
             raise AqaError(f"{self.path}: damaged: features are missing or not finite")
         return out
 
     def read_sound(self, row: int) -> Features:
-        """Read one sample, (offsets, clips, D), and prove it against its digest.
+        """Read one sample, (offsets, clips, D), and verify its digest.
 
         Raises AqaError naming the sample when it is damaged or not finite, and
         UnreadableFile when that cannot be told.
@@ -149,37 +167,84 @@ class FeatureCache:
         self.close()
 
 
-def _read_header(file: GuardedFile) -> Provenance:
-    for name, expected in (("format", FORMAT), ("version", VERSION), ("complete", 1)):
-        found = file.attribute(name)
-        if found != expected:
-            raise AqaError(f"{name} is {str(found)[:80]!r}; expected {expected!r}")
-    text, digest = file.attribute("provenance"), file.attribute("provenance_sha256")
-    return Provenance.parse(str(text), str(digest))
+@dataclass(frozen=True)
+class Head:
+    """Everything in a file but the features, unchecked beyond types and sizes."""
+
+    attributes: dict[str, str | int | None]
+    columns: dict[str, list[Any]]
+    extra: dict[str, list[str]]
+    #: Of the file that this was read from, see `CheckedFile.identity`.
+    identity: tuple[int, int, int]
 
 
-def _read_samples(file: GuardedFile, count: int) -> SampleTable:
-    known = {*TEXTS, *DIGESTS, "score", "frames"}
-    columns: dict[str, list[Any]] = {
-        "score": file.numbers("samples/score", FLOAT64),
-        "frames": file.numbers("samples/frames", INT32),
-    }
-    for name in sorted(file.members("samples", known) | known - {"damage"}):
-        if name not in columns:
-            columns[name] = file.texts(f"samples/{name}")
-        if len(columns[name]) != count:
-            raise AqaError(f"{len(columns[name])} of {name} for {count} samples")
+_ATTRIBUTES = ("format", "version", "complete", "provenance", "provenance_sha256")
+
+
+def read_head(file: CheckedFile) -> Head:
+    """Read attributes and samples; VaryingText where the file may not be asked."""
+    attributes = {name: file.attribute(name) for name in _ATTRIBUTES}
+    attributes["samples"] = file.attribute("sha256", "samples")
+    known = {*TEXTS, *DIGESTS, *NUMBERS}
+    there = file.members("samples", known | {"extra"})
+    columns: dict[str, list[Any]] = {}
+    for name in sorted(known.difference(OPTIONAL) | known.intersection(there)):
+        column = f"samples/{name}"
+        if name in NUMBERS:
+            columns[name] = file.numbers(column, NUMBERS[name])
+        else:
+            columns[name] = file.texts(column)
+    names = file.members("samples/extra", None) if "extra" in there else []
+    extra = {name: file.texts(f"samples/extra/{name}") for name in names}
+    return Head(attributes, columns, extra, file.identity)
+
+
+def _read_head_of(path: Path) -> Head:
+    with reading():
+        return read_head(CheckedFile(path, varying=True))
+
+
+def _checked_header(head: Head) -> tuple[int, Provenance]:
+    found = head.attributes
+    if found["format"] != FORMAT:
+        raise AqaError(f"format is {str(found['format'])[:80]!r}; expected {FORMAT!r}")
+    version = found["version"]
+    if not isinstance(version, int) or version not in READABLE:
+        raise AqaError(
+            f"version is {str(version)[:80]!r}; expected "
+            f"{' or '.join(map(str, READABLE))}: was it written by a newer aqa?"
+        )
+    if found["complete"] != 1:
+        raise AqaError(f"complete is {str(found['complete'])[:80]!r}; expected 1")
+    text, digest = found["provenance"], found["provenance_sha256"]
+    return version, Provenance.parse(str(text), str(digest))
+
+
+def _checked_table(head: Head, version: int, shape: tuple[int, ...]) -> SampleTable:
+    columns = {name: list(values) for name, values in head.columns.items()}
+    for name, values in (*columns.items(), *head.extra.items()):
+        if len(values) != shape[0]:
+            raise AqaError(f"{len(values)} of {name} for {shape[0]} samples")
     digests = columns.pop("feature_sha256")
-    rows = zip(*columns.values(), strict=True)
-    samples = [Sample(**dict(zip(columns, row, strict=True))) for row in rows]
+    extra = [
+        dict(zip(head.extra, texts, strict=True))
+        for texts in zip(*head.extra.values(), strict=True)
+    ] or [{}] * shape[0]
+    samples = [
+        Sample(**dict(zip(columns, row, strict=True)), extra=more)
+        for *row, more in zip(*columns.values(), extra, strict=True)
+    ]
     table = SampleTable.of(samples, digests)
-    if file.attribute("sha256", "samples") not in (None, table.sha256):
+    if table.clips.max() > shape[2]:
+        raise AqaError(f"a sample has {table.clips.max()} clips; features {shape[2]}")
+    recorded = head.attributes["samples"]
+    if recorded is not None and recorded != table.sha256(version):
         raise AqaError("samples are damaged: wrong SHA-256")
     return table
 
 
 def digest_of(features: Features) -> str:
-    """Give the SHA-256 of the little-endian float32 bytes of one sample."""
+    """Return the SHA-256 of the little-endian float32 bytes of one sample."""
     return hashlib.sha256(features.astype("<f4", "C", copy=False).data).hexdigest()
 
 
@@ -188,13 +253,16 @@ def write_cache(
     samples: Iterable[Sample],
     features: Iterable[Features],
     provenance: Provenance,
+    digests: Sequence[str] | None = None,
 ) -> Path:
     """Write a cache that replaces `path` whole and durably, or leaves it as it was.
 
-    `features` yields a float32 (offsets, clips, D) for each sample, in the samples'
-    order. Sorted samples are streamed, one held at a time; others are sorted first,
-    all held. Raises AqaError over features that are not finite float32 of one shape,
-    over a key that comes twice, and when the disk refuses.
+    `features` yields a float32 (offsets, clips, D) per sample, in the samples' order.
+    Sorted samples are streamed, one held at a time; others are sorted first, all held.
+    With `digests` (samples must be sorted then) features come from `read_sound` and
+    are neither hashed nor checked for finite values again. Raises AqaError over
+    features that are not finite float32 of one shape, over a key that comes twice, and
+    when the disk refuses.
     """
     path, samples = Path(path), list(samples)
     if not samples:
@@ -205,20 +273,24 @@ def write_cache(
         pairs.sort(key=lambda pair: pair[0].key)
         samples, features = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     with replacing(path) as new, Disk(new) as disk, h5py.File(disk, "w") as file:
-        digests = _write_features(file, samples, features, disk)
-        _write_samples(file.create_group("samples"), SampleTable.of(samples, digests))
-        file.attrs["format"] = FORMAT
+        found = _write_features(file, samples, features, disk, digests)
+        _write_samples(file.create_group("samples"), SampleTable.of(samples, found))
+        _write_text(file, "format", FORMAT)
         file.attrs["version"] = VERSION
-        file.attrs["provenance"] = provenance.json
-        file.attrs["provenance_sha256"] = provenance.sha256
+        _write_text(file, "provenance", provenance.json)
+        _write_text(file, "provenance_sha256", provenance.sha256)
         file.attrs["complete"] = 1
     return path
 
 
 def _write_features(
-    file: Any, samples: Sequence[Sample], features: Iterable[Features], disk: Disk
-) -> list[str]:  # -> the features' digests
-    digests: list[str] = []
+    file: Any,
+    samples: Sequence[Sample],
+    features: Iterable[Features],
+    disk: Disk,
+    digests: Sequence[str] | None,
+) -> Sequence[str]:  # -> the features' digests
+    computed: list[str] = []
     dataset = None
     for row, (sample, x) in enumerate(zip(samples, features, strict=True)):
         if x.ndim != 3 or 0 in x.shape or x.dtype != np.float32:
@@ -226,8 +298,12 @@ def _write_features(
                 f"sample {sample.key!r}: features are {x.dtype} {x.shape}; "
                 "expected float32 (offsets, clips, D)"
             )
-        if not np.isfinite(x).all():
-            raise AqaError(f"sample {sample.key!r}: features are not finite")
+        if digests is None:
+            if not np.isfinite(x).all():
+                raise AqaError(f"sample {sample.key!r}: features are not finite")
+            computed.append(digest_of(x))
+        if sample.clips > x.shape[1]:
+            raise AqaError(f"sample {sample.key!r}: {sample.clips} clips of {x.shape}")
         if dataset is None:
             shape = (len(samples), *x.shape)
             dataset = file.create_dataset(
@@ -244,26 +320,37 @@ def _write_features(
                 f"those before it are {dataset.shape[1:]}"
             )
         dataset[row] = x
-        digests.append(digest_of(x))
         disk.check()
-    return digests
+    return computed if digests is None else digests
 
 
 def _write_samples(group: Any, table: SampleTable) -> None:
-    group.attrs["sha256"] = table.sha256
+    _write_text(group, "sha256", table.sha256(VERSION))
+    for name in (*TEXTS, *DIGESTS):
+        _write_column(group, name, getattr(table, name))
+    for name, kind in NUMBERS.items():
+        values = getattr(table, name)
+        if name not in OPTIONAL or values.any():
+            _write(group, name, values.astype(kind.dtype))
+    if table.extra:
+        extra = group.create_group("extra")
+        for name, texts in table.extra.items():
+            _write_column(extra, name, texts)
 
-    def write(name: str, values: Any, kind: Any) -> None:
-        column = np.array(values, kind)
-        group.create_dataset(name, data=column, chunks=column.shape, fletcher32=True)
 
-    for name in TEXTS:
-        texts = [text.encode() for text in getattr(table, name)]
-        # Of fixed length: HDF5 keeps no checksum of texts that vary in length.
-        if name != "damage" or any(texts):
-            longest = max(1, *map(len, texts))
-            write(name, texts, h5py.string_dtype("utf-8", longest))
-    write("score", table.score, "<f8")
-    write("frames", table.frames, "<i4")
-    for name in DIGESTS:
-        digests = [digest.encode() for digest in getattr(table, name)]
-        write(name, digests, h5py.string_dtype("ascii", 64))
+def _write_column(group: Any, name: str, texts: Sequence[str]) -> None:
+    # Of fixed length: HDF5 keeps no checksum of texts that vary in length.
+    if name not in OPTIONAL or any(texts):
+        encoded = [text.encode() for text in texts]
+        longest = max(1, *map(len, encoded))
+        _write(group, name, np.array(encoded, h5py.string_dtype("utf-8", longest)))
+
+
+def _write(group: Any, name: str, column: NDArray[Any]) -> None:
+    group.create_dataset(name, data=column, chunks=column.shape, fletcher32=True)
+
+
+def _write_text(owner: Any, name: str, text: str) -> None:
+    encoded = text.encode()
+    kind = h5py.string_dtype("utf-8", max(1, len(encoded)))
+    owner.attrs.create(name, np.array(encoded, kind), dtype=kind)

@@ -4,18 +4,21 @@ Each hostile file is a sound cache in which one thing was changed with h5py, or 
 byte; a canary beside it would show that something outside was read.
 """
 
+import base64
 import os
 import random
 import resource
 import struct
 import tracemalloc
+import zlib
 
 import h5py
 import numpy as np
 import pytest
 
+from aqa.cache import sandbox
 from aqa.cache.errors import AqaError, UnreadableFile
-from aqa.cache.parts import verify
+from aqa.cache.parts import merge, verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
@@ -36,6 +39,49 @@ def write(path, count=3):
 def cache(tmp_path):
     """A sound cache."""
     return write(tmp_path / "features.h5")
+
+
+#: What aqa 0.1.0 wrote as version 1 for `write(path)`: text attributes of varying
+#: length, whose heap HDF5 believes.
+VERSION_1 = zlib.decompress(
+    base64.b85decode(
+        r"c-rlqOKclO7=UMOC)qYF&7&eIRBDw=DFtO__Dvf(h@|a-G!;Q=B~Y8$-"
+        r"PtrWiG%G#AcR_p3rMXHLPE4xE*zjdE>$I3M?3@wE)~7>A#vi2I8mvG;`Pq>vBXY84GGTwNzR{{|DVTBe"
+        r"y@K2I~l)oc;w*L&5vzHA*zZ}s0&qdUobISTbBAsAr&Ft7V_hStnVo4`bB-"
+        r"0=>M0~QTeQB_~HwrqoMWv7;+q(iex_mHX?^dpFJAN<D$G<$R855b^&Mkg)Gm>a*oZ;&lHQ&KkZeHEB#k"
+        r"?prFH%OhpyRnE%V^BxAC^zQ3gF-n|Q@#Fh1_sPBx>w-"
+        r"w(np+1pJD3N}tq)H*RR4?l~i|xX)qR4)u_gOH*^WG_*)o4_&ij_+y+Fom`Oid9}OP0Hg-"
+        r"3KHSN5)5#qNytX4#~#rC*QBzx7V)20a1SW(T(ZP;r&i2E_eKXw{w;KEcHfmXUxx5;!dnx;sM*;?X4}Z<"
+        r"liZ{bpZeX00000001<Fp-"
+        r"0|LkDvdd@Zr?0YrkC{EA0DoM|#@_7p{Koesbm3+5FJ;{^Zp!e;>NmZeC13*>Nbn=gy~v3-"
+        r"_+)=X*!f^!pQqt>2wXzjtDxa2J162)?;g$Xq!1bNIP*xt!e%@mYPc>N9MkoZZM1wK)J_V<B^PpNsNQAq"
+        r"U-mcie8_ukjqy7Bnn!6&+|hQc>;{qlSsl4n--o=ql$i)S8?|*h=q1<+?-9jX$p-"
+        r"R8Emq+l3gI8Xk3BYPm$yOieQ^u6uUzx8isN+r+bM$Fyx%_k7p)9LAY%=$7euE+dvtWDaGEknC0Vbah@+"
+        r"=2m1X=8XZV9e8FS&vW^KH%s-Y*t|@NeXL>P5}WFp$9z2?%)z>2GU{UNV9IsJb_vDI2?AZ?)FLDxIM5B-"
+        r"#s-t?t8N3|1^@s600000003Ga1+~Za1VtGxMXB8rRFTnMo!;)Ku1%D~Jw2iR!T0V&<0KP_b9*a8RPDf-"
+        r"Uz7ES_5^j5cMSbV8r#c!#4gs@PNWafPh*Yk<X$9wPh-"
+        r"2?LS{x9+hHLeKi1ez<~4WiZ_YYKdxHL+Pu*I_{;SwJ$Ndff0001h)`JaVHb~eY{bR!4`!GRidvk))o3t"
+        r"`S`&tL3^@6E-"
+        r"`^`7)Up|;>2R{P<004lN#h+fBo|~%vdFl52Qx6kWrJ55}4IZcrky@`&RaYJRlOxMVRq$_N00000(7J@X"
+        r"k>%_B<(qG<KAw`tBc#P+zG0+yBK^KFXhM8-X0$S-"
+        r"TABIen#NQ0jsf^=Z25Rf1y=(A004j%Cp8?GOIw!GtB<Xsqoul3R6csDNio&!BbA}5Qaz{s(^Xn+uB!9c"
+        r"^05`<ssI200HAf5s(L9#>c&5Q_NPQ!+?x<b?K@r>Vz@HX_4VxU+dB3yO)ei#4TGxz0000$%Yy&s^z_Wk"
+        r"tb-WvS9cx7fRfYv^^#;>emXOUP;P!^I$td3yiAsd*OO(l;bB#|%tF@VC*?_7@_7Dog*-ZIa-"
+        r"GDi+fGBw3IG5A02>WU<5a^~_e`BT#MX5i8-{Bbfo*V%nP~+!@dJ%w>M(2t+}F6xeWn-NaOP9S9Ftgt2E"
+        r"K1&4eQvV8o|_MmO)I9YXQ-?Ly5%$;&O|-"
+        r"o^9$rW4`ZD$248raTxWnW!Nq?xNW)yF{o!*y!Z;dfP2(poZ3F;9uAmi*~BoIk6o8B%r(u`{Clswe^DNP"
+        r"8viP;`0=MfCOgaWD<6Lv9z!aRKTVX%Sm@Q_?<!j4*<2U|hR>1Js%S~Juk<6nI;j{1hvUy@GmCtV&3Qc1"
+        r"uQZR|s(B<!{T&tho>+gCc=JK}9j@v(RqEFk`c0+l^D^OANaeZok(I9VFNq@>w*"
+    )
+)
+
+
+@pytest.fixture
+def version_1(tmp_path):
+    """A sound cache of version 1."""
+    path = tmp_path / "version_1.h5"
+    path.write_bytes(VERSION_1)
+    return path
 
 
 @pytest.fixture
@@ -203,7 +249,7 @@ HOSTILE = {
     "label": (replace("samples/score", data=np.zeros(3)), "samples are damaged"),
     "format": (attribute("format", "aqa-model"), "format is 'aqa-model'"),
     "no format": (attribute("format", None), "format"),
-    "version": (attribute("version", 2), "version is '2'; expected 1"),
+    "version": (attribute("version", 3), "version is '3'; expected 1 or 2: .* newer"),
     "version as text": (attribute("version", "1"), "version"),
     "unfinished": (attribute("complete", None), "complete"),
     "incomplete": (attribute("complete", 0), "complete is '0'"),
@@ -212,7 +258,7 @@ HOSTILE = {
     "object attribute": (attribute("provenance", h5py.Empty("f4")), "neither one text"),
     "no provenance": (attribute("provenance", None), "provenance"),
     "other provenance": (attribute("provenance", "{}"), "provenance is damaged"),
-    "long provenance": (attribute("provenance", "x" * 70000), "at most"),
+    "long provenance": (attribute("provenance", "x" * 70000), "more than 65536 bytes"),
     "deep provenance": (attribute("provenance", "[" * 50000), "provenance"),
 }  # fmt: skip
 
@@ -286,31 +332,41 @@ def heap_of(path):
     return path.read_bytes().index(b"GCOL")
 
 
-def test_a_text_of_four_gigabytes_is_not_allocated(cache):
-    # HDF5 would fill them with zeros, and only then find that nothing is there.
-    size = len(MADE.json)
-    reference = struct.pack("<IQ", size, heap_of(cache))
-    patched(cache, reference, struct.pack("<IQ", 0xFF00_0000, heap_of(cache)))
+def test_a_cache_of_version_1_is_read_and_written_anew_as_version_2(version_1, cache):
+    assert verify(version_1) == []
+    with FeatureCache.open(version_1) as old, FeatureCache.open(cache) as new:
+        assert (old.version, new.version) == (1, 2)
+        assert list(old.samples) == list(new.samples)
+        assert old.provenance == new.provenance == MADE
+        np.testing.assert_array_equal(old.read(), new.read())
+    merged = merge(cache.with_name("merged.h5"), [version_1])
+    assert merged.read_bytes() == cache.read_bytes()
+
+
+def test_a_text_of_four_gigabytes_is_not_allocated(version_1):
+    # HDF5 fills them with zeros, and only then finds that nothing is there.
+    heap = heap_of(version_1)
+    reference = struct.pack("<IQ", len(MADE.json), heap)
+    patched(version_1, reference, struct.pack("<IQ", 0xFF00_0000, heap))
     tracemalloc.start()
-    assert "4278190080 bytes" in refusal(cache)
+    refusal(version_1)
     assert tracemalloc.get_traced_memory()[1] < 2**21
     tracemalloc.stop()
 
 
 @pytest.mark.parametrize("size", [0, 8, 17, 2**40, 2**64 - 1])
 @pytest.mark.parametrize("at", [8, 24, 4000])
-def test_a_heap_that_lies_about_its_sizes_does_not_hang(cache, at, size):
-    # HDF5 would go round in circles.
-    heap = heap_of(cache)
-    data = bytearray(cache.read_bytes())
+def test_a_heap_that_lies_about_its_sizes_does_not_hang(version_1, at, size):
+    heap = heap_of(version_1)
+    data = bytearray(version_1.read_bytes())
     if at == 4000:  # the free space at the end
         at = data.rindex(struct.pack("<HH4x", 0, 0), heap, heap + 4096) - heap + 8
     data[heap + at : heap + at + 8] = struct.pack("<Q", size)
-    cache.write_bytes(data)
+    version_1.write_bytes(data)
     try:
-        FeatureCache.open(cache).close()
-    except AqaError:
-        pass
+        FeatureCache.open(version_1).close()
+    except AqaError as error:
+        assert str(error).startswith(f"{version_1}: ") and str(error).isprintable()
 
 
 def test_a_long_text_of_varying_length_is_refused(cache):
@@ -322,16 +378,30 @@ def test_a_long_text_of_varying_length_is_refused(cache):
     assert "100000 bytes" in refusal(cache)
 
 
-def test_texts_of_varying_length_need_headers_that_can_be_read(tmp_path):
-    path = write(tmp_path / "f.h5")
+def test_texts_of_varying_length_under_new_headers_are_read(version_1, tmp_path):
     with (
-        h5py.File(path) as old,
-        h5py.File(tmp_path / "g.h5", "w", libver="latest") as new,
+        h5py.File(version_1) as old,
+        h5py.File(tmp_path / "g.h5", "w", libver="latest", track_order=True) as new,
     ):
         for name in old:
             old.copy(name, new)
         new.attrs.update(old.attrs)
-    assert "default libver" in refusal(tmp_path / "g.h5")
+    assert verify(tmp_path / "g.h5") == []
+
+
+def test_a_cache_that_is_replaced_while_it_is_opened_is_not_mixed_up(
+    version_1, cache, monkeypatch
+):
+    """The child must read the file that is open here, not its successor."""
+
+    def replace_then_call(function, path):
+        os.replace(cache, path)
+        return call(function, path)
+
+    call = sandbox.call
+    monkeypatch.setattr(sandbox, "call", replace_then_call)
+    with pytest.raises(UnreadableFile, match="replaced while it was opened"):
+        FeatureCache.open(version_1)
 
 
 def test_truncated_at_any_length_it_is_refused(cache):

@@ -11,7 +11,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
-from aqa.cache.samples import Sample, SampleTable, path_problem
+from aqa.cache.samples import (
+    Sample,
+    SampleTable,
+    is_inside,
+    normal_text,
+    path_problem,
+    similar_names,
+)
 
 GOOD = dict(
     key="diving/001",
@@ -54,7 +61,7 @@ def test_a_key_never_leads_out_of_its_folder(key):
         ("action", "..", "file's name"),
         ("action", "a\\b", "file's name"),
         ("action", "a\nb", "control character"),
-        ("action", "x" * 256, "256 bytes"),
+        ("action", "x" * 201, "201 bytes"),
         ("split", "val", "not train, test or empty"),
         ("score", math.inf, "infinite"),
         ("frames", -1, "frames"),
@@ -63,6 +70,12 @@ def test_a_key_never_leads_out_of_its_folder(key):
         ("source_sha256", "A" * 64, "SHA-256"),
         ("damage", "line\nline", "control character"),
         ("damage", "é" * 513, "1026 bytes"),
+        ("source_probe", "0" * 63, "SHA-256"),
+        ("clips", -1, "clips"),
+        ("extra", {"fold": "a\nb"}, "control character"),
+        ("extra", {"a/b": "1"}, "needs another name"),
+        ("extra", {"": "1"}, "needs another name"),
+        ("extra", {"x" * 65: "1"}, "65 bytes"),
     ],
 )
 def test_a_field_that_breaks_the_conventions_is_refused(field, value, message):
@@ -85,19 +98,27 @@ def test_differences_name_fields_and_nan_equals_nan():
 
 def test_the_table_gives_columns_and_rows():
     samples = [
-        Sample(**{**GOOD, "key": "a", "score": 1.0}),
-        Sample(**{**GOOD, "key": "b", "score": 2.5, "damage": "short"}),
+        Sample(**GOOD | dict(key="a", score=1.0, source_probe="1" * 64, clips=6)),
+        Sample(**GOOD | dict(key="b", score=2.5, damage="short", extra={"fold": "2"})),
     ]
     table = SampleTable.of(samples, ["1" * 64, "2" * 64])
     assert len(table) == 2 and list(table) == samples
     assert table.key == ("a", "b") and table.damage == ("", "short")
     assert table.score.dtype == np.float64 and table.score.tolist() == [1, 2.5]
     assert table.frames.dtype == np.int32
-    written_out = (
-        '["a", "diving", "train", 1.0, 103, "{}", "{}", ""]\n'
-        '["b", "diving", "train", 2.5, 103, "{}", "{}", "short"]\n'
-    ).format("0" * 64, "1" * 64, "0" * 64, "2" * 64)
-    assert table.sha256 == hashlib.sha256(written_out.encode()).hexdigest()
+    zeros, ones, twos = "0" * 64, "1" * 64, "2" * 64
+    written_out = {
+        1: f'["a", "diving", "train", 1.0, 103, "{zeros}", "{ones}", ""]\n'
+        f'["b", "diving", "train", 2.5, 103, "{zeros}", "{twos}", "short"]\n',
+        2: f'["a", "diving", "train", 1.0, 103, "{zeros}", "", "{ones}", 6, {{}}, '
+        f'"{ones}"]\n'
+        f'["b", "diving", "train", 2.5, 103, "{zeros}", "short", "", 0, '
+        f'{{"fold": "2"}}, "{twos}"]\n',
+    }
+    for version, text in written_out.items():
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        assert table.sha256(version) == digest
+    assert table.clips.tolist() == [6, 0] and table.extra == {"fold": ("", "2")}
 
 
 @pytest.mark.parametrize(
@@ -107,3 +128,33 @@ def test_keys_are_sorted_and_unique(keys, message):
     samples = [Sample(**{**GOOD, "key": key}) for key in keys]
     with pytest.raises(AqaError, match=message):
         SampleTable.of(samples, ["0" * 64] * len(keys))
+
+
+def test_texts_that_look_alike_become_alike():
+    assert normal_text("  Ku\u0308r\t") == "K\u00fcr" == normal_text("K\u00fcr")
+
+
+def test_names_that_differ_in_case_and_blanks_are_told():
+    names = ["Diving", "diving", "sync 3m", "sync_3m", "sync-3M", "luge", "\uff44iving"]
+    assert similar_names(names) == [
+        ("Diving", "diving", "\uff44iving"),
+        ("sync 3m", "sync-3M", "sync_3m"),
+    ]
+    assert similar_names(["diving", "diving"]) == []
+
+
+def test_links_are_followed_before_a_path_counts_as_inside(tmp_path):
+    inside = tmp_path / "a" / "b"
+    inside.mkdir(parents=True)
+    (tmp_path / "ab").mkdir()
+    (inside / "link").symlink_to(tmp_path)
+    assert is_inside(inside, tmp_path) and is_inside(tmp_path, tmp_path)
+    assert is_inside(inside / "not there", tmp_path / "a")
+    for outside in (inside / "link", tmp_path / "ab", inside / ".." / ".."):
+        assert not is_inside(outside, tmp_path / "a")
+
+
+def test_empty_extra_columns_count_as_absent():
+    one = Sample(**GOOD, extra={"b": "2", "a": "1", "none": ""})
+    assert list(one.extra) == ["a", "b"]
+    assert not one.differences(Sample(**GOOD, extra={"a": "1", "b": "2"}))
