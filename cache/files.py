@@ -1,21 +1,16 @@
-"""The file as HDF5 sees it while it writes: one that never fails.
-
-HDF5 2.0 crashes the whole process when a write fails while it closes a file, which a
-full disk makes happen. So writing goes through Python: the first error is kept, what
-comes after it goes nowhere, and the error is raised once HDF5 is out of the way.
-
-A file that appears whole or not at all, and the lock that orders who replaces it.
+"""Files that appear whole or not at all, locks, and what HDF5 writes through.
 
 Conventions: a file is written under a temporary name in its own folder (`.NAME.*.tmp`),
 fsynced, renamed over the old one, and the folder fsynced: after a crash at any instant
 the name holds the old bytes or the new ones. Locks are advisory (flock on `NAME.lock`
-beside the file) and fall with their process; a file that a killed process left goes
-with the next exclusive lock.
+beside the file) and end with their process; the temporary file of a killed process is
+removed under the next exclusive lock.
 """
 
 import errno
 import fcntl
 import glob
+import hashlib
 import io
 import os
 import secrets
@@ -30,12 +25,13 @@ from aqa.cache.errors import AqaError
 class Disk(io.FileIO):
     """A file for `h5py.File` to write, over a descriptor that stays the caller's.
 
-    `check` raises the error that was kept, and so does the end of the `with` block,
-    in place of whatever else went wrong after it.
+    HDF5 2.0 crashes the process when a write fails while it closes a file, as on a full
+    disk. So to HDF5 no write fails: the first error is kept, nothing is written after
+    it, and `check` and the end of the `with` block raise it.
     """
 
     def __init__(self, descriptor: int) -> None:
-        """Write through `descriptor`, from where it stands."""
+        """Write through `descriptor`, from its current position."""
         super().__init__(descriptor, "r+b", closefd=False)
         self._error: BaseException | None = None
 
@@ -45,7 +41,7 @@ class Disk(io.FileIO):
             raise self._error
 
     def write(self, data: Any, /) -> int:
-        """Write all of `data` where the file stands, or keep the error."""
+        """Write all of `data` at the current position, or keep the error."""
         rest = memoryview(data).cast("B")
         size = len(rest)
         try:
@@ -66,7 +62,7 @@ class Disk(io.FileIO):
         return size
 
     def __exit__(self, *_: object) -> None:
-        """Let go of the descriptor and raise the error that was kept."""
+        """Release the descriptor and raise the error that was kept."""
         self.close()
         self.check()
 
@@ -78,11 +74,11 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def replacing(
     path: Path, check: Callable[[Path], object] | None = None
 ) -> Iterator[int]:
-    """Yield the descriptor of a new file that takes the place of `path` at the end.
+    """Yield the descriptor of a new file that replaces `path` at the end.
 
     `check` may read it back before that, under its temporary name. Missing folders are
-    made. When the body or any step fails, `path` stays as it was and the temporary
-    file goes; an OSError comes out as AqaError. Durable on return.
+    created. When the body or any step fails, `path` stays as it was and the temporary
+    file is removed; an OSError becomes an AqaError. Durable on return.
     """
     with _named(path, "cannot be written"):
         make_folder(path.parent)
@@ -104,6 +100,13 @@ def replacing(
         _sync_folder(path.parent)
 
 
+def write_file(path: Path, data: bytes | str) -> None:
+    """Replace `path` by a file of `data` (text as UTF-8); AqaError when that fails."""
+    encoded = data.encode() if isinstance(data, str) else data
+    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write(encoded)
+
+
 def remove(path: Path) -> None:
     """Remove a file, if it is there; AqaError where the system refuses."""
     with _named(path, "cannot be removed"):
@@ -111,9 +114,9 @@ def remove(path: Path) -> None:
 
 
 def remove_orphans(folder: Path, name: str | None = None) -> None:
-    """Remove what killed writers of the file `name` (of any) have left in `folder`.
+    """Remove temporary files that killed writers of `name` (None: any) left behind.
 
-    Call it only while no writer can be at work there.
+    Call it only while nobody can be writing in `folder`.
     """
     pattern = "*" if name is None else glob.escape(name)
     for orphan in folder.glob(f".{pattern}.{'[0-9a-f]' * 16}.tmp"):
@@ -122,11 +125,10 @@ def remove_orphans(folder: Path, name: str | None = None) -> None:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, needed: bool = True) -> Iterator[None]:
-    """Hold the lock of `path`, waiting for it: many may share it, or one have it alone.
+    """Hold the shared or exclusive lock of `path`, waiting for it.
 
-    On a file system without locks a shared hold goes on without, since it protects
-    nothing but others' exclusive ones, and so does one that is not `needed`; any other
-    is refused with AqaError. The folder has to be there.
+    On a file system without locks an exclusive lock that is `needed` is refused with
+    AqaError; any other is skipped. The folder must exist.
     """
     lock = lock_of(path)
     descriptor = None
@@ -145,23 +147,23 @@ def locked(path: Path, *, shared: bool = False, needed: bool = True) -> Iterator
         yield
     finally:
         if descriptor is not None:
-            # Whatever fails here, the work is done.
+            # Failures are ignored: the work is done.
             with suppress(OSError):
                 if not shared:
                     lock.unlink()
             with suppress(OSError):
-                # Said aloud: a forked child may have the descriptor open for longer.
+                # Explicitly: a forked child may hold the descriptor open for longer.
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
                 os.close(descriptor)
 
 
 def lock_of(path: Path) -> Path:
-    """The file that `locked` holds; one that is there may be a killed process's."""
+    """Return the file that `locked` locks; a killed process may have left it."""
     return path.with_name(path.name + ".lock")
 
 
 def make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, so that they outlast a crash; AqaError if not."""
+    """Create `folder` and its parents durably; AqaError when that fails."""
     with _named(folder, "cannot be made"):
         if not folder.is_dir():
             make_folder(folder.parent)
@@ -174,7 +176,7 @@ def _acquire(lock: Path, operation: int) -> int:
         descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             fcntl.flock(descriptor, operation)
-            # Whoever held it alone removed the file: then this lock keeps nobody out.
+            # An exclusive holder removed the file: this lock would exclude nobody.
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(descriptor), os.stat(lock)):
                     return descriptor
@@ -190,6 +192,34 @@ def _sync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+#: Bytes of each block that `probe` reads, and the number of blocks or files.
+_BLOCK, _BLOCKS = 4096, 16
+
+
+def probe(path: Path) -> str:
+    """Return a cheap digest of a file, or of a folder's files (not of its folders).
+
+    Of the size and of some blocks spread over the file; of a folder, of all names and
+    sizes and of some files' probes. Different files of different content practically
+    never share it; a file that was edited in place may keep it. Raises OSError.
+    """
+    digest = hashlib.sha256()
+    if path.is_dir():
+        found = sorted(entry for entry in path.iterdir() if entry.is_file())
+        for entry in found:
+            digest.update(os.fsencode(f"{entry.name}/{entry.stat().st_size}/"))
+        for entry in found[:: max(1, len(found) // _BLOCKS)]:
+            digest.update(probe(entry).encode())
+        return digest.hexdigest()
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest.update(f"{size}/".encode())
+        for number in range(_BLOCKS):
+            file.seek(number * max(0, size - _BLOCK) // (_BLOCKS - 1))
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()
 
 
 @contextmanager

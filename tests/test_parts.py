@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import random
 import resource
@@ -20,9 +21,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from aqa.cache import store
 from aqa.cache.errors import AqaError, ProvenanceMismatch, UnreadableFile
 from aqa.cache.hdf5_checks import reading
-from aqa.cache.parts import finished, merge, part_path, parts_folder, verify, write_part
+from aqa.cache.parts import (
+    finished,
+    list_parts,
+    merge,
+    part_path,
+    parts_folder,
+    verify,
+    write_part,
+)
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
@@ -82,9 +92,9 @@ def test_finished_looks_at_cache_and_parts(cache):
     part(cache, KEYS[2], source=7)
     part(cache, KEYS[0], source=8)
     assert finished(cache, MADE) == {
-        KEYS[0]: f"{8:064x}",
-        KEYS[1]: f"{0:064x}",
-        KEYS[2]: f"{7:064x}",
+        KEYS[0]: sample(KEYS[0], 8),
+        KEYS[1]: sample(KEYS[1], 0),
+        KEYS[2]: sample(KEYS[2], 7),
     }
 
 
@@ -201,7 +211,7 @@ def test_a_folder_of_parts_that_cannot_be_read_is_not_taken_for_empty(
         for action in (
             lambda: merge(cache),
             lambda: finished(cache, MADE),
-            lambda: part(cache, KEYS[3]),
+            lambda: part(cache, KEYS[3], made=OTHER),
         ):
             with pytest.raises(UnreadableFile, match=r"parts: cannot be read: "):
                 action()
@@ -226,7 +236,7 @@ def test_sources_are_merged_in_and_stay(cache, golden, tmp_path):
     whole(third, KEYS[2:])
     sources = [parts_folder(elsewhere), third, cache, parts_folder(cache)]
     assert merge(cache, sources).read_bytes() == golden
-    assert third.exists() and len(names(parts_folder(elsewhere))) == 2
+    assert third.exists() and len(list_parts(parts_folder(elsewhere))) == 2
 
 
 def test_a_new_video_file_takes_the_place_of_the_old_one(cache):
@@ -280,7 +290,6 @@ def test_a_part_that_cannot_be_read_is_not_taken_for_damaged(
         for action in (
             lambda: merge(cache),
             lambda: finished(cache, MADE),
-            lambda: part(cache, KEYS[3], made=OTHER),
         ):
             with pytest.raises(UnreadableFile, match=f"{path}: cannot be read"):
                 action()
@@ -342,11 +351,81 @@ def test_of_two_first_runs_with_different_weights_one_is_refused(cache):
     assert set(finished(cache, kept)) == set(KEYS)
 
 
+def record(cache):
+    return parts_folder(cache) / "provenance.json"
+
+
+def test_the_folder_of_parts_says_what_they_are_made_with(cache):
+    part(cache, KEYS[0])
+    assert json.loads(record(cache).read_text()) == MADE.record
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"a": NaN}', "\udcff"])
+def test_a_folder_that_does_not_say_is_asked_for_its_first_part(cache, golden, text):
+    """As aqa 0.1 left it, or with a damaged record."""
+    part(cache, KEYS[0])
+    record(cache).unlink()
+    if text is not None:
+        record(cache).write_text(text, errors="surrogateescape")
+    with pytest.raises(ProvenanceMismatch, match=str(part_path(cache, KEYS[0]))):
+        part(cache, KEYS[1], made=OTHER)
+    for key in KEYS[1:]:
+        part(cache, key)
+    assert json.loads(record(cache).read_text()) == MADE.record
+    assert merge(cache).read_bytes() == golden
+
+
 def test_a_damaged_part_has_no_say_in_what_others_are_made_with(cache):
     path = part(cache, KEYS[0])
     path.write_bytes(path.read_bytes()[:3000])
+    record(cache).unlink()
     part(cache, KEYS[0], made=OTHER)
     assert set(finished(cache, OTHER)) == {KEYS[0]}
+
+
+def test_a_record_without_parts_has_no_say(cache):
+    """A merge that was killed before its last steps leaves one."""
+    part(cache, KEYS[0]).unlink()
+    part(cache, KEYS[0], made=OTHER)
+    assert json.loads(record(cache).read_text()) == OTHER.record
+
+
+def test_a_record_that_cannot_be_read_stops_everything(cache, monkeypatch):
+    part(cache, KEYS[0])
+    real = Path.read_text
+
+    def refuse(path, *arguments, **keywords):
+        if path == record(cache):
+            raise PermissionError(errno.EACCES, "injected")
+        return real(path, *arguments, **keywords)
+
+    monkeypatch.setattr(Path, "read_text", refuse)
+    with pytest.raises(UnreadableFile, match="provenance.json: cannot be read"):
+        part(cache, KEYS[0], made=OTHER)
+
+
+def test_a_sample_is_hashed_once_to_be_stored_and_once_to_be_merged(cache, monkeypatch):
+    hashed = []
+    real = store.digest_of
+    monkeypatch.setattr(store, "digest_of", lambda x: hashed.append(1) or real(x))
+    for key in KEYS:
+        part(cache, key)
+    assert len(hashed) == len(KEYS)
+    merge(cache)
+    assert len(hashed) == 2 * len(KEYS)
+
+
+def test_all_damaged_parts_are_named_at_once(cache):
+    for key in KEYS:
+        part(cache, key)
+    damaged = [part_path(cache, KEYS[row]) for row in (1, 4)]
+    for path, key in zip(damaged, (KEYS[1], KEYS[4]), strict=True):
+        x = features(key).tobytes()
+        path.write_bytes(path.read_bytes().replace(x, x[::-1]))
+    with pytest.raises(AqaError) as error:
+        merge(cache)
+    assert all(str(path) in str(error.value) for path in damaged)
+    assert len(list_parts(parts_folder(cache))) == len(KEYS) - 2
 
 
 def test_provenance_and_shape_have_to_agree(cache):

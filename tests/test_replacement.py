@@ -2,13 +2,21 @@
 
 import errno
 import os
+import shutil
 import threading
 from pathlib import Path
 
 import pytest
 
 from aqa.cache.errors import AqaError
-from aqa.cache.files import locked, make_folder, remove_orphans, replacing
+from aqa.cache.files import (
+    locked,
+    make_folder,
+    probe,
+    remove_orphans,
+    replacing,
+    write_file,
+)
 
 
 def names(folder: Path) -> list[str]:
@@ -144,3 +152,45 @@ def test_without_locks_sharing_goes_on_and_having_alone_does_not(tmp_path, monke
         locked(tmp_path / "file"),
     ):
         pass
+
+
+def test_a_file_is_written_in_one_call(tmp_path):
+    write_file(tmp_path / "a" / "file", "Kür\n")
+    write_file(tmp_path / "a" / "other", b"\0")
+    assert (tmp_path / "a" / "file").read_bytes() == b"K\xc3\xbcr\n"
+    assert (tmp_path / "a" / "other").read_bytes() == b"\0"
+    assert names(tmp_path / "a") == ["file", "other"]
+
+
+@pytest.mark.parametrize("size", [0, 1, 100, 4096, 4097, 65536, 300_000])
+def test_a_probe_tells_files_apart(tmp_path, size):
+    data = os.urandom(size)
+    path, other = tmp_path / "a", tmp_path / "b"
+    path.write_bytes(data)
+    before = probe(path)
+    other.write_bytes(data)
+    os.utime(other, (1, 1))
+    assert probe(other) == before
+    other.write_bytes(data + b"x")
+    assert probe(other) != before
+    for place in {0, size // 2, size - 1} if 0 < size <= 65536 else ():
+        other.write_bytes(data[:place] + bytes([data[place] ^ 1]) + data[place + 1 :])
+        assert probe(other) != before
+    other.write_bytes(os.urandom(size))
+    assert size == 0 or probe(other) != before
+
+
+def test_a_probe_of_a_folder_is_of_its_files(tmp_path):
+    folder, copy = tmp_path / "a", tmp_path / "b"
+    folder.mkdir()
+    for number in range(40):
+        (folder / f"{number}.jpg").write_bytes(bytes([number]) * 5000)
+    shutil.copytree(folder, copy)
+    before = probe(folder)
+    assert probe(copy) == before
+    (copy / "7.jpg").rename(copy / "70.jpg")
+    assert probe(copy) != before
+    (copy / "70.jpg").rename(copy / "7.jpg")
+    assert probe(copy) == before
+    (copy / "0.jpg").write_bytes(b"x" * 5000)
+    assert probe(copy) != before
