@@ -178,7 +178,7 @@ def plan(
     for video in own:
         if video.key in done:
             since = _written_at(cache, video.key)
-            if extractor.changed(video, done[video.key], since):
+            if extractor.changed(video, done[video.key].source_sha256, since):
                 del done[video.key]
     todo = tuple(video for video in own if video.key not in done)
     return Plan(todo, len(own) - len(todo), frozenset(done))
