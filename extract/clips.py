@@ -8,22 +8,25 @@ Padding goes in front and cutting keeps the end by default, so that what decides
 score (the entry, the landing) falls at the same place of every video.
 """
 
+from typing import TypeVar
+
 import numpy as np
 import numpy.typing as npt
 
 from aqa.extract.config import ClipConfig
 
+Value = TypeVar("Value", bound=np.generic)
 
-def fit_length(
-    frames: npt.NDArray[np.uint8], config: ClipConfig
-) -> npt.NDArray[np.uint8]:
-    """Return `config.length` frames: (T, H, W, 3) -> (length, H, W, 3).
 
-    Shorter videos get black frames in front; of longer ones, `config.keep` frames stay.
+def fit_length(frames: npt.NDArray[Value], config: ClipConfig) -> npt.NDArray[Value]:
+    """Return `config.length` frames: (T, ...) -> (length, ...).
+
+    Shorter videos get black frames (zeros) in front; of longer ones, the frames that
+    `config.keep` says stay.
     """
     spare = len(frames) - config.length
     if spare < 0:
-        return np.pad(frames, ((-spare, 0), (0, 0), (0, 0), (0, 0)))
+        return np.pad(frames, ((-spare, 0), *[(0, 0)] * (frames.ndim - 1)))
     first = {"first": 0, "middle": spare // 2, "last": spare}[config.keep]
     return frames[first : first + config.length]
 

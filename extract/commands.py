@@ -32,6 +32,11 @@ from aqa.extract.config import (
     ExtractConfig,
     PoseConfig,
 )
+from aqa.extract.poses.commands import (
+    FILE_OPTIONS,
+    with_file_options,
+    with_pose_options,
+)
 
 Command = Callable[..., Any]
 ARCH = click.Choice(["c3d-tiny", "c3d-small", "c3d-full"])
@@ -102,9 +107,9 @@ if TYPE_CHECKING:
 #: Options without effect on pose features, and on C3D features.
 OF_C3D = (
     *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
-    *("allow_damaged", "length", "keep", "workers", "engine", "ray_address", "plain"),
+    *("allow_damaged", "workers", "engine", "ray_address", "plain"),
 )
-OF_POSES = ("poses", "athletes", "confidence", "missing")
+OF_POSES = ("poses", "athletes", "confidence", "missing", *FILE_OPTIONS)
 
 
 def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any:
@@ -134,23 +139,8 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     help="C3D on frames, or a transform of poses.",
 )
 @click.option("--poses", type=PATH, help="Folder of poses, for pose features.")
-@click.option(
-    "--athletes",
-    type=click.IntRange(1, 2),
-    help="Pose features: athletes per video, 2 for synchronised diving; default 1.",
-)
-@click.option(
-    "--confidence",
-    type=click.FloatRange(0, 1),
-    help="Pose features: joints with a lower confidence count as missing; default "
-    f"{PoseConfig.confidence}.",
-)
-@click.option(
-    "--missing",
-    type=click.FloatRange(0, 1),
-    help="Pose features: share of missing joints above which a video fails; default "
-    f"{PoseConfig.missing}.",
-)
+@with_pose_options
+@with_file_options
 @actions_option
 @click.option(
     "--length",
@@ -210,6 +200,8 @@ def extract(
         refuse_given(OF_POSES, "C3D features")
     else:
         refuse_given(OF_C3D, "pose features")
+        if features != "pose-clips":
+            refuse_given(("length", "keep"), features)
     if options["engine"] == "local":
         refuse_given(["ray_address"], "--engine local")
     dataset = read_dataset(videos, actions)
@@ -232,9 +224,9 @@ def extract(
     print_failures(made.failures)
     if made.damage:
         key, damage = next(iter(made.damage.items()))
+        what = "accepted though damaged" if features == "c3d" else "poses with a note"
         click.echo(
-            f"accepted though damaged: {len(made.damage)} of {made.done} videos, first "
-            f"{key}: {damage}",
+            f"{what}: {len(made.damage)} of {made.done} videos, first {key}: {damage}",
             err=True,
         )
     _print_relabelled(made.relabelled)
@@ -260,21 +252,18 @@ def _extractor(
     length: int,
     keep: str,
     poses: Path | None,
-    athletes: int | None,
-    confidence: float | None,
-    missing: float | None,
     **options: Any,
 ) -> "Extractor":
     """Return the extractor for the requested features."""
+    clips = ClipConfig(length=length, keep=keep)
+    of_poses = {name: options.pop(name) for name in OF_POSES if name in options}
     if features != "c3d":
         from aqa.extract.poses.extractor import PoseExtractor
 
         if poses is None:
             raise click.UsageError(f"--features {features} needs --poses DIR")
-        asked = given(athletes=athletes, confidence=confidence, missing=missing)
-        config = PoseConfig(features=features, **asked)
+        config = PoseConfig(features=features, clips=clips, **given(**of_poses))
         return PoseExtractor(poses, config, dataset.videos)
-    clips = ClipConfig(length=length, keep=keep)
     asked_for = ExtractConfig(clips=clips, **given(**options))
     if engine == "ray":
         from aqa.extract.ray_engine import RayExtractor

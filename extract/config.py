@@ -10,10 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from aqa.cache.errors import AqaError
+from aqa.extract.poses.layouts import LAYOUTS
 
 KEEP = ("last", "first", "middle")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
-POSE_FEATURES = ("pose-dct", "pose-apen")
+POSE_FEATURES = ("pose-dct", "pose-apen", "pose-clips")
+THIRDS = ("score", "depth")
+POSE_UNITS = ("pixels", "fraction", "metres")
 
 
 @dataclass(frozen=True)
@@ -103,7 +106,7 @@ class ExtractConfig:
 class PoseConfig:
     """Settings of pose features (the first row of the paper's Table 2)."""
 
-    #: "pose-dct" or "pose-apen".
+    #: "pose-dct", "pose-apen" or "pose-clips".
     features: str = "pose-dct"
     #: Athletes per video: 1, or 2 for synchronised diving.
     athletes: int = 1
@@ -117,10 +120,21 @@ class PoseConfig:
     embedding: int = 2
     #: pose-apen: tolerance r, in standard deviations of the series.
     tolerance: float = 0.2
-    #: Joints per pose; 17 in COCO's layout.
-    joints: int = 17
-    #: Joint that the others are measured from: COCO's nose.
-    head: int = 0
+    #: Joint layout, one of `aqa.extract.poses.layouts.LAYOUTS`; None: told by the file.
+    layout: str | None = None
+    #: Another layout: its number of joints, and the joint to measure from.
+    joints: int | None = None
+    root: int | None = None
+    #: Third number of a joint: "score" or "depth" (z); None: told by the file.
+    third: str | None = None
+    #: "pixels", "fraction" (of the picture) or "metres" (any length); None: as file.
+    units: str | None = None
+    #: Width and height of the picture that fractions are of.
+    picture: tuple[int, int] | None = None
+    #: pose-clips: how frames become clips, as for videos.
+    clips: ClipConfig = ClipConfig()
+    #: pose-clips: DCT coefficients kept per clip and coordinate.
+    clip_coefficients: int = 4
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that no pose could satisfy."""
@@ -133,14 +147,28 @@ class PoseConfig:
         for name in ("confidence", "missing"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise AqaError(f"{name}: expected 0 to 1, found {value}")
-        for name in ("coefficients", "embedding"):
+        for name in ("coefficients", "embedding", "clip_coefficients"):
             if (value := getattr(self, name)) < 1:
                 raise AqaError(f"{name}: expected 1 or more, found {value}")
         if not self.tolerance > 0:
             raise AqaError(f"tolerance: expected more than 0, found {self.tolerance}")
-        if not 0 <= self.head < self.joints or self.joints < 2:
+        for name, allowed in (("third", THIRDS), ("units", POSE_UNITS)):
+            if (value := getattr(self, name)) not in (None, *allowed):
+                raise AqaError(f"{name}: expected one of {allowed}, found {value!r}")
+        if self.picture is not None and min(self.picture) < 1:
+            raise AqaError(f"picture: expected width and height, found {self.picture}")
+        if (self.joints is None) != (self.root is None):
+            raise AqaError("joints and root: expected both, or none")
+        if self.joints is not None and self.root is not None:
+            if not 0 <= self.root < self.joints or self.joints < 2:
+                raise AqaError(
+                    f"root: expected a joint below {self.joints}, found {self.root}"
+                )
+            if self.layout is not None:
+                raise AqaError("layout: expected a layout or joints and root, not both")
+        if self.layout not in (None, *LAYOUTS):
             raise AqaError(
-                f"head: expected a joint below {self.joints}, found {self.head}"
+                f"layout: expected one of {', '.join(LAYOUTS)}, found {self.layout!r}"
             )
 
 

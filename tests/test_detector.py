@@ -17,9 +17,14 @@ from aqa.extract.config import DetectorConfig, Limits, PoseConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses import detect
 from aqa.extract.poses.detect import detect_poses, find_people
-from aqa.extract.poses.read import PoseError, read_people
-from aqa.extract.poses.tracks import read_poses
+from aqa.extract.poses.read import PoseError, find_poses
+from aqa.extract.poses.tracks import read_interpreted, read_poses
 from aqa.extract.videos.integrity import VideoError
+
+
+def read_people(path):
+    return read_interpreted(path, PoseConfig()).people
+
 
 CONFIG = DetectorConfig(Path("model.onnx"))
 HEIGHT, WIDTH = 48, 64
@@ -89,8 +94,8 @@ def test_files_hold_what_was_found_and_are_read_back(videos):
     x = 10 + 2 * np.arange(8)[:, None] + np.arange(17) / 8
     x[2] = np.nan
     np.testing.assert_allclose(people[:, 0, :, 0], x.round(2), atol=1e-9)
-    poses = read_poses(result.folder, "a.avi", "", PoseConfig())
-    assert poses.repairs == "interpolated 17 of 136 joints, in 1 of 8 frames all"
+    poses = read_poses(find_poses(result.folder, "a.avi"), "", PoseConfig())
+    assert poses.notes == "interpolated 17 of 136 joints, in 1 of 8 frames all"
     assert len(read_people(result.folder / "deep" / "b.avi.json")) == 5
 
 

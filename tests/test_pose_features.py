@@ -16,11 +16,20 @@ from aqa.extract.poses.features import (
     pose_features,
     pose_record,
 )
+from aqa.extract.poses.layouts import named_layout
 from aqa.extract.poses.read import PoseError
+from aqa.extract.poses.tracks import Poses
 
 SERIES = st.lists(
     st.floats(-500, 500, allow_subnormal=False), min_size=4, max_size=30
 ).map(np.array)
+
+
+def described(joints, config, units="pixels", layout="coco17"):
+    """Features of joints (athletes, frames, joints, axes)."""
+    return pose_features(
+        Poses(np.asarray(joints), named_layout(layout), units, {}, "", "", ""), config
+    )
 
 
 def literal_dct(series, coefficients):
@@ -113,8 +122,8 @@ def test_entropy_needs_patterns():
 @pytest.mark.parametrize("frames", [5, 49, 103, 160])
 def test_width_is_fixed_however_long(kind, width, frames):
     joints = np.random.default_rng(0).normal(size=(1, frames, 17, 2)) * 30
-    features = pose_features(joints, PoseConfig(features=kind))
-    assert features.shape == (width,) and features.dtype == np.float32
+    features = described(joints, PoseConfig(features=kind))
+    assert features.shape == (1, 1, width) and features.dtype == np.float32
     assert np.isfinite(features).all()
 
 
@@ -124,8 +133,8 @@ def test_where_the_athlete_stands_does_not_matter(kind):
     joints = np.random.default_rng(0).normal(size=(1, 60, 17, 2)).round(2) * 32
     walking = np.arange(60)[None, :, None, None] * 4.0
     before, after = (
-        pose_features(joints, config),
-        pose_features(joints + walking, config),
+        described(joints, config),
+        described(joints + walking, config),
     )
     np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-4)
 
@@ -133,11 +142,13 @@ def test_where_the_athlete_stands_does_not_matter(kind):
 def test_two_athletes_one_after_the_other_and_zeros_for_nobody():
     config = PoseConfig(athletes=2)
     joints = np.random.default_rng(0).normal(size=(2, 60, 17, 2)) * 30
-    both = pose_features(joints, config)
-    for i, half in enumerate(np.split(both, 2)):
-        np.testing.assert_array_equal(half, pose_features(joints[[i]], PoseConfig()))
-    alone = pose_features(joints[:1], config)
-    np.testing.assert_array_equal(alone, np.concatenate([both[:1600], np.zeros(1600)]))
+    both = described(joints, config)
+    for i, half in enumerate(np.split(both, 2, axis=2)):
+        np.testing.assert_array_equal(half, described(joints[[i]], PoseConfig()))
+    alone = described(joints[:1], config)
+    np.testing.assert_array_equal(
+        alone[0, 0], np.concatenate([both[0, 0, :1600], np.zeros(1600)])
+    )
 
 
 def test_record_names_what_decides_and_nothing_else():
@@ -159,10 +170,18 @@ def test_record_names_what_decides_and_nothing_else():
         {"coefficients": 0},
         {"embedding": 0},
         {"tolerance": 0.0},
-        {"head": 17},
-        {"joints": 1},
+        {"root": 0},
+        {"joints": 1, "root": 0},
+        {"joints": 9, "root": 9},
+        {"layout": "coco18"},
+        {"third": "z"},
+        {"units": "inches"},
+        {"picture": (0, 5)},
+        {"clip_coefficients": 0},
     ],
 )
 def test_settings_that_make_no_sense_are_refused(wrong):
-    with pytest.raises(AqaError, match=f"^({next(iter(wrong))}|head): expected"):
+    with pytest.raises(
+        AqaError, match=f"^({next(iter(wrong))}|root|joints and root): "
+    ):
         PoseConfig(**wrong)

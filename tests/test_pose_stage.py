@@ -13,6 +13,8 @@ from aqa.extract.config import PoseConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.extractor import PoseExtractor
 from aqa.extract.poses.features import pose_features
+from aqa.extract.poses.layouts import named_layout
+from aqa.extract.poses.tracks import Poses
 from aqa.extract.stage import extract
 
 DCT = PoseConfig()
@@ -26,6 +28,13 @@ ROWS = [
 def joints(seed, frames=30):
     rng = np.random.default_rng(seed)
     return np.round(rng.normal(100, 20, (frames, 17, 2)), 2)
+
+
+def described(joints, config):
+    """Features (D,) of one athlete's joints (frames, 17, 2), without any file."""
+    coco = named_layout("coco17")
+    poses = Poses(joints[None], coco, "pixels", {}, "", "", "")
+    return pose_features(poses, config)[0, 0]
 
 
 @pytest.fixture
@@ -66,7 +75,7 @@ def test_pose_features_are_cached_with_labels_and_provenance(videos, kind):
         features = file["features"][:]
     assert features.shape[:3] == (3, 1, 1)
     for seed in range(3):
-        expected = pose_features(joints(seed)[None], config)
+        expected = described(joints(seed), config)
         np.testing.assert_array_equal(features[seed, 0, 0], expected)
 
 
@@ -94,9 +103,7 @@ def test_poses_that_were_replaced_are_done_again(videos):
     with FeatureCache.open(again.cache) as cache:
         features = cache.read()[:, 0, 0]
     for row, seed in enumerate((0, 7, 2)):
-        np.testing.assert_array_equal(
-            features[row], pose_features(joints(seed)[None], DCT)
-        )
+        np.testing.assert_array_equal(features[row], described(joints(seed), DCT))
     assert run(videos).done == 0
 
 

@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.extract.config import PoseConfig
-from aqa.extract.poses.features import pose_features
-from aqa.extract.poses.read import PoseError, find_poses, read_people
-from aqa.extract.poses.tracks import read_poses
+from aqa.extract.poses.read import PoseError, find_poses
+from aqa.extract.poses.tracks import read_interpreted, read_poses
 
 FRAMES, KEY = 12, "diving/001"
 #: COCO's names, and OpenPose's two orders by the same names, as their manuals list
@@ -37,6 +36,10 @@ def athlete(frames=FRAMES, seed=0):
     start = rng.uniform(50, 90, (17, 2))
     steps = rng.normal(0, 2, (frames, 17, 2)).cumsum(axis=0)
     return np.round((start + steps) * 8) / 8
+
+
+def read_people(path):
+    return read_interpreted(path, PoseConfig()).people
 
 
 def flat(joints, score=0.9):
@@ -154,11 +157,10 @@ FORMS = {
 def test_every_form_gives_the_same_joints_and_features(tmp_path, form):
     joints = athlete()
     FORMS[form](tmp_path, joints)
-    poses = read_poses(tmp_path, KEY, "diving", PoseConfig())
-    assert poses.repairs == ""
+    poses = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
+    assert poses.notes == ""
     np.testing.assert_array_equal(poses.joints, joints[None])
-    features = pose_features(poses.joints, PoseConfig())
-    np.testing.assert_array_equal(features, pose_features(joints[None], PoseConfig()))
+    assert (poses.layout.kept, poses.units) == ("coco17", "pixels")
 
 
 def test_key_with_a_video_suffix_is_found_with_and_without_it(tmp_path):
@@ -170,7 +172,7 @@ def test_key_with_a_video_suffix_is_found_with_and_without_it(tmp_path):
 
 
 def test_no_file_and_two_files_are_refused_by_name(tmp_path):
-    with pytest.raises(PoseError, match="001.json, .csv, .npy .* found none"):
+    with pytest.raises(PoseError, match="001.json, .csv, .npy, .* found none"):
         find_poses(tmp_path, KEY)
     write_npy(tmp_path, athlete())
     write_csv(tmp_path, athlete(), True)
@@ -192,10 +194,10 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path, key):
 
 def test_digest_changes_with_any_file_of_a_folder(tmp_path):
     write_openpose(tmp_path, athlete(), 25)
-    before = read_poses(tmp_path, KEY, "diving", PoseConfig()).source_sha256
+    before = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig()).source_sha256
     last = tmp_path / KEY / f"dive_{FRAMES - 1:012d}_keypoints.json"
     last.write_text(json.dumps(openpose(athlete(seed=1)[0], 25)))
-    after = read_poses(tmp_path, KEY, "diving", PoseConfig()).source_sha256
+    after = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig()).source_sha256
     assert before != after
 
 
@@ -208,7 +210,9 @@ def test_openpose_link_inside_the_folder_is_not_followed(tmp_path):
 
 
 def test_left_out_frames_are_interpolated_and_counted(tmp_path):
-    joints = np.broadcast_to(np.arange(FRAMES)[:, None, None], (FRAMES, 17, 2)) * 2.0
+    joints = (
+        np.broadcast_to(np.arange(FRAMES)[:, None, None], (FRAMES, 17, 2)) * 2.0 + 9
+    )
     joints = joints + np.arange(17)[:, None]
     results = [
         {"image_id": i + 5, "keypoints": flat(one)}
@@ -216,8 +220,8 @@ def test_left_out_frames_are_interpolated_and_counted(tmp_path):
         if i not in (3, 4)
     ]
     write(tmp_path / f"{KEY}.json", json.dumps(results))
-    poses = read_poses(tmp_path, KEY, "diving", PoseConfig())
-    assert poses.repairs == "interpolated 34 of 204 joints, in 2 of 12 frames all"
+    poses = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
+    assert poses.notes == "interpolated 34 of 204 joints, in 2 of 12 frames all"
     np.testing.assert_allclose(poses.joints[0], joints, rtol=1e-12)
 
 
@@ -229,8 +233,8 @@ def test_joints_without_confidence_are_missing(tmp_path):
     frames[3][5] = [None, None, 0.9]
     frames[4][6] = [float("nan"), 1.0, 0.9]
     write(tmp_path / f"{KEY}.json", json.dumps(frames))
-    poses = read_poses(tmp_path, KEY, "diving", PoseConfig())
-    assert poses.repairs == "interpolated 4 of 204 joints, in 0 of 12 frames all"
+    poses = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
+    assert poses.notes == "interpolated 4 of 204 joints, in 0 of 12 frames all"
     for frame, joint in ((1, 3), (2, 4), (3, 5), (4, 6)):
         between = (np.array(joints[frame - 1]) + np.array(joints[frame + 1])) / 2
         np.testing.assert_allclose(poses.joints[0, frame, joint], between[joint])
@@ -240,17 +244,19 @@ def test_too_many_missing_joints_fail_and_name_the_file(tmp_path):
     frames = [[{"keypoints": flat(one)}] for one in athlete()]
     write(tmp_path / f"{KEY}.json", json.dumps(frames[:5] + [None] * 7))
     with pytest.raises(PoseError, match=r"001\.json: .*at most 50%.* found 58%"):
-        read_poses(tmp_path, KEY, "diving", PoseConfig())
-    lenient = read_poses(tmp_path, KEY, "diving", PoseConfig(missing=0.6))
+        read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
+    lenient = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig(missing=0.6))
     np.testing.assert_array_equal(lenient.joints[0, 5:], [lenient.joints[0, 4]] * 7)
 
 
 def test_another_layout_has_to_be_described(tmp_path):
     joints = athlete()[:, :14]
     write_npy(tmp_path, joints)
-    with pytest.raises(PoseError, match="expected 17, 18 or 25 joints, found 14"):
-        read_poses(tmp_path, KEY, "diving", PoseConfig())
-    poses = read_poses(tmp_path, KEY, "diving", PoseConfig(joints=14, head=13))
+    with pytest.raises(PoseError, match="found 14 joints.* --joints 14 --root I"):
+        read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
+    poses = read_poses(
+        find_poses(tmp_path, KEY), "diving", PoseConfig(joints=14, root=13)
+    )
     np.testing.assert_array_equal(poses.joints[0], joints)
 
 
@@ -261,11 +267,13 @@ def test_both_athletes_come_when_asked_and_where_there_are_two(tmp_path):
         for i, (a, b) in enumerate(zip(left, right, strict=True))
     ]
     write(tmp_path / f"{KEY}.json", json.dumps(frames))
-    both = read_poses(tmp_path, KEY, "sync_diving_3m", PoseConfig(athletes=2))
+    both = read_poses(
+        find_poses(tmp_path, KEY), "sync_diving_3m", PoseConfig(athletes=2)
+    )
     np.testing.assert_array_equal(both.joints, [left, right])
-    alone = read_poses(tmp_path, KEY, "diving", PoseConfig(athletes=2))
+    alone = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig(athletes=2))
     assert len(alone.joints) == 1
-    unknown = read_poses(tmp_path, KEY, "", PoseConfig(athletes=2))
+    unknown = read_poses(find_poses(tmp_path, KEY), "", PoseConfig(athletes=2))
     assert len(unknown.joints) == 2
 
 

@@ -1,5 +1,6 @@
-"""`aqa poses`: from videos to joints, one JSON file per video."""
+"""`aqa poses`: from videos to joints; and the options that say how poses are read."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,89 @@ from aqa.cache.console import (
     print_json,
     progress_bar,
 )
-from aqa.extract.config import DetectorConfig
+from aqa.extract.config import POSE_UNITS, THIRDS, DetectorConfig, PoseConfig
+from aqa.extract.poses.layouts import LAYOUTS
+
+#: Options that say what the numbers of a pose file are; fields of `PoseConfig`.
+FILE_OPTIONS = ("layout", "joints", "root", "third", "units", "picture")
+
+
+def as_picture(_: click.Context, option: click.Parameter, text: str | None) -> Any:
+    """Parse `WIDTHxHEIGHT` as a pair."""
+    if text is None:
+        return None
+    width, x, height = text.partition("x")
+    if not (x and width.isdecimal() and height.isdecimal()):
+        raise click.BadParameter(f"expected WIDTHxHEIGHT, found {text!r}")
+    return int(width), int(height)
+
+
+def with_file_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `FILE_OPTIONS`."""
+    for option in reversed(
+        (
+            click.option(
+                "--layout",
+                type=click.Choice(list(LAYOUTS)),
+                help="Poses: the joints and their order, where the file does not tell.",
+            ),
+            click.option(
+                "--joints",
+                type=click.IntRange(2),
+                help="Poses of another layout: number of joints; needs --root.",
+            ),
+            click.option(
+                "--root",
+                type=click.IntRange(0),
+                help="Poses of another layout: the joint to measure from, 0 the first.",
+            ),
+            click.option(
+                "--third",
+                type=click.Choice(THIRDS),
+                help="Poses: what the third number of a joint is; depth is z.",
+            ),
+            click.option(
+                "--units",
+                type=click.Choice(POSE_UNITS),
+                help="Poses: units of x and y; metres stands for any length.",
+            ),
+            click.option(
+                "--picture",
+                callback=as_picture,
+                metavar="WIDTHxHEIGHT",
+                help="Poses in fractions of the picture: its size.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def with_pose_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of pose features, fields of `PoseConfig`."""
+    for option in reversed(
+        (
+            click.option(
+                "--athletes",
+                type=click.IntRange(1, 2),
+                help="Poses: athletes per video, 2 for synchronised diving; default 1.",
+            ),
+            click.option(
+                "--confidence",
+                type=click.FloatRange(0, 1),
+                help="Poses: joints with a lower score count as missing; default "
+                f"{PoseConfig.confidence}.",
+            ),
+            click.option(
+                "--missing",
+                type=click.FloatRange(0, 1),
+                help="Poses: share of missing joints above which a video fails, "
+                f"default {PoseConfig.missing}.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
 
 
 @click.command()

@@ -45,7 +45,8 @@ from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
-from aqa.extract.poses.read import MAX_FRAMES, Person, PoseError, load_json
+from aqa.extract.poses.json_records import Person
+from aqa.extract.poses.read import MAX_FRAMES, PoseError, load_json
 from aqa.extract.source import video_changed
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import limit_memory

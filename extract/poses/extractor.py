@@ -1,46 +1,56 @@
-"""Pose features for the extraction stage; the videos themselves are not opened.
+"""Pose features for the extraction stage; videos are not opened and need not exist.
 
-Conventions: features are float32 (1, 1, D): one copy of one clip, the whole video.
-`frames` counts those of the poses, `source_sha256` is of the pose file, and `damage`
-says what was missing and interpolated.
+Conventions: `frames` counts those of the poses, `source_sha256` is of the pose file,
+and `damage` says what was decided for a video: frames, people, missing joints. What the
+numbers of the first video's poses were taken for (layout, axes, units, detector) goes
+into the provenance; a video with others is a failure.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
-from aqa.extract.config import PoseConfig
+from aqa.extract.config import ClipConfig, PoseConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.poses.features import pose_features, pose_record
-from aqa.extract.poses.read import PoseError, digest, find_poses, made_with
-from aqa.extract.poses.tracks import read_poses
+from aqa.extract.poses.read import PoseError, digest, find_poses
+from aqa.extract.poses.tracks import Poses, read_interpreted, read_poses
 from aqa.extract.source import touched
 from aqa.extract.stage import Extracted
+
+#: Damage is at most 1024 bytes in a cache.
+MAX_NOTES = 1000
 
 
 class PoseExtractor:
     """An `Extractor` that transforms the poses in a folder."""
 
-    notes = ()
-
     def __init__(
         self, folder: Path, config: PoseConfig, videos: Iterable[Video]
     ) -> None:
-        """Read poses from `folder`; AqaError when there is no such folder.
-
-        The first of `videos` that has poses decides which detector made them; a video
-        whose poses another detector made is a failure.
-        """
+        """Read poses from `folder`; AqaError when there is no such folder."""
         if not folder.is_dir():
             raise AqaError(
                 f"{folder}: expected a folder of poses, one file per video, named by "
                 "the video's key (diving/001.json); `aqa poses` makes one"
             )
         self._folder, self._config = folder, config
-        self._detector = next(self._detectors(videos), Provenance({}))
-        self.provenance = Provenance({**pose_record(config), **self._detector.record})
+        self._facts: dict[str, Any] = {}
+        self.notes: tuple[str, ...] = ()
+        for video in videos:
+            with suppress(AqaError, OSError):
+                first = read_interpreted(find_poses(folder, video.key), config)
+                self._facts = first.facts
+                self.notes = (f"poses: {first.summary}",)
+                break
+        self.provenance = Provenance({**pose_record(config), **self._facts})
 
     def extract(
         self, videos: Iterable[Video]
@@ -64,25 +74,59 @@ class PoseExtractor:
         except (AqaError, OSError):
             return False
 
-    def _detectors(self, videos: Iterable[Video]) -> Iterator[Provenance]:
-        """Yield what made the poses of each video that has some."""
-        for video in videos:
-            with suppress(AqaError, OSError):
-                made = made_with(find_poses(self._folder, video.key))
-                yield Provenance({"found_with": made} if made else {})
-
     def _features(self, video: Video) -> Extracted:
-        for detector in self._detectors([video]):
-            if differences := detector.differences(self._detector):
-                raise PoseError(
-                    f"{video.key}: poses made by another detector than those of the "
-                    f"first video: {'; '.join(differences)}"
-                )
-        poses = read_poses(self._folder, video.key, video.action, self._config)
-        features = pose_features(poses.joints, self._config)
+        path = find_poses(self._folder, video.key)
+        poses = read_poses(path, video.action, self._config)
+        _require_same(poses.facts, self._facts, "the first video's", path)
         return Extracted(
-            features[None, None],  # (D,) -> (offsets, clips, D)
+            pose_features(poses, self._config),
             frames=poses.joints.shape[1],
             source_sha256=poses.source_sha256,
-            damage=poses.repairs,
+            damage=poses.notes[:MAX_NOTES],
         )
+
+
+def pose_features_of_file(
+    path: Path, record: Mapping[str, Any], **stated: Any
+) -> tuple[npt.NDArray[np.float32], Poses]:
+    """Return features like those of a provenance, (offsets, clips, D), of one file.
+
+    `stated` are fields of `PoseConfig` that say how the file is to be read (`layout`,
+    `third`, `units`, `picture`).
+
+    Raises:
+        PoseError: the file cannot be read, or holds other joints or units.
+        AqaError: the record is not one of pose features.
+    """
+    config = replace(pose_config_like(record), **stated)
+    poses = read_poses(path, "", config)
+    found, expected = (
+        {name: facts.get(name) for name in ("layout", "axes", "units")}
+        for facts in (poses.facts, record)
+    )
+    _require_same(found, expected, "the model's", path)
+    return pose_features(poses, config), poses
+
+
+def pose_config_like(record: Mapping[str, Any]) -> PoseConfig:
+    """Return the settings in a provenance of pose features; AqaError if it is not."""
+    if not str(record.get("features")).startswith("pose-"):
+        raise AqaError(f"expected pose features, found {record.get('features')!r}")
+    try:
+        known = {field.name for field in fields(PoseConfig)} - {"layout", "units"}
+        own = {name: record[name] for name in known & record.keys()}
+        if record["features"] == "pose-clips":
+            clips = {field.name: record[field.name] for field in fields(ClipConfig)}
+            own["clips"] = ClipConfig(**clips)
+        if "picture" in own:
+            own["picture"] = tuple(own["picture"])
+        return PoseConfig(**own)
+    except (KeyError, TypeError) as error:
+        raise AqaError(f"incomplete provenance of pose features: {error}") from error
+
+
+def _require_same(
+    found: Mapping[str, Any], expected: Mapping[str, Any], whose: str, path: Path
+) -> None:
+    if differences := Provenance(found).differences(Provenance(expected)):
+        raise PoseError(f"poses unlike {whose}: {'; '.join(differences)}", path)

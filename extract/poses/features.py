@@ -1,63 +1,114 @@
-"""Features of an athlete's joints: a fixed number, whatever the number of frames.
+"""Features of athletes' joints: a fixed number, whatever the number of frames.
 
-Conventions: joints are float64 (frames, joints, 2) in pixels. Series are
-(2 (joints - 1), frames): each joint except the head minus the head of the same frame,
-all x before all y. Features are float32 (D,), in pixels for pose-dct, in nats for
-pose-apen. Two athletes are concatenated, with zeros if there is only one.
+Conventions: joints are float64 (frames, joints, axes); series are (axes x joints,
+frames), all x before all y before all z. Features are float32 (offsets, clips, D); of
+two athletes, one after the other along D, with zeros if there is only one. Joints in
+pixels are used as they are, joints in other units at a body size of `BODY_SIZE`: see
+`body_size`. pose-apen does not depend on scale.
 
-pose-dct: absolute values of the lowest frequencies of each series (Pirsiavash,
-Vondrick and Torralba, "Assessing the Quality of Actions", ECCV 2014). Type-II DCT,
-orthonormal as MATLAB's `dct`, not scaled; zeros where a series has fewer frames than
-coefficients.
+pose-dct, (1, 1, D): absolute values of the lowest frequencies of the joints relative to
+the head (Pirsiavash, Vondrick and Torralba, "Assessing the Quality of Actions", ECCV
+2014). Type-II DCT, orthonormal as MATLAB's `dct`; zeros where a series has fewer frames
+than coefficients.
 
-pose-apen: approximate entropy of each series (Venkataraman, Vlachos and Turaga,
-"Dynamical Regularity for Action Analysis", BMVC 2015). Definition, embedding 2 and
-tolerance 0.2 standard deviations follow Pincus, "Approximate entropy as a measure of
-system complexity", PNAS 1991; the values that the BMVC paper used are unverified.
+pose-apen, (1, 1, D): approximate entropy of the same series, in nats (Venkataraman,
+Vlachos and Turaga, "Dynamical Regularity for Action Analysis", BMVC 2015). Definition,
+embedding 2 and tolerance 0.2 standard deviations follow Pincus, "Approximate entropy as
+a measure of system complexity", PNAS 1991; the values that the BMVC paper used are
+unverified.
+
+pose-clips, (offsets, clips, D): a sequence for LSTM heads, of our own making. Joints
+relative to the middle of the hips and the path of that middle, both at a body size of
+1, are brought to the length of a video and cut into the same clips as its frames
+(`aqa.extract.clips`; zeros in front of a shorter one). Of each coordinate in each clip
+the lowest coefficients of the orthonormal type-II DCT are kept, with their signs.
 """
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from scipy.fft import dct
 
+from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import PoseConfig
+from aqa.extract.poses.layouts import Layout
 from aqa.extract.poses.read import PoseError
+from aqa.extract.poses.tracks import Poses
 
 Series = npt.NDArray[np.float64]
 
+#: Body size, in pixels, of an athlete about 200 pixels tall: what the published
+#: settings of the SVR, which scale nothing, were chosen for.
+BODY_SIZE = 50.0
 
-def pose_features(joints: Series, config: PoseConfig) -> npt.NDArray[np.float32]:
-    """Return the features of a video: (athletes, frames, joints, 2) -> (D,)."""
+
+def pose_features(poses: Poses, config: PoseConfig) -> npt.NDArray[np.float32]:
+    """Return the features of a video, (offsets, clips, D)."""
     per_athlete = []
-    for one in joints:
-        series = head_centred(one, config.head)
-        if config.features == "pose-dct":
-            features = low_frequencies(series, config.coefficients).ravel()
+    for joints in poses.joints:
+        if config.features == "pose-clips":
+            features = clip_features(joints, poses.layout, config)
         else:
-            entropy = config.embedding, config.tolerance
-            features = np.array([approximate_entropy(s, *entropy) for s in series])
+            if poses.units != "pixels":
+                joints = joints * (BODY_SIZE / body_size(joints))
+            series = head_centred(joints, poses.layout.head)
+            if config.features == "pose-dct":
+                features = low_frequencies(series, config.coefficients)
+            else:
+                entropy = config.embedding, config.tolerance
+                features = np.array([approximate_entropy(s, *entropy) for s in series])
+            features = features.reshape(1, 1, -1)
         per_athlete.append(features)
     absent = [np.zeros_like(per_athlete[0])] * (config.athletes - len(per_athlete))
-    return np.concatenate(per_athlete + absent).astype(np.float32)
+    return np.concatenate(per_athlete + absent, axis=2).astype(np.float32)
 
 
 def pose_record(config: PoseConfig) -> dict[str, Any]:
-    """Return the provenance of `pose_features`: everything that decides the values."""
-    if config.features == "pose-dct":
+    """Return the provenance of `pose_features`, except for the facts of the poses."""
+    record: dict[str, Any] = {
+        name: getattr(config, name)
+        for name in ("features", "athletes", "confidence", "missing")
+    }
+    if config.joints is not None:
+        record |= {"joints": config.joints, "root": config.root}
+    if config.picture is not None:
+        record["picture"] = list(config.picture)
+    if config.features == "pose-apen":
         made: dict[str, Any] = {
+            "embedding": config.embedding,
+            "tolerance": config.tolerance,
+        }
+    elif config.features == "pose-dct":
+        made = {
             "transform": "dct-ii, orthonormal, absolute",
             "coefficients": config.coefficients,
         }
     else:
-        made = {"embedding": config.embedding, "tolerance": config.tolerance}
-    common = ("features", "athletes", "confidence", "missing", "joints", "head")
-    return {name: getattr(config, name) for name in common} | made
+        made = {
+            **asdict(config.clips),
+            "transform": "dct-ii, orthonormal, per clip",
+            "clip_coefficients": config.clip_coefficients,
+        }
+    return record | made
+
+
+def body_size(joints: Series) -> float:
+    """Return the size of a body: median over time of its joints' RMS spread.
+
+    The spread is that around the mean of the joints of a frame, so that it needs no
+    names of joints. Raises `PoseError` where all joints are in one place.
+    """
+    spread = joints - joints.mean(axis=1, keepdims=True)
+    size = float(np.median(np.sqrt((spread**2).sum(axis=2).mean(axis=1))))
+    if not size > 0:
+        raise PoseError("all joints of a person are in one place")
+    return size
 
 
 def head_centred(joints: Series, head: int) -> Series:
-    """Return joints relative to the head: (T, J, 2) -> (2 (J - 1), T)."""
+    """Return joints relative to the head: (T, J, axes) -> (axes (J - 1), T)."""
     relative = np.delete(joints - joints[:, [head]], head, axis=1)
     return relative.transpose(2, 1, 0).reshape(-1, len(joints))
 
@@ -89,3 +140,20 @@ def approximate_entropy(
         matches = matches[:patterns, :patterns] & near[length - 1 :, length - 1 :]
         regularity.append(float(np.log(matches.mean(axis=1)).mean()))
     return regularity[-2] - regularity[-1]
+
+
+def clip_features(joints: Series, layout: Layout, config: PoseConfig) -> Series:
+    """Return DCT coefficients of clips: (T, J, axes) -> (offsets, clips, D).
+
+    D is (J + 1) x axes x coefficients: joints in order, then the body's path.
+    """
+    clips = config.clips
+    centre = joints[:, list(layout.centre)].mean(axis=1, keepdims=True)
+    path = centre - centre.mean(axis=0)
+    moving = np.concatenate([joints - centre, path], axis=1) / body_size(joints)
+    fitted = fit_length(moving, clips)
+    frames = clip_starts(clips)[..., None] + np.arange(clips.clip)
+    spectrum = dct(fitted[frames], type=2, norm="ortho", axis=2)
+    low = spectrum[:, :, : config.clip_coefficients]  # (offsets, clips, k, J + 1, axes)
+    features: Series = np.moveaxis(low, 2, -1).reshape(clips.offsets, clips.clips, -1)
+    return features

@@ -1,29 +1,25 @@
-"""Read the pose file of a video: JSON, OpenPose's folder, NPY or CSV.
+"""Find and read the pose file of a video: JSON, OpenPose's folder, NPY, CSV or text.
 
-Conventions: a person is float64 (joints, 3): x and y in pixels of the video, y
-downwards, and a score; missing values are NaN. `read_people` returns (frames, people,
-joints, 3), NaN where a frame has fewer people. Joints keep the order of the file.
+Conventions: `read_raw` returns float64 (frames, people, joints, columns), columns as
+`RawPoses.columns` says; NaN where a number is missing or a frame has fewer people.
+Joints keep the order of the file. What the numbers mean is decided by
+`aqa.extract.poses.conventions`.
 
 The key `diving/001` has exactly one of these under the folder of poses; a key with a
 video suffix (`dives/a.mp4`) is also looked up without it (`dives/a.json`):
 
-`diving/001.json`
-    One of: a list of frames, each a list of people, or an object that holds such a
-    list under `people`, `instances`, `annotations` or `predictions`, or one person, or
-    null; COCO results, a list of people, each with `image_id` (a frame number, or an
-    image name that ends in one); a COCO annotation file (`images`, `annotations`). A
-    person is `keypoints` or OpenPose's `pose_keypoints_2d`: x, y and score of each
-    joint, flat or in rows. Rows of two numbers take scores from `keypoint_scores`, or
-    1. COCO's visibility flags 0, 1 and 2 serve as scores. COCO results do not tell how
-    many empty frames precede the first person or follow the last; those do not count.
-`diving/001/`
-    OpenPose's folder of `*_<frame number>_keypoints.json`, one file per frame.
-`diving/001.npy`
-    Numbers of shape (frames, joints, 2 or 3); never unpickled.
-`diving/001.csv`
-    One row per frame under a header with `x0,y0,s0,x1,y1,s1,...` in any order; without
-    `s` columns every score is 1; an empty cell is a missing value; other columns are
-    ignored.
+- `diving/001.json`: see `aqa.extract.poses.json_records`;
+- `diving/001/`: OpenPose's folder of `*_<frame number>_keypoints.json`, one per frame;
+- `diving/001.npy`: numbers of shape (frames, joints, 2, 3 or 4); never unpickled;
+- `diving/001.csv`: a row per frame (or per person, with a column `person`) under a
+  header with x, y and perhaps z and a score (s) of each joint: `x0,y0,s0,...` or
+  `nose_x,nose_y,nose_score,...`, in any order. An empty cell is a missing value; a
+  column `frame` is the frame's number; other columns are ignored. Without a header
+  (also `.txt`), a row of equally many numbers per joint: needs a stated layout;
+- `diving/001.skeleton`: NTU RGB+D's text of Kinect skeletons.
+
+Frames between the first and the last number that a file states and that it leaves out
+are empty. Frame numbers that all go up by the same step count as consecutive.
 
 Files are not trusted: sizes are bounded before anything is allocated, and links that
 lead out of the folder are refused.
@@ -31,10 +27,12 @@ lead out of the folder are refused.
 
 import csv
 import hashlib
+import io
 import json
+import math
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,26 +42,38 @@ import numpy.typing as npt
 from aqa.cache.errors import AqaError
 from aqa.cache.tables import read_npy
 from aqa.extract.datasets.folder import SUFFIXES
+from aqa.extract.poses.json_records import (
+    MALFORMED,
+    RawPoses,
+    parse_openpose,
+    parse_record,
+)
 
-Person = npt.NDArray[np.float64]
-#: The people of each frame, by frame number.
-Frames = dict[int, list[Person]]
-People = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float64]
 
-FORMS = (".json", ".csv", ".npy")
+FORMS = (".json", ".csv", ".npy", ".txt", ".skeleton")
 MAX_BYTES = 64 << 20
 #: Four minutes at 25 frames per second.
 MAX_FRAMES = 6000
 #: Joints of all people of all frames: 100 people of 25 joints for 1,600 frames.
 MAX_JOINTS = 4_000_000
-MAX_COORDINATE = 1e6
-#: What walking through JSON of an unexpected shape may raise.
-MALFORMED = (ValueError, TypeError, OverflowError, KeyError, RecursionError)
 OPENPOSE = re.compile(r"(?:.*_)?(\d{1,12})_keypoints\.json")
+#: Columns of a CSV: axis and joint number, or joint name and axis.
+NUMBERED = re.compile(r"([xyzscv])_?(\d{1,4})")
+NAMED = re.compile(r"(.+?)[_. -](x|y|z|s|c|v|score|conf|confidence|visibility)")
+FRAME_COLUMNS = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number")
+PERSON_COLUMNS = ("person", "person_id", "track_id", "athlete")
+#: Numbers of each joint in an NTU skeleton: x, y, z, eight others, tracking state.
+NTU_COLUMNS = 12
 
 
 class PoseError(AqaError):
-    """Poses that cannot be read or are not plausible."""
+    """Poses that cannot be read or are not plausible; names the file, once."""
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        """Put `path` before the reason, unless that has it."""
+        named = path is None or reason.startswith(str(path))
+        super().__init__(reason if named else f"{path}: {reason}")
 
 
 def find_poses(folder: Path, key: str) -> Path:
@@ -78,7 +88,7 @@ def find_poses(folder: Path, key: str) -> Path:
     found += [path for stem in stems if (path := folder / stem).is_dir()]
     if len(found) != 1:
         raise PoseError(
-            f"expected one pose file {folder / key}.json, .csv, .npy or a folder of "
+            f"expected one pose file {folder / key}{', '.join(FORMS)} or a folder of "
             f"that name, found {', '.join(map(str, found)) or 'none'}"
         )
     if not found[0].resolve().is_relative_to(folder.resolve()):
@@ -96,40 +106,33 @@ def digest(path: Path) -> str:
     return hashlib.sha256(listing.encode()).hexdigest()
 
 
-def made_with(path: Path) -> Any:
-    """Return what `aqa poses` noted of its models in a pose file, or None."""
-    record = load_json(path) if path.suffix == ".json" else None
-    info = record.get("info") if isinstance(record, dict) else None
-    return info.get("made_with") if isinstance(info, dict) else None
+def read_raw(path: Path, joints: int | None = None) -> tuple[Numbers, RawPoses]:
+    """Return the numbers of a pose file, and what it states about them.
 
-
-def read_people(path: Path) -> People:
-    """Return all people of all frames, (frames, people, joints, 3).
-
-    Raises `PoseError`, naming the file, when it is not one of the forms above.
+    `joints` is the number of joints per person, if it is known. Raises `PoseError`,
+    naming the file, when it is not one of the forms above.
     """
-    if path.is_dir() or path.suffix == ".json":
-        try:
-            frames = _read_openpose(path) if path.is_dir() else _read_json(path)
-        except MALFORMED as error:
-            if isinstance(error, PoseError):
-                raise
-            form = (
-                "OpenPose's people with pose_keypoints_2d"
-                if path.is_dir()
-                else "COCO keypoints (a list of frames, of results, or images and "
-                "annotations)"
-            )
-            raise PoseError(f"{path}: expected {form}: {_reason(error)}") from error
-        people = _stack(frames, path)
-    else:
-        track = _read_npy(path) if path.suffix == ".npy" else _read_csv(path)
-        if track.shape[-1] == 2:
-            track = np.concatenate([track, np.ones((*track.shape[:2], 1))], axis=-1)
-        people = track[:, None]  # (frames, joints, 3) -> (frames, 1, joints, 3)
-    if (largest := np.nanmax(np.abs(people[..., :2]), initial=0)) > MAX_COORDINATE:
-        raise PoseError(f"{path}: expected pixels, found a coordinate of {largest:g}")
-    return people
+    raw = RawPoses(joints)
+    try:
+        if path.is_dir():
+            files = openpose_files(path)
+            _check_bytes(sum(file.stat().st_size for file in files.values()), path)
+            parse_openpose({n: load_json(file) for n, file in files.items()}, raw)
+        elif path.suffix == ".json":
+            parse_record(load_json(path), raw)
+        elif path.suffix == ".npy":
+            return _read_npy(path, raw)[:, None], raw
+        elif path.suffix == ".skeleton":
+            _read_skeleton(_text(path), raw)
+        else:
+            _read_table(_text(path), raw)
+        return _stack(raw), raw
+    except AqaError as error:
+        raise PoseError(str(error), path) from error
+    except StopIteration as error:
+        raise PoseError("ends too early", path) from error
+    except (*MALFORMED, csv.Error) as error:
+        raise PoseError(f"expected joints of people: {_reason(error)}", path) from error
 
 
 def openpose_files(path: Path) -> dict[int, Path]:
@@ -157,146 +160,152 @@ def load_json(path: Path) -> Any:
         raise PoseError(f"{path}: not readable as JSON: {_reason(error)}") from error
 
 
-def _read_json(path: Path) -> Frames:
-    record = load_json(path)
-    if isinstance(record, dict):
-        numbers = sorted({int(image["id"]) for image in record["images"]})
-        people = _by_image(record["annotations"])
-        if unknown := sorted(people.keys() - set(numbers)):
-            raise ValueError(f"annotations of image {unknown[0]}, which is not listed")
-        # Ids need not be frame numbers, but they are in the order of the frames.
-        return {i: people.get(number, []) for i, number in enumerate(numbers)}
-    if not isinstance(record, list):
-        raise TypeError(f"found {type(record).__name__}")
-    if record and all(isinstance(one, dict) and "image_id" in one for one in record):
-        return _by_image(record)
-    return {i: list(_people(frame)) for i, frame in enumerate(record)}
+def _text(path: Path) -> str:
+    _check_bytes(path.stat().st_size, path)
+    return path.read_text(encoding="utf-8-sig")
 
 
-def _read_openpose(path: Path) -> Frames:
-    """Frames of an OpenPose folder; numbers that are left out are empty frames."""
-    files = openpose_files(path)
-    _check_bytes(sum(file.stat().st_size for file in files.values()), path)
-    return {number: list(_people(load_json(file))) for number, file in files.items()}
-
-
-def _by_image(results: list[dict[str, Any]]) -> Frames:
-    people: Frames = {}
-    for result in results:
-        people.setdefault(_number(result["image_id"]), []).append(_person(result))
-    return people
-
-
-def _number(image: Any) -> int:
-    if isinstance(image, int):
-        return image
-    if not (digits := re.search(r"(\d{1,12})(?:\.\w+)?$", image)):
-        raise ValueError(f"image_id {image!r} ends in no frame number")
-    return int(digits[1])
-
-
-def _people(frame: Any) -> Iterator[Person]:
-    if frame is None:
-        return iter(())
-    if isinstance(frame, dict):
-        for name in ("people", "instances", "annotations", "predictions"):
-            if name in frame:
-                return map(_person, frame[name])
-        return iter((_person(frame),))
-    if all(isinstance(one, dict) for one in frame) or _depth(frame) == 3:
-        return map(_person, frame)
-    return iter((_person(frame),))
-
-
-def _depth(value: Any) -> int:
-    return 1 + _depth(value[0]) if isinstance(value, list) and value else 0
-
-
-def _person(record: Any) -> Person:
-    scores = None
-    if isinstance(record, dict):
-        scores = record.get("keypoint_scores")
-        name = "keypoints" if "keypoints" in record else "pose_keypoints_2d"
-        record = record[name]
-    points = _floats(record)
-    if points.ndim == 1 and points.size % 3 == 0:
-        points = points.reshape(-1, 3)
-    if points.ndim != 2 or points.shape[1] not in (2, 3):
-        raise ValueError(f"a person's joints of shape {points.shape}")
-    if points.shape[1] == 2:
-        given = np.ones(len(points)) if scores is None else _floats(scores)
-        points = np.column_stack([points, given])
-    return points
-
-
-def _floats(values: Any) -> npt.NDArray[np.float64]:
-    array = np.asarray(values)
-    if array.dtype == object:  # null among the numbers becomes NaN
-        array = array.astype(np.float64)
-    if array.dtype.kind not in "iuf":
-        raise TypeError(f"expected numbers, found {array.dtype.name}")
-    return array.astype(np.float64)
-
-
-def _stack(frames: Frames, path: Path) -> People:
+def _stack(raw: RawPoses) -> Numbers:
     """Put people into one array, padded to the largest number in a frame."""
-    counts = sorted({len(person) for people in frames.values() for person in people})
-    if not counts:
-        raise PoseError(f"{path}: nobody in any of {len(frames)} frames")
-    if len(counts) > 1:
-        raise PoseError(f"{path}: expected one number of joints, found {counts}")
-    first, last = min(frames), max(frames)
-    shape = last - first + 1, max(map(len, frames.values())), counts[0]
-    _check_size(*shape, path)
-    stacked = np.full((*shape, 3), np.nan)
-    for number, people in frames.items():
-        if people:
-            stacked[number - first, : len(people)] = people
+    frames = raw.frames
+    shapes = {person.shape for people in frames.values() for person in people}
+    if not shapes:
+        raise PoseError(f"nobody in any of {len(frames)} frames")
+    joints = sorted({shape[0] for shape in shapes})
+    if len(joints) > 1:
+        raise PoseError(f"expected one number of joints, found {joints}")
+    first, step = min(frames), math.gcd(*(number - min(frames) for number in frames))
+    if step > 1:
+        raw.notes.append(f"frame numbers go up by {step}: taken as consecutive")
+    step = max(step, 1)
+    length = (max(frames) - first) // step + 1
+    people = max(map(len, frames.values()))
+    _check_size(length, people, joints[0])
+    stacked = np.full((length, people, *shapes.pop()), np.nan)
+    for number, those in frames.items():
+        if those:
+            stacked[(number - first) // step, : len(those)] = those
     return stacked
 
 
-def _read_npy(path: Path) -> npt.NDArray[np.float64]:
-    try:
-        array = read_npy(path, 3 * MAX_JOINTS)
-    except AqaError as error:
-        raise PoseError(str(error)) from error
-    if array.ndim != 3 or array.shape[2] not in (2, 3) or array.dtype.kind not in "iuf":
+def _read_npy(path: Path, raw: RawPoses) -> Numbers:
+    array = read_npy(path, 4 * MAX_JOINTS)
+    shape = array.shape
+    if len(shape) != 3 or shape[2] not in (2, 3, 4) or array.dtype.kind not in "iuf":
         raise PoseError(
-            f"{path}: expected numbers of shape (frames, joints, 2 or 3), found "
-            f"{array.dtype.name} {array.shape}"
+            "expected numbers of shape (frames, joints, 2, 3 or 4), of one person, "
+            f"found {array.dtype.name} {shape}",
         )
-    _check_size(array.shape[0], 1, array.shape[1], path)
+    _check_size(shape[0], 1, shape[1])
+    raw.columns = {2: "xy", 3: "xy?", 4: "xyzs"}[shape[2]]
     return np.array(array, np.float64)
 
 
-def _read_csv(path: Path) -> npt.NDArray[np.float64]:
-    _check_bytes(path.stat().st_size, path)
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as stream:
-            rows = list(csv.reader(stream))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise PoseError(f"{path}: not readable as CSV: {error}") from error
-    if not rows:
-        raise PoseError(f"{path}: expected a header and one row per frame, found none")
-    header = {name.strip(): column for column, name in enumerate(rows[0])}
-    joints = sum(re.fullmatch(r"x\d+", name) is not None for name in header)
-    axes = "xys" if "s0" in header else "xy"
-    names = [f"{axis}{joint}" for joint in range(joints) for axis in axes]
-    if not joints or (missing := [name for name in names if name not in header]):
+def _read_table(text: str, raw: RawPoses) -> None:
+    """Read CSV or text, with a header or without."""
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise PoseError("expected a header and one row per frame, found none")
+    mark = next((mark for mark in (";", "\t", ",") if mark in lines[0]), " ")
+    if mark == " ":
+        lines = [" ".join(line.split()) for line in lines]
+    elif mark == ";":  # where columns end in semicolons, decimals may have commas
+        lines = [line.replace(",", ".") for line in lines]
+    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=mark))
+    rows = [[cell.strip() for cell in row] for row in rows]
+    if all(re.fullmatch(r"[-+.\deE]*|nan|NaN", cell) for cell in rows[0]):
+        _read_headerless(rows, raw)
+    else:
+        _read_columns(rows[0], rows[1:], raw)
+
+
+def _read_headerless(rows: list[list[str]], raw: RawPoses) -> None:
+    if not any(row[-1] for row in rows):  # every line ends in a separator
+        rows = [row[:-1] for row in rows]
+    width = len(rows[0])
+    if raw.joints is None or width % raw.joints or width // raw.joints not in (2, 3, 4):
         raise PoseError(
-            f"{path}: expected a header x0,y0,s0,x1,... with or without the s, found "
-            f"no column {missing[0] if joints else 'x0'}"
+            f"found {width} columns without a header: pass --layout, or --joints and "
+            "--root, of which 2, 3 or 4 columns per joint result"
         )
-    _check_size(len(rows) - 1, 1, joints, path)
-    columns = [header[name] for name in names]
-    values = np.full((len(rows) - 1, len(columns)), np.nan)
-    for i, row in enumerate(rows[1:]):
-        try:
-            cells = [row[column].strip() for column in columns]
-            values[i] = [float(cell) if cell else np.nan for cell in cells]
-        except (ValueError, IndexError) as error:
-            raise PoseError(f"{path}: line {i + 2}: {error}") from error
-    return values.reshape(len(values), joints, len(axes))
+    raw.use_columns({2: "xy", 3: "xy?", 4: "xyzs"}[width // raw.joints])
+    _check_size(len(rows), 1, raw.joints)
+    for number, row in enumerate(rows):
+        values = _cells(row, range(width), number + 1).reshape(raw.joints, -1)
+        raw.frames[number] = [values]
+
+
+def _read_columns(header: list[str], rows: list[list[str]], raw: RawPoses) -> None:
+    where: dict[tuple[str, str], int] = {}
+    joints: list[str] = []
+    for place, name in enumerate(header):
+        if match := NUMBERED.fullmatch(name):
+            axis, joint = match.groups()
+        elif match := NAMED.fullmatch(name):
+            joint, axis = match.groups()
+        else:
+            continue
+        where[joint, axis if axis in "xyz" else "s"] = place
+        joints += [] if joint in joints else [joint]
+    named = any(not joint.isdecimal() for joint in joints)
+    if named:
+        raw.names = tuple(joints)
+    else:
+        joints = sorted(joints, key=int)
+        first = int(joints[0]) if joints else 0
+        if first > 1 or [int(one) - first for one in joints] != [*range(len(joints))]:
+            raise PoseError(
+                f"expected joints from 0 on, found {', '.join(joints)[:80]}"
+            )
+    axes = "".join(a for a in "xyzs" if joints and (joints[0], a) in where)
+    lost = [f"{a} of {j}" for j in joints for a in axes if (j, a) not in where]
+    if not joints or lost or axes[:2] != "xy":
+        raise PoseError(
+            "expected a header x0,y0,s0,x1,... or nose_x,nose_y,nose_score,..., found "
+            f"no {lost[0] if lost else 'x and y'}"
+        )
+    raw.use_columns(axes)
+    frame = next((header.index(n) for n in FRAME_COLUMNS if n in header), None)
+    people = any(name in header for name in PERSON_COLUMNS)
+    columns = [where[joint, axis] for joint in joints for axis in axes]
+    _check_size(len(rows), 1, len(joints))
+    for line, row in enumerate(rows, start=2):
+        values = _cells(row, columns, line).reshape(len(joints), -1)
+        number = line if frame is None else int(_cells(row, [frame], line)[0])
+        if number in raw.frames and not people:
+            raise PoseError(f"line {line}: frame {number} is there twice")
+        raw.frames.setdefault(number, []).append(values)
+
+
+def _cells(row: list[str], columns: Sequence[int], line: int) -> Numbers:
+    try:
+        cells = [row[column] for column in columns]
+        return np.array([float(cell) if cell else np.nan for cell in cells])
+    except (ValueError, IndexError) as error:
+        raise PoseError(f"line {line}: {error}") from error
+
+
+def _read_skeleton(text: str, raw: RawPoses) -> None:
+    """Read NTU RGB+D's text: counts of frames, bodies and joints before each list."""
+    lines = iter(text.splitlines())
+    raw.tool, raw.units = "kinect", "metres"
+    raw.use_columns("xyzs")
+    frames = int(next(lines))
+    _check_size(frames, 1, 1)
+    for number in range(frames):
+        raw.frames[number] = []
+        for _ in range(int(next(lines))):
+            next(lines)  # identity and state of the body
+            count = int(next(lines))
+            _check_size(frames, 1, count)
+            joints = np.array([next(lines).split() for _ in range(count)], np.float64)
+            if joints.ndim != 2 or joints.shape[1] != NTU_COLUMNS:
+                raise PoseError(
+                    f"expected {NTU_COLUMNS} numbers per joint, found {joints.shape}"
+                )
+            # Tracking state: 0 not tracked, 1 inferred, 2 tracked.
+            person = np.column_stack([joints[:, :3], joints[:, -1] / 2])
+            raw.frames[number].append(person)
 
 
 def _check_bytes(size: int, path: Path) -> None:
@@ -306,15 +315,15 @@ def _check_bytes(size: int, path: Path) -> None:
         )
 
 
-def _check_size(frames: int, people: int, joints: int, path: Path) -> None:
+def _check_size(frames: int, people: int, joints: int) -> None:
     if not 0 < frames <= MAX_FRAMES or frames * people * joints > MAX_JOINTS:
         raise PoseError(
-            f"{path}: expected 1 to {MAX_FRAMES} frames and at most {MAX_JOINTS} "
-            f"joints, found {frames} frames of {people} people of {joints} joints"
+            f"expected 1 to {MAX_FRAMES} frames and at most {MAX_JOINTS} joints, found "
+            f"{frames} frames of {people} people of {joints} joints"
         )
 
 
 def _reason(error: Exception) -> str:
     if isinstance(error, KeyError):
         return f"no {error.args[0]!r}"
-    return str(error).splitlines()[0]
+    return (str(error) or type(error).__name__).splitlines()[0]

@@ -1,22 +1,20 @@
 """From all people of all frames to complete series of the athletes' joints.
 
-Conventions: people are float64 (frames, people, joints, 3): x and y in pixels of the
-video, y downwards, and a score; missing values are NaN. `follow` returns the same
-layout with athletes first; `Poses.joints` is (athletes, frames, joints, 2) without
-missing values. Frames are all of the video's: nothing is padded or cut.
+Conventions: people are float64 (frames, people, joints, axes + 1): x, y (downwards in
+pictures), in three dimensions z, and a score; missing values are NaN. `follow` returns
+the same layout with athletes first; `Poses.joints` is (athletes, frames, joints, axes)
+without missing values. Frames are all of the file's: nothing is padded or cut.
 
 The athlete is the person who is tracked longest, largest and with the highest scores:
 people are linked from frame to frame by the distance of their centres, and a track's
-weight is the sum over its frames of bounding box area times mean score.
-
-Joints are brought to COCO's order of 17: nose, eyes, ears, shoulders, elbows, wrists,
-hips, knees, ankles, each left before right. 17 joints are taken as COCO, 18 as
-OpenPose COCO (without its neck), 25 as OpenPose BODY_25 (without neck, mid-hip and
-feet). Another layout stays as it is if `PoseConfig.joints` and `head` describe it.
+weight is the sum over its frames of bounding box area (x and y) times mean score.
+Identities that a file states are not used: tools disagree about them, and OpenPose's
+order of people is arbitrary in every frame.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -24,68 +22,85 @@ from scipy.optimize import linear_sum_assignment
 
 from aqa.cache.actions import BY_NAME
 from aqa.extract.config import PoseConfig
-from aqa.extract.poses.read import People, PoseError, digest, find_poses, read_people
+from aqa.extract.poses.conventions import Interpreted, interpret
+from aqa.extract.poses.layouts import LAYOUTS, Layout
+from aqa.extract.poses.read import PoseError, digest, read_raw
+
+People = npt.NDArray[np.float64]
 
 #: Largest step from one frame to the next, in diagonals of the person's box.
 MAX_STEP = 1.0
 #: Frames after which a track without a match ends.
 MAX_GAP = 30
-#: Positions of COCO's joints in OpenPose's layouts, by their number of joints.
-OPENPOSE = {
-    18: (0, 15, 14, 17, 16, 5, 2, 6, 3, 7, 4, 11, 8, 12, 9, 13, 10),
-    25: (0, 16, 15, 18, 17, 5, 2, 6, 3, 7, 4, 12, 9, 13, 10, 14, 11),
-}
+#: A second track with this share of the chosen one's weight is worth a note.
+RIVAL = 0.5
 
 
 @dataclass(frozen=True)
 class Poses:
-    """The athletes of one video: joints (athletes, frames, joints, 2).
+    """The athletes of one video: joints (athletes, frames, joints, axes).
 
-    `repairs` describes what was missing and interpolated; empty if nothing was.
+    `facts` say what the numbers of the file were taken for, for the provenance;
+    `summary` says so in one line; `notes` says what was decided for this video: frames,
+    people, joints that were missing and interpolated.
     """
 
     joints: npt.NDArray[np.float64]
-    repairs: str
+    layout: Layout
+    units: str
+    facts: dict[str, Any]
+    summary: str
+    notes: str
     source_sha256: str
 
 
-def read_poses(folder: Path, key: str, action: str, config: PoseConfig) -> Poses:
-    """Return the poses of the video `key` under `folder`.
+def read_interpreted(path: Path, config: PoseConfig) -> Interpreted:
+    """Read a pose file and decide what its numbers mean; `PoseError` names it."""
+    joints = len(LAYOUTS[config.layout]) if config.layout else config.joints
+    numbers, raw = read_raw(path, joints)
+    try:
+        return interpret(numbers, raw, config)
+    except PoseError as error:
+        raise PoseError(str(error), path) from error
+
+
+def read_poses(path: Path, action: str, config: PoseConfig) -> Poses:
+    """Return the athletes' poses in a file.
 
     For an AQA-7 action with one participant only one athlete is followed, even if
     `config.athletes` is 2. Raises `PoseError` naming the file.
     """
-    path = find_poses(folder, key)
+    found = read_interpreted(path, config)
     known = BY_NAME.get(action)
     athletes = min(config.athletes, known.participants) if known else config.athletes
-    people = _coco_order(read_people(path), config, path)
     try:
-        tracks = follow(drop_uncertain(people, config.confidence), athletes)
-        filled = [fill_gaps(track, config.missing) for track in tracks]
+        people = drop_uncertain(found.people, config.confidence)
+        tracks, followed = follow(people, athletes)
+        mirrored = found.layout.mirrored
+        filled = [fill_gaps(track, config.missing, mirrored) for track in tracks]
     except PoseError as error:
-        raise PoseError(f"{path}: {error}") from error
+        raise PoseError(str(error), path) from error
     joints = np.stack([one.joints for one in filled])
-    missing = sum(one.missing for one in filled)
-    repairs = (
-        f"interpolated {missing} of {joints[..., 0].size} joints, in "
-        f"{sum(one.empty for one in filled)} of {joints[..., 0, 0].size} frames all"
+    notes = [*found.notes, followed]
+    if missing := sum(one.missing for one in filled):
+        notes.append(
+            f"interpolated {missing} of {joints[..., 0].size} joints, in "
+            f"{sum(one.empty for one in filled)} of {joints[..., 0, 0].size} frames all"
+        )
+    return Poses(
+        joints=joints,
+        layout=found.layout,
+        units=found.units,
+        facts=found.facts,
+        summary=found.summary,
+        notes="; ".join(note for note in notes if note),
+        source_sha256=digest(path),
     )
-    return Poses(joints, repairs if missing else "", digest(path))
-
-
-def _coco_order(people: People, config: PoseConfig, path: Path) -> People:
-    found = people.shape[2]
-    if found == config.joints:
-        return people
-    if config.joints == 17 and found in OPENPOSE:
-        return people[:, :, OPENPOSE[found]]
-    expected = "17, 18 or 25" if config.joints == 17 else str(config.joints)
-    raise PoseError(f"{path}: expected {expected} joints, found {found}")
 
 
 def drop_uncertain(people: People, confidence: float) -> People:
     """Set joints with a score below `confidence` to NaN."""
-    seen = np.isfinite(people).all(axis=-1) & (people[..., 2] >= confidence)
+    seen = np.isfinite(people).all(axis=-1) & (people[..., -1] >= confidence)
     return np.where(seen[..., None], people, np.nan)
 
 
@@ -100,34 +115,45 @@ class Track:
     weight: float = 0.0
 
 
-def follow(people: People, athletes: int) -> People:
-    """Select the athletes: (frames, people, joints, 3) -> (athletes, frames, ...).
+def follow(people: People, athletes: int) -> tuple[People, str]:
+    """Select the athletes, and say so where others could have been meant.
 
-    Two athletes are ordered by mean x, left first, so that the order in the file does
-    not matter. Raises `PoseError` when there are too few.
+    (frames, people, joints, axes + 1) -> (athletes, frames, joints, axes + 1). Two
+    athletes are ordered by mean x, left first, so that the order in the file does not
+    matter. Raises `PoseError` when there are too few.
     """
-    tracks = sorted(_link(people), key=lambda track: -track.weight)[:athletes]
-    if len(tracks) < athletes:
-        raise PoseError(f"expected {athletes} athletes, found {len(tracks)}")
-    series = np.full((len(tracks), len(people), *people.shape[2:]), np.nan)
-    for one, track in zip(series, tracks, strict=True):
+    tracks = sorted(_link(people), key=lambda track: -track.weight)
+    chosen, others = tracks[:athletes], tracks[athletes:]
+    if len(chosen) < athletes:
+        raise PoseError(f"expected {athletes} athletes, found {len(chosen)}")
+    series = np.full((athletes, len(people), *people.shape[2:]), np.nan)
+    for one, track in zip(series, chosen, strict=True):
         frames, places = list(track.places), list(track.places.values())
         one[frames] = people[frames, places]
-    return series[np.argsort(np.nanmean(series[..., 0], axis=(1, 2)), kind="stable")]
+    rivals = sum(other.weight >= RIVAL * chosen[-1].weight for other in others)
+    note = (
+        f"followed {athletes} of {athletes + rivals} similar people" if rivals else ""
+    )
+    order = np.argsort(np.nanmean(series[..., 0], axis=(1, 2)), kind="stable")
+    return series[order], note
 
 
 def _link(people: People) -> list[Track]:
     tracks: list[Track] = []
+    low = np.fmin.reduce(people[..., :-1], axis=2)  # (frames, people, axes)
+    high = np.fmax.reduce(people[..., :-1], axis=2)
+    extents = high - low
+    diagonals = np.linalg.norm(extents, axis=-1)
+    # A person of a single joint has no size: a hundredth of the usual one.
+    usual = np.median(diagonals[diagonals > 0]) if (diagonals > 0).any() else 100
     for frame, everybody in enumerate(people):
         present = np.flatnonzero(np.isfinite(everybody).any(axis=(1, 2)))
         if not len(present):
             continue
-        low = np.nanmin(everybody[present, :, :2], axis=1)
-        high = np.nanmax(everybody[present, :, :2], axis=1)
-        centres = (low + high) / 2
-        sizes = np.maximum(np.hypot(*(high - low).T), 1.0)  # a single joint: 1 pixel
-        scores = np.nanmean(everybody[present, :, 2], axis=1)
-        weights = np.prod(high - low, axis=1) * scores
+        centres = ((low + high) / 2)[frame, present]
+        sizes = np.maximum(diagonals[frame, present], usual / 100)
+        scores = np.nanmean(everybody[present, :, -1], axis=1)
+        weights = np.prod(extents[frame, present, :2], axis=1) * scores
         open_tracks = [track for track in tracks if frame - track.last <= MAX_GAP]
         owner = _match(open_tracks, frame, centres, sizes)
         for i, place in enumerate(present):
@@ -168,7 +194,7 @@ def _match(
 
 @dataclass(frozen=True)
 class Filled:
-    """One athlete without missing values: joints (frames, joints, 2).
+    """One athlete without missing values: joints (frames, joints, axes).
 
     `missing` counts interpolated joints, `empty` frames in which all were missing.
     """
@@ -178,12 +204,14 @@ class Filled:
     empty: int
 
 
-def fill_gaps(track: npt.NDArray[np.float64], share: float) -> Filled:
-    """Interpolate the missing joints of one athlete (frames, joints, 3).
+def fill_gaps(
+    track: npt.NDArray[np.float64], share: float, mirrored: tuple[int, ...]
+) -> Filled:
+    """Interpolate the missing joints of one athlete (frames, joints, axes + 1).
 
     Joints are interpolated linearly in time, and held constant before the first and
-    after the last frame that has them. Of COCO's 17, a joint that is missing in all
-    frames takes the positions of its counterpart on the other side of the body. Raises
+    after the last frame that has them. A joint that is missing in all frames takes the
+    positions of its counterpart on the other side of the body, `mirrored`. Raises
     `PoseError` when more than `share` of the joints is missing, or a joint and its
     counterpart are missing in all frames.
     """
@@ -195,19 +223,13 @@ def fill_gaps(track: npt.NDArray[np.float64], share: float) -> Filled:
             f"{missing / seen.size:.0%}, and {empty} of {len(seen)} frames empty"
         )
     times = np.arange(len(track))
-    joints = np.empty((*seen.shape, 2))
-    for joint in range(seen.shape[1]):
-        source = joint if seen[:, joint].any() else _counterpart(joint, seen)
+    joints = np.empty((*seen.shape, track.shape[-1] - 1))
+    for joint, other in enumerate(mirrored):
+        source = joint if seen[:, joint].any() else other
         known = seen[:, source]
-        for axis in range(2):
+        if not known.any():
+            raise PoseError(f"joint {joint} is missing in every frame")
+        for axis in range(joints.shape[-1]):
             values = track[known, source, axis]
             joints[:, joint, axis] = np.interp(times, times[known], values)
     return Filled(joints, missing, empty)
-
-
-def _counterpart(joint: int, seen: npt.NDArray[np.bool_]) -> int:
-    # COCO lists left before right from joint 1 on; joint 0 is the nose.
-    other = joint + 1 if joint % 2 else joint - 1
-    if seen.shape[1] != 17 or joint == 0 or not seen[:, other].any():
-        raise PoseError(f"joint {joint} is in no frame")
-    return other

@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from aqa.cache.tables import import_features, read_labels
 from aqa.extract.datasets.reader import read_dataset
-from aqa.extract.poses.read import read_people
+from aqa.extract.poses.read import read_raw
 from soak.hostile import Canary, Reader, attack_readers
 from soak.mutation import rows, tokens
 from soak.tally import Attack
@@ -95,9 +95,9 @@ def run(attack: Attack) -> None:
             lambda: mat_list(rng),
             lambda _: read_dataset(release),
         ),
-        reader("poses (JSON)", "p.json", lambda: rng.choice(texts), read_people),
-        reader("poses (CSV)", "p.csv", lambda: frames, read_people),
-        reader("poses (.npy)", "p.npy", lambda: rng.choice(joints), read_people),
+        reader("poses (JSON)", "p.json", lambda: rng.choice(texts), read_raw),
+        reader("poses (CSV)", "p.csv", lambda: frames, read_raw),
+        reader("poses (.npy)", "p.npy", lambda: rng.choice(joints), read_raw),
     ]
     attack_readers(attack, canary, readers)
 
