@@ -79,9 +79,9 @@ def test_interpolated_joints_are_told_in_one_line(aqa, posed):
         *("extract", "--videos", posed, "--cache", posed.parent / "f.h5", "--json"),
         *("--features", "pose-dct", "--poses", posed.parent / "poses"),
     )
-    (line,) = (line for line in ran.stderr.splitlines() if "though damaged" in line)
+    (line,) = (line for line in ran.stderr.splitlines() if "with a note" in line)
     told = "interpolated 17 of 340 joints, in 1 of 20 frames all"
-    assert line == f"accepted though damaged: 1 of 2 videos, first b.avi: {told}"
+    assert line == f"poses with a note: 1 of 2 videos, first b.avi: {told}"
     assert json.loads(ran.stdout)["damage"] == {"b.avi": told}
 
 
