@@ -74,15 +74,18 @@ def test_two_athletes_can_be_asked_for(aqa, posed):
     aqa(*asked, "--cache", one, "--missing", 0.25, code=4)
 
 
-def test_interpolated_joints_are_told_in_one_line(aqa, posed):
+def test_what_was_decided_for_poses_is_told_in_one_line(aqa, posed):
     ran = aqa(
         *("extract", "--videos", posed, "--cache", posed.parent / "f.h5", "--json"),
         *("--features", "pose-dct", "--poses", posed.parent / "poses"),
     )
+    assert "poses: coco17, 2-D, in pixels\n" in ran.stderr
     (line,) = (line for line in ran.stderr.splitlines() if "with a note" in line)
-    told = "interpolated 17 of 340 joints, in 1 of 20 frames all"
-    assert line == f"poses with a note: 1 of 2 videos, first b.avi: {told}"
-    assert json.loads(ran.stdout)["damage"] == {"b.avi": told}
+    people = "followed 1 of 2 similar people"
+    assert line == f"poses with a note: 2 of 2 videos, first a.avi: {people}"
+    filled = "interpolated 17 of 340 joints, in 1 of 20 frames all"
+    damage = json.loads(ran.stdout)["damage"]
+    assert damage == {"a.avi": people, "b.avi": f"{people}; {filled}"}
 
 
 def test_labels_that_are_new_are_told(aqa, posed):
