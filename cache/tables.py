@@ -1,8 +1,9 @@
 """CSV files from strangers, read strictly.
 
-Conventions: UTF-8 (a byte order mark is skipped), a header naming just the columns
-asked for, in any order, then one row a line, whose number goes with it (the header is
-on line 1); blank lines are skipped. Scores are in judges' units; an empty score is NaN.
+Conventions: UTF-8 (a byte order mark is skipped), a header that names the columns in
+any order and case, then one row per line, whose number goes with it (the header is on
+line 1); blank lines are skipped. Commas, semicolons or tabs separate fields. Scores
+are in judges' units; an empty score is NaN.
 
 Arrays in .npy files from strangers: numbers only, never more than is there.
 
@@ -29,6 +30,7 @@ import hashlib
 import io
 import math
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -45,7 +47,7 @@ from aqa.cache.errors import AqaError, brief, raise_any
 from aqa.cache.files import locked, make_folder, remove_orphans
 from aqa.cache.parts import merge, parts_folder
 from aqa.cache.provenance import Provenance
-from aqa.cache.samples import Sample, label_problem, path_problem
+from aqa.cache.samples import Sample, label_problem, normal_text, path_problem
 from aqa.cache.store import FeatureCache, Features, write_cache
 
 #: Larger files are no lists of videos: bytes, lines (a million below the header),
@@ -54,9 +56,17 @@ MAX_BYTES, MAX_LINES, MAX_LINE = 256 * 2**20, 1_000_001, 2**16
 
 
 def read_rows(
-    path: Path | str, columns: Sequence[str]
+    path: Path | str,
+    columns: Sequence[str],
+    optional: Sequence[str] = (),
+    *,
+    extra: bool = False,
 ) -> Iterator[tuple[int, dict[str, str]]]:
     """Yield the line and the fields of each row, one at a time.
+
+    The file must have `columns` and may have `optional` ones, whose fields are empty
+    where they are missing; further columns are an error unless `extra` is set. Fields
+    are separated by commas, semicolons or tabs, as the header is.
 
     Raises AqaError over a file that is missing, no regular file, too large or not
     UTF-8, over another header, and over a row with too many or too few fields.
@@ -66,50 +76,76 @@ def read_rows(
         raise AqaError(f"{path}: no such file")
     if (size := path.stat().st_size) > MAX_BYTES:
         raise AqaError(f"{path}: {size} bytes; a CSV of at most {MAX_BYTES} is read")
+    known = (*columns, *optional)
+    absent = dict.fromkeys(optional, "")
     try:
         with open(path, encoding="utf-8-sig", newline="") as file:
-            rows = _split(path, file)
-            header = [name.strip() for name in next(rows, (1, []))[1]]
-            if sorted(header) != sorted(columns):
+            lines = _lines(path, file)
+            first = next(lines, (1, ""))[1]
+            separator = max(",;\t", key=first.count)
+            header = [normal_text(name) for name in _split(path, 1, first, separator)]
+            header = [
+                name.lower() if name.lower() in known else name for name in header
+            ]
+            if len(set(header)) < len(header):
                 raise AqaError(
-                    f"{path}: header {','.join(header)[:200]!r}; "
-                    f"expected {','.join(columns)!r}"
+                    f"{path}: header {first.strip()[:200]!r}; expected each name once"
                 )
-            for line, fields in rows:
+            if (
+                not set(columns) <= set(header)
+                or set(header) - set(known)
+                and not extra
+            ):
+                may = f", optionally {','.join(optional)!r}" * bool(optional)
+                raise AqaError(
+                    f"{path}: header {first.strip()[:200]!r}; expected "
+                    f"{','.join(columns)!r}{may}"
+                )
+            for number, line in lines:
+                fields = _split(path, number, line, separator)
                 if len(fields) not in (0, len(header)):
                     raise AqaError(
-                        f"{path}: line {line}: {len(fields)} fields; "
+                        f"{path}: line {number}: {len(fields)} fields; "
                         f"expected {len(header)}"
                     )
                 if fields:
-                    yield line, dict(zip(header, fields, strict=True))
+                    yield number, absent | dict(zip(header, fields, strict=True))
     except (OSError, UnicodeDecodeError) as error:
         raise AqaError(f"{path}: cannot be read as CSV: {error}") from error
 
 
-def _split(path: Path, file: TextIO) -> Iterator[tuple[int, list[str]]]:
-    """Yield the number and the fields of each line: no field goes over its end."""
+def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, str]]:
+    """Yield each line with its number, within the limits."""
     lines = iter(partial(file.readline, MAX_LINE + 1), "")
     for number, line in enumerate(lines, start=1):
-        place = f"{path}: line {number}"
         if len(line) > MAX_LINE or number > MAX_LINES:
             raise AqaError(
-                f"{place}: a CSV of at most {MAX_LINES} lines, each of at most "
-                f"{MAX_LINE} characters, is read"
+                f"{path}: line {number}: a CSV of at most {MAX_LINES} lines, each of "
+                f"at most {MAX_LINE} characters, is read"
             )
-        try:
-            fields = next(csv.reader([line], strict=True), [])
-        except csv.Error as error:
-            raise AqaError(f"{place}: cannot be read as CSV: {error}") from error
-        yield number, fields
+        yield number, line
+
+
+def _split(path: Path, number: int, line: str, separator: str) -> list[str]:
+    """Return the fields of one line: no field goes over its end."""
+    try:
+        return next(csv.reader([line], strict=True, delimiter=separator), [])
+    except csv.Error as error:
+        raise AqaError(
+            f"{path}: line {number}: cannot be read as CSV: {error}"
+        ) from error
 
 
 def parse_score(text: str) -> float:
-    """Read a score, NaN where `text` is empty; AqaError when it is no finite number."""
+    """Read a score, NaN where `text` is empty; AqaError when it is no finite number.
+
+    A decimal comma is read as a point unless it may separate thousands (1,234).
+    """
     if not text:
         return math.nan
     try:
-        score = float(text)
+        comma = re.fullmatch("[-+]?[0-9]+,([0-9]{1,2}|[0-9]{4,})", text)
+        score = float(text.replace(",", ".") if comma else text)
     except ValueError:
         score = math.nan
     if not math.isfinite(score) or "_" in text:

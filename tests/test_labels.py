@@ -16,7 +16,7 @@ from aqa.cache.parts import merge, verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.cache.tables import Label, read_labels, relabel
+from aqa.cache.tables import Label, parse_score, read_labels, read_rows, relabel
 
 MADE = Provenance({"features": "test"})
 KEYS = ("diving/001", "diving/002", "diving/003")
@@ -59,6 +59,44 @@ def test_labels_are_read_in_any_order_of_columns(table):
         assert labels["a,b/1"] == Label("diving", 81.6, "train")
         assert labels["b"].action == labels["b"].split == ""
         assert math.isnan(labels["b"].score)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        'key,action,score,split\n"a",diving,"50,5",train',
+        "key;action;score;split\na;diving;50,5;train",
+        "key\taction\tscore\tsplit\na\tdiving\t50.5\ttrain",
+        " Split , Score , Action , KEY \ntrain,50.5,diving,a",
+    ],
+)
+def test_separators_encodings_and_headers_of_spreadsheets(
+    table, text, newline, encoding
+):
+    path = table(text.replace("\n", newline).encode(encoding))
+    assert read_labels(path) == {"a": Label("diving", 50.5, "train")}
+
+
+def test_optional_and_extra_columns(table):
+    path = table("key;Fold;action\na;3;diving\n")
+    with pytest.raises(AqaError, match="optionally 'split'"):
+        list(read_rows(path, ("key", "action"), ("split",)))
+    rows = list(read_rows(path, ("key", "action"), ("split",), extra=True))
+    assert rows == [(2, {"key": "a", "Fold": "3", "action": "diving", "split": ""})]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("50,5", 50.5), ("-0,1234", -0.1234), ("7", 7.0)]
+)
+def test_decimal_commas(text, value):
+    assert parse_score(text) == value
+
+
+def test_a_comma_that_may_separate_thousands_is_refused():
+    with pytest.raises(AqaError, match="'1,234' is not a number"):
+        parse_score("1,234")
 
 
 @pytest.mark.parametrize(
