@@ -26,8 +26,6 @@ LABEL_SCALES = ("std", "zscore")
 #: only; "incremental" labels step k of K with k / K of the score (Parmar and Morris,
 #: "Learning to Score Olympic Events", its second form).
 LABELS = ("final", "incremental")
-#: One model of all actions, or one per action.
-MODES = ("all-action", "single-action")
 #: Loss functions of LSTM heads, see `heads.lstm_training`.
 LOSSES = ("squared", "rank")
 
@@ -77,8 +75,6 @@ class SvrConfig:
     nu: float | None = None
     scaled: bool = True
     folds: int = 5
-    #: Cross-validations, each with folds of its own, that a choice averages.
-    repeats: int = 3
 
 
 #: The linear nu-SVR of Pirsiavash et al. 2014, nothing scaled: "nu-svr" by name.
@@ -200,6 +196,10 @@ class CompareConfig(TrainingConfig):
     seeds: int = 1
     #: Add rows that average the predictions of all offsets at test.
     average_offsets: bool = False
+    #: Add rows of the other label scales and losses, each compared with the paper's.
+    variants: bool = False
+    #: Untrained heads that zero-shot averages over.
+    untrained: int = 40
     fine_tune: FineTuneConfig = FineTuneConfig()
     bootstrap: int = 2_000
     bootstrap_seed: int = 0

@@ -152,6 +152,7 @@ HOSTILE = "<img src=x onerror=alert(1)> & $x_1$ | `a` 'b' \"c\""
 def compared(plant, tmp_path_factory):
     """All three experiments on a planted cache, short, one action with a vile name."""
     from aqa.regress.experiments.compare import compare
+    from aqa.regress.experiments.result import to_json
 
     folder = tmp_path_factory.mktemp("compared")
     counts = {"diving": (14, 8), "sync_diving_10m": (10, 6), HOSTILE: (9, 7)}
@@ -173,7 +174,12 @@ def compared(plant, tmp_path_factory):
         bootstrap=200,
     )
     out = folder / "out"
-    reports = compare(cache, ["all"], config, out, also=[poses])
+    results = compare(cache, ["all"], config, out, also=[poses])
     return SimpleNamespace(
-        cache=cache, poses=poses, config=config, out=out, reports=reports
+        cache=cache,
+        poses=poses,
+        config=config,
+        out=out,
+        results=results,
+        reports=[to_json(result.report) for result in results],
     )

@@ -1,66 +1,117 @@
-"""Cells, averages and claims by hand, undefined values among them."""
+"""Cells, averages and comparisons by hand, undefined values among them."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from aqa.regress.evaluation.bootstrap import (
+    HeldOut,
     Resamples,
+    SeedDraws,
     covers_zero,
-    describe,
-    describe_average,
-    describe_claim,
+    draw_groups,
     draw_samples,
-    draw_seeds,
     judge,
 )
-from aqa.regress.evaluation.metrics import fisher_mean
-from aqa.regress.experiments.study import HeldOut
+from aqa.regress.evaluation.metrics import fisher_mean, largest_rho
+from aqa.regress.experiments.describe import compare_rows, describe, describe_average
 
-
-def held_out(truth, seed=0):
-    truth = np.array(truth, dtype=float)
-    rows = np.arange(len(truth))
-    resamples = Resamples(truth, draw_samples(len(truth), 400, [seed]))
-    return HeldOut("diving", rows, truth, resamples)
+COUNT = 400
+DRAWS = SeedDraws(COUNT, 0)
+UP, DOWN, FLAT = [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [2] * 6
 
 
 def cell(truth, *predicted, seed=0, matched=False):
-    test = held_out(truth, seed)
+    truth = np.array(truth, dtype=float)
+    resamples = Resamples(truth, draw_samples(len(truth), COUNT, [seed]))
+    test = HeldOut("diving", np.arange(len(truth)), truth, resamples)
     guesses = [np.array(guess, dtype=float) for guess in predicted]
     return judge([test] * len(guesses), guesses, matched=matched)
 
 
-UP, DOWN, FLAT = [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [2] * 6
+def compare(better, other, pairs):
+    """Compare two rows whose cells are given as pairs by column."""
+    rows = {
+        name: {column: cells[side] for column, cells in pairs.items()}
+        for side, name in enumerate((better, other))
+    }
+    return compare_rows(better, other, rows, DRAWS)
 
 
 def test_a_cells_numbers_by_hand():
-    found = describe(cell(UP, UP, [2, 1, 3, 4, 5, 6]))
-    assert found["spearman"] == pytest.approx([1, 1 - 6 * 2 / (6 * 35)])
-    assert found["mean"] == pytest.approx(1 - 6 / 210)
-    assert found["sd"] == pytest.approx(np.std(found["spearman"], ddof=1))
-    assert found["kendall"] == pytest.approx([1, 13 / 15])
-    assert found["rl2_x100"] == pytest.approx([0, 100 * 2 / 6 / 25])
-    assert found["n_test"] == 6
-    assert found["undefined"] == 0
-    low, high = found["ci95"]
-    assert 0.5 < low < high <= 1
+    found = describe(cell(UP, UP, [2, 1, 3, 4, 5, 6]), DRAWS)
+    assert found.spearman == pytest.approx([1, 1 - 6 * 2 / (6 * 35)])
+    assert found.mean == pytest.approx(1 - 6 / 210)
+    assert found.sd == pytest.approx(np.std(found.spearman, ddof=1))
+    assert found.kendall == pytest.approx([1, 13 / 15])
+    assert found.rl2_x100 == pytest.approx([0, 100 * 2 / 6 / 25])
+    assert found.n_test == 6
+    assert found.undefined == 0
+    low, high = found.ci95
+    assert low < found.mean < high <= 1
+
+
+def test_the_interval_of_one_seed_is_bonett_and_wrights():
+    guess = [2, 1, 3, 4, 6, 5]
+    rho = 1 - 6 * 4 / 210
+    half = norm.ppf(0.975) * math.sqrt((1 + rho**2 / 2) / (6 - 3))
+    expected = np.tanh(np.arctanh(rho) + np.array([-half, half]))
+    # The resamples stand for a normal distribution; their spread is estimated.
+    found = describe(cell(UP, guess), DRAWS).ci95
+    np.testing.assert_allclose(found, expected, atol=0.02)
+
+
+def test_a_perfect_ranking_has_an_interval_all_the_same():
+    low, high = describe(cell(UP, UP), DRAWS).ci95
+    assert 0.4 < low < largest_rho(6) < high < 1
+
+
+def test_three_test_samples_give_no_interval():
+    found = describe(cell([1, 2, 3], [1, 2, 3]), DRAWS)
+    assert found.mean == 1 and all(map(math.isnan, found.ci95))
+    both = describe_average([cell(UP, UP), cell([1, 2, 3], [1, 2, 3])], DRAWS)
+    assert all(map(math.isnan, both.ci95["fisher_z"]))
+    four = describe(cell([1, 2, 3, 4], [1, 2, 4, 3]), DRAWS)
+    assert not any(map(math.isnan, four.ci95))
+
+
+def test_what_varies_with_seeds_widens_the_interval():
+    generator = np.random.default_rng(3)
+    truth = generator.normal(size=60)
+    same = truth + 0.8 * generator.normal(size=60)
+    apart = [truth * k + 0.8 * generator.normal(size=60) for k in (0.1, 0.8, 1.6)]
+    narrow, wide = (
+        describe(cell(truth, *guesses), DRAWS) for guesses in ([same] * 3, apart)
+    )
+    (a, b), (c, d) = narrow.ci95, wide.ci95
+    assert d - c > 2 * (b - a)
+    # By hand: the seeds' variance over their number, on Fisher's z, and Student's t.
+    z = np.arctanh(wide.spearman)
+    assert (np.arctanh(d) - np.arctanh(c)) / 2 > 1.96 * z.std(ddof=1) / math.sqrt(3)
 
 
 def test_one_seed_has_no_spread():
-    assert math.isnan(describe(cell(UP, UP))["sd"])
+    assert math.isnan(describe(cell(UP, UP), DRAWS).sd)
 
 
 def test_undefined_seeds_are_counted_and_left_out():
-    found = describe(cell(UP, UP, FLAT))
-    assert found["undefined"] == 1
-    assert found["mean"] == 1
-    assert math.isnan(found["spearman"][1])
-    assert not math.isnan(found["ci95"][0])
-    nothing = describe(cell(UP, FLAT))
-    assert math.isnan(nothing["mean"])
-    assert all(map(math.isnan, nothing["ci95"]))
+    found = describe(cell(UP, UP, FLAT), DRAWS)
+    assert found.undefined == 1
+    assert found.mean == 1
+    assert math.isnan(found.spearman[1])
+    assert not math.isnan(found.ci95[0])
+    nothing = describe(cell(UP, FLAT), DRAWS)
+    assert math.isnan(nothing.mean)
+    assert all(map(math.isnan, nothing.ci95))
+
+
+def test_ranks_are_not_scores():
+    ranks = replace(cell(UP, UP), units=False)
+    found = describe(ranks, DRAWS)
+    assert math.isnan(found.rl2_x100_mean) and found.mean == 1
 
 
 def test_averages_leave_matched_cells_and_undefined_values_out():
@@ -70,56 +121,68 @@ def test_averages_leave_matched_cells_and_undefined_values_out():
         cell(UP, FLAT, seed=2),
         cell(UP, DOWN, seed=3, matched=True),
     ]
-    found = describe_average(cells, draw_seeds(1, 400, [0]))
+    found = describe_average(cells, DRAWS)
     rhos = [1 - 6 * 2 / 210, 1 - 6 * 8 / 210]
-    assert found["arithmetic"] == pytest.approx(np.mean(rhos))
-    assert found["fisher_z"] == pytest.approx(fisher_mean(rhos))
-    assert found["actions"] == 3
-    assert found["undefined"] == 1
+    assert found.arithmetic == pytest.approx(np.mean(rhos))
+    assert found.fisher_z == pytest.approx(fisher_mean(rhos, 6))
+    assert found.actions == 3
+    assert found.undefined == 1
     for kind in ("fisher_z", "arithmetic"):
-        low, high = found["ci95"][kind]
-        assert low < found[kind] < high
+        low, high = found.ci95[kind]
+        assert low < found.of(kind) < high
 
 
 def test_averages_are_formed_for_each_seed_and_then_averaged():
     cells = [cell(UP, UP, DOWN), cell(UP, DOWN, DOWN, seed=1)]
-    found = describe_average(cells, draw_seeds(2, 400, [0]))
-    assert found["per_seed"]["arithmetic"] == pytest.approx([0, -1])
-    assert found["arithmetic"] == pytest.approx(-0.5)
-    assert found["sd"]["arithmetic"] == pytest.approx(np.std([0, -1], ddof=1))
-    # Seeds are resampled: some resamples hold the first only, some the second.
-    assert found["ci95"]["arithmetic"][0] == pytest.approx(-1)
+    found = describe_average(cells, DRAWS)
+    assert found.per_seed["arithmetic"] == pytest.approx([0, -1])
+    assert found.arithmetic == pytest.approx(-0.5)
+    assert found.sd["arithmetic"] == pytest.approx(np.std([0, -1], ddof=1))
+    # Two seeds so far apart leave everything open.
+    assert found.ci95["arithmetic"][0] < -0.99 < 0.99 < found.ci95["arithmetic"][1]
 
 
-def test_a_claim_that_holds_is_said_to_hold():
+def test_a_difference_that_holds_is_said_to_hold():
     generator = np.random.default_rng(0)
     truth = generator.normal(size=40)
-    good = [truth + generator.normal(scale=0.3, size=40) for _ in range(2)]
-    bad = generator.normal(size=(2, 40))
+    good = [truth + generator.normal(scale=0.3, size=40) for _ in range(3)]
+    bad = generator.normal(size=(3, 40))
     pairs = {"a": (cell(truth, *good), cell(truth, *bad))}
-    found = describe_claim("good", "bad", pairs, draw_seeds(2, 400, [0]))
-    assert found["average"]["fisher_z"]["probability"] == 1
-    assert found["words"].startswith("Good is better than bad: +")
-    other = describe_claim(
-        "bad", "good", {"a": pairs["a"][::-1]}, draw_seeds(2, 400, [0])
-    )
-    assert other["words"].startswith("Bad is worse than good: -")
+    found = compare("good", "bad", pairs)
+    assert found.average["fisher_z"].probability == 1
+    assert found.words.startswith("Good is better than bad: +")
+    other = compare("bad", "good", {"a": pairs["a"][::-1]})
+    assert other.words.startswith("Bad is worse than good: -")
+    single = compare("good", "bad", {"a": (cell(truth, good[0]), cell(truth, bad[0]))})
+    assert single.words.endswith("so this is no verdict.")
 
 
-def test_a_claim_between_equals_is_not_settled():
-    same = cell(UP, [2, 1, 3, 4, 5, 6])
-    found = describe_claim("one", "other", {"a": (same, same)}, draw_seeds(1, 400, [0]))
-    assert found["per_column"]["a"]["probability"] == 0.5
-    assert found["per_column"]["a"]["difference"] == 0
-    assert "The interval covers zero" in found["words"]
-    assert "do not settle which is better" in found["words"]
+def test_a_row_of_many_draws_is_compared_with_one_of_few_seeds():
+    generator = np.random.default_rng(1)
+    truth = generator.normal(size=40)
+    good = [truth + generator.normal(scale=0.3, size=40) for _ in range(3)]
+    drawn = generator.normal(size=(20, 40))
+    found = compare("good", "random", {"a": (cell(truth, *good), cell(truth, *drawn))})
+    assert found.words.startswith("Good is better than random: +")
+    rho = [describe(each, DRAWS).mean for each in (cell(truth, *good),
+                                                   cell(truth, *drawn))]  # fmt: skip
+    assert found.average["arithmetic"].difference == pytest.approx(rho[0] - rho[1])
 
 
-def test_a_claim_about_what_is_undefined_says_so():
+def test_a_difference_between_equals_is_not_settled():
+    same = cell(UP, [2, 1, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
+    found = compare("one", "other", {"a": (same, same)})
+    assert found.per_column["a"].probability == 0.5
+    assert found.per_column["a"].difference == 0
+    assert "The interval covers zero" in found.words
+    assert "do not settle which is better" in found.words
+
+
+def test_a_difference_of_what_is_undefined_says_so():
     flat = cell(UP, FLAT)
-    found = describe_claim("one", "other", {"a": (flat, flat)}, draw_seeds(1, 400, [0]))
-    assert "undefined" in found["words"]
-    assert math.isnan(found["average"]["fisher_z"]["probability"])
+    found = compare("one", "other", {"a": (flat, flat)})
+    assert "undefined" in found.words
+    assert math.isnan(found.average["fisher_z"].probability)
 
 
 def test_a_column_without_one_side_counts_for_neither():
@@ -129,19 +192,36 @@ def test_a_column_without_one_side_counts_for_neither():
         "a": (cell(UP, poor), cell(UP, poor)),
         "b": (cell(UP, FLAT, seed=1), cell(UP, good, seed=1)),
     }
-    found = describe_claim("one", "other", pairs, draw_seeds(1, 400, [0]))
+    found = compare("one", "other", pairs)
     for kind in ("fisher_z", "arithmetic"):
-        assert found["average"][kind]["difference"] == 0
-        assert found["average"][kind]["ci95"] == [0, 0]
-        assert found["average"][kind]["probability"] == 0.5
+        assert found.average[kind].difference == 0
+        assert found.average[kind].ci95 == (0, 0)
+        assert found.average[kind].probability == 0.5
 
 
 def test_a_difference_without_an_interval_is_said_in_words():
-    test = HeldOut("a", np.arange(6), np.array(UP), Resamples(UP, np.zeros((9, 6))))
+    test = HeldOut("a", np.arange(6), np.array(UP), Resamples(UP, np.zeros((COUNT, 6))))
     sides = [judge([test], [np.array(guess)]) for guess in (UP, DOWN)]
-    found = describe_claim("one", "other", {"a": sides}, draw_seeds(1, 9, [0]))
-    assert "no interval" in found["words"]
-    assert "nan" not in found["words"]
+    found = compare("one", "other", {"a": sides})
+    assert "no interval" in found.words
+    assert "nan" not in found.words
+
+
+def test_groups_are_drawn_whole_and_widen_the_interval():
+    groups = np.repeat(list("ABCDEFGH"), 6)
+    counts = draw_groups(groups, COUNT, [0])
+    assert (counts.reshape(COUNT, 8, 6) == counts.reshape(COUNT, 8, 6)[..., :1]).all()
+    assert (counts.reshape(COUNT, 8, 6)[..., 0].sum(1) == 8).all()
+    generator = np.random.default_rng(0)
+    level, shift = generator.normal(size=(2, 8))
+    truth = np.repeat(level, 6) + 0.3 * generator.normal(size=48)
+    guess = np.repeat(level + shift, 6) + 0.3 * generator.normal(size=48)
+    widths = []
+    for drawn, number in ((counts, 8), (draw_samples(48, COUNT, [0]), None)):
+        test = HeldOut("a", np.arange(48), truth, Resamples(truth, drawn), number)
+        low, high = describe(judge([test], [guess]), DRAWS).ci95
+        widths.append(high - low)
+    assert widths[0] > 1.5 * widths[1]
 
 
 def test_an_undefined_interval_covers_zero():

@@ -9,10 +9,26 @@ import pytest
 from aqa.cache.errors import AqaError
 from aqa.cache.tables import read_labels, relabel
 from aqa.regress.data import load
-from aqa.regress.experiments import compare as experiments
+from aqa.regress.experiments import compare as running
 from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
-from aqa.regress.experiments.compare import compare
-from aqa.regress.experiments.study import open_study, unique
+from aqa.regress.experiments.compare import _unique
+from aqa.regress.experiments.result import to_json
+from aqa.regress.experiments.rows import SvrTask
+from aqa.regress.experiments.study import open_study
+from aqa.regress.experiments.svr_tasks import fit_svrs
+from aqa.regress.heads.tasks import HeadStore, HeadTask
+
+
+def compare(*arguments, **options):
+    """Run experiments; return their report.json objects."""
+    return [to_json(each.report) for each in running.compare(*arguments, **options)]
+
+
+def heads_of(module, study):
+    """Return the LSTM tasks that an experiment needs."""
+    return _unique(
+        task for _, task in module.needs([study]) if isinstance(task, HeadTask)
+    )
 
 
 def test_the_report_is_strict_json_and_what_compare_returns(compared):
@@ -100,6 +116,7 @@ def test_zero_shot_rows_leave_the_matched_case_out_of_their_average(compared):
         "random",
         *actions,
         "multi-action",
+        "multi-action SVR",
     ]
     for row in report["rows"]:
         matched = [name for name in actions if row["per_action"][name]["matched"]]
@@ -136,35 +153,32 @@ def test_fine_tuning_starts_from_the_zero_shot_head(compared):
     # Before the first iteration the head is the multi-action one, on other samples.
     config = replace(compared.config, average_offsets=False)
     study = open_study(compared.cache, config)
-    tuned = [task for task in fine_tune.tasks(study) if task.init is not None]
-    assert {task.init for task in tuned} <= set(zero_shot.tasks(study))
+    tuned = [task for task in heads_of(fine_tune, study) if task.init is not None]
+    assert {task.init for task in tuned} <= set(heads_of(zero_shot, study))
 
 
 def test_a_head_that_two_experiments_need_is_one_task(compared):
     study = open_study(compared.cache, compared.config)
-    needed = [module.tasks(study) for module in (single_vs_all, zero_shot, fine_tune)]
-    together = unique(task for tasks in needed for task in tasks)
+    modules = (single_vs_all, zero_shot, fine_tune)
+    together = _unique(task for each in modules for task in heads_of(each, study))
     actions, seeds, settings = 3, 2, len(compared.reports[2]["rows"]) // 2
-    # Single-action, all-action, all but one, untrained; then both starts.
-    heads = actions + 1 + actions + 1 + 2 * settings
-    assert len(together) == seeds * heads
+    # Single-action, all-action, all but one, both starts; then the untrained ones.
+    heads = actions + 1 + actions + 2 * settings
+    assert len(together) == seeds * heads + study.config.untrained
     assert len({task.name for task in together}) == len(together)  # for messages
 
 
-def test_one_seed_and_few_seeds_say_what_intervals_leave_out(compared, tmp_path):
-    for report in compared.reports:
-        (note,) = [note for note in report["notes"] if note.startswith("few seeds")]
-        assert "about 50% of their variance" in note
+def test_one_seed_gives_no_verdict_and_says_what_is_left_out(compared, tmp_path):
     config = replace(compared.config, average_offsets=False, seeds=1)
     reports = compare(compared.cache, ["all"], config, tmp_path)
     for report in reports:
         (note,) = [note for note in report["notes"] if note.startswith("one seed")]
         assert "intervals cover test samples only" in note and "--seeds N" in note
     text = (tmp_path / "report.md").read_text()
-    assert "over seeds and" not in text and "of seeds and" not in text
-    assert "over seeds and test samples together" in (
-        (compared.out / "report.md").read_text()
-    )
+    assert "test samples and seeds" not in text
+    assert "no verdict" in text and "is better than" not in text
+    text = (compared.out / "report.md").read_text()
+    assert "test samples and seeds" in text and "this is no verdict" not in text
 
 
 def test_poses_follow_the_split_and_say_so(compared):
@@ -197,7 +211,7 @@ def test_a_second_run_trains_nothing_and_writes_the_same(compared, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr("aqa.regress.heads.workers.train_side_by_side", refuse)
-    monkeypatch.setattr("aqa.regress.experiments.single_vs_all.fit_svr", refuse)
+    monkeypatch.setattr("aqa.regress.experiments.svr_tasks.fit_svr", refuse)
     names = ("report.json", "report.md", "report.html", "numbers.csv")
     before = [(compared.out / name).read_bytes() for name in names]
     again = compare(
@@ -241,22 +255,15 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
     predicted = {}
     for name, cache in (("kept", compared.cache), ("spoilt", spoilt)):
         study = open_study(cache, config)
-        tasks = unique([*single_vs_all.tasks(study), *zero_shot.tasks(study)])
-        svrs = single_vs_all.svr_tasks(study, {})
-        trained = experiments.train_heads(
-            study.features,
-            study.targets,
-            tasks,
-            lstm=config.lstm,
-            store=tmp_path / name,
-        )
+        modules = (single_vs_all, zero_shot)
+        tasks = [task for module in modules for task in module.needs([study])]
+        trained = running._train([study], tasks, tmp_path / name, lambda *_: None)
+        heads, svrs = trained.heads[""], trained.svrs
         predicted[name] = [
-            *(array for task in tasks for array in trained[task].parameters.values()),
-            *(
-                tried.predicted
-                for tried in experiments.fit_svrs(svrs, tmp_path / name).values()
-            ),
+            *(array for head in heads.values() for array in head.parameters.values()),
+            *(tried.predicted for tried in svrs.values()),
         ]
+        assert len(svrs) == 3 + 1 + 3
     for kept, changed in zip(predicted["kept"], predicted["spoilt"], strict=True):
         np.testing.assert_array_equal(kept, changed)
 
@@ -264,18 +271,18 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
 def test_fine_tuning_never_sees_the_labels_that_it_is_tested_on(compared):
     study = open_study(compared.cache, replace(compared.config, seeds=1))
     features = study.features
-    watched = {row for task in fine_tune.tasks(study) for row in task.watch}
+    watched = {row for task in heads_of(fine_tune, study) for row in task.watch}
     action = features.action[next(iter(watched))]
     chosen = [
         task
-        for task in fine_tune.tasks(study)
+        for task in heads_of(fine_tune, study)
         if task.watch and features.action[task.watch[0]] == action
     ]
     score = features.score.copy()
     for task in chosen:
         score[list(task.watch)] += 1000
     other = replace(study, features=replace(features, score=score))
-    changed = {task.name: task for task in fine_tune.tasks(other)}
+    changed = {task.name: task for task in heads_of(fine_tune, other)}
     for task in chosen:
         assert not set(task.rows) & set(task.watch)
         assert changed[task.name].targets == task.targets
@@ -369,7 +376,8 @@ def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
     reports = compare(constant, ["all"], config, tmp_path / "out")
     for row in (*reports[0]["rows"], *reports[1]["rows"]):
         assert row["average"]["fisher_z"] is None
-        assert row["average"]["undefined"] == row["average"]["actions"]
+        seeds = len(row["average"]["per_seed"]["fisher_z"])
+        assert row["average"]["undefined"] == seeds * row["average"]["actions"]
         assert all(cell["mean"] is None for cell in row["per_action"].values())
     assert "undefined" in reports[0]["claims"][0]["words"]
     assert all(
@@ -384,12 +392,13 @@ def test_a_damaged_svr_in_the_store_is_named(compared, plant, tmp_path):
     config = replace(compared.config, average_offsets=False, seeds=1)
     cache = plant(tmp_path / "f.h5", "shared", {"diving": (8, 4)})
     study = open_study(cache, config)
-    (task,) = single_vs_all.svr_tasks(study, {})
-    first = experiments.fit_svrs([task], tmp_path)[task.name]
-    again = experiments.fit_svrs([task], tmp_path)[task.name]
+    task = next(t for _, t in single_vs_all.needs([study]) if isinstance(t, SvrTask))
+    store, features = HeadStore(tmp_path), {"": study.features}
+    first = fit_svrs([task], features, store)[task]
+    again = fit_svrs([task], features, store)[task]
     np.testing.assert_array_equal(first.predicted, again.predicted)
     assert again.choice == first.choice
     (kept,) = tmp_path.glob("*.safetensors")
     kept.write_bytes(b"not this")
-    with pytest.raises(AqaError, match="remove it, and it is made anew"):
-        experiments.fit_svrs([task], tmp_path)
+    with pytest.raises(AqaError, match="remove it, and it is trained again"):
+        fit_svrs([task], features, store)[task]

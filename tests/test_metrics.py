@@ -71,7 +71,7 @@ def test_equal_inputs_give_no_rho_however_their_product_is_rounded():
 
 def test_a_prediction_that_is_not_finite_leaves_nothing_defined():
     for value in (math.nan, math.inf):
-        for metric in (metrics.spearman, metrics.kendall, metrics.rl2):
+        for metric in (metrics.spearman, metrics.kendall, metrics.rl2_x100):
             assert math.isnan(metric([1, 2, 3], [1, value, 3]))
 
 
@@ -82,14 +82,16 @@ def test_shapes_that_differ_are_refused():
 
 def test_rl2_by_hand():
     # Range 50 - 10 = 40; errors 4, 0, -8: (0.01 + 0 + 0.04) / 3.
-    assert metrics.rl2([10, 30, 50], [14, 30, 42]) == pytest.approx(0.05 / 3)
-    assert math.isnan(metrics.rl2([3, 3], [1, 2]))
-    assert math.isnan(metrics.rl2([], []))
+    assert metrics.rl2_x100([10, 30, 50], [14, 30, 42]) == pytest.approx(5 / 3)
+    assert math.isnan(metrics.rl2_x100([3, 3], [1, 2]))
+    assert math.isnan(metrics.rl2_x100([], []))
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE_2.values() if row.average > 0])
 def test_table_2_averages_are_fishers(row):
-    assert metrics.fisher_mean(row.per_action) == pytest.approx(row.average, abs=6e-5)
+    assert metrics.fisher_mean(row.per_action, 50) == pytest.approx(
+        row.average, abs=6e-5
+    )
 
 
 @pytest.mark.parametrize("name, row", TABLE_3.items())
@@ -104,26 +106,34 @@ def test_means_leave_undefined_values_out_and_count_them():
     rhos = [0.5, math.nan, 0.1]
     assert metrics.arithmetic_mean(rhos) == pytest.approx(0.3)
     z = (math.atanh(0.5) + math.atanh(0.1)) / 2
-    assert metrics.fisher_mean(rhos) == pytest.approx(math.tanh(z))
+    assert metrics.fisher_mean(rhos, 50) == pytest.approx(math.tanh(z))
     assert metrics.undefined(rhos) == 1
-    for mean in (metrics.fisher_mean, metrics.arithmetic_mean):
-        assert math.isnan(mean([math.nan]))
-        assert math.isnan(mean([]))
+    for nothing in ([math.nan], []):
+        assert math.isnan(metrics.fisher_mean(nothing, 50))
+        assert math.isnan(metrics.arithmetic_mean(nothing))
 
 
 def test_a_perfect_correlation_does_not_decide_fishers_mean():
-    assert metrics.fisher_mean([1.0, 1.0]) == pytest.approx(metrics.LARGEST_RHO)
-    assert metrics.fisher_mean([1.0, -1.0]) == pytest.approx(0)
-    z = math.atanh(metrics.LARGEST_RHO) / 2
-    assert metrics.fisher_mean([1.0, 0.0]) == pytest.approx(math.tanh(z))
+    # Of six samples without ties the next value below 1 is 1 - 6 * 2 / (216 - 6).
+    limit = (1 + spearmanr(range(6), [0, 1, 2, 3, 5, 4]).statistic) / 2
+    assert metrics.largest_rho(6) == pytest.approx(limit)
+    assert metrics.fisher_mean([1.0, 1.0], 6) == pytest.approx(limit)
+    assert metrics.fisher_mean([1.0, -1.0], 6) == pytest.approx(0)
+    mean = np.mean(np.arctanh([0.6] * 5 + [limit]))
+    found = metrics.fisher_mean([0.6] * 5 + [1.0], [50] * 5 + [6])
+    assert found == pytest.approx(np.tanh(mean)) and found < 0.74
+
+
+def test_two_samples_say_nothing_in_fishers_mean():
+    assert metrics.fisher_mean([1.0, 1.0], 2) == 0
+    tiny = metrics.fisher_mean([-0.5, -0.5, -0.5, 0.25, 1.0, -0.5], 3)
+    assert tiny < 0  # one perfect list of three does not carry five others
 
 
 def test_the_floor_by_hand():
     # Means: a 2, b 10. Test truths 1 (a), 3 (a), 9 (b), 2.5 (b).
-    floor = metrics.action_mean_floor(
-        ["a", "a", "b"], [1, 3, 10], ["a", "a", "b", "b", "c"], [1, 3, 9, 2.5, 0]
-    )
-    assert floor == pytest.approx(spearmanr([1, 3, 9, 2.5], [2, 2, 10, 10]).statistic)
+    found = metrics.action_means(["a", "a", "b"], [1, 3, 10], ["a", "a", "b", "b", "c"])
+    np.testing.assert_array_equal(found, [2, 2, 10, 10, math.nan])
 
 
 def test_the_floor_of_the_released_lists(shared_data):
@@ -142,5 +152,6 @@ def test_the_floor_of_the_released_lists(shared_data):
         "test": 303,
     }
     train, test = (zip(*lists[split], strict=True) for split in ("train", "test"))
-    floor = metrics.action_mean_floor(*train, *test)
+    actions, truth = test
+    floor = metrics.spearman(truth, metrics.action_means(*train, actions))
     assert floor == pytest.approx(0.837, abs=5e-4)

@@ -13,9 +13,10 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig, LstmConfig, SvrConfig
+from aqa.regress.experiments import compare as running
 from aqa.regress.experiments import paper
-from aqa.regress.experiments.compare import compare
-from aqa.regress.experiments.paper import listed, strangers
+from aqa.regress.experiments.paper import listed, unlisted
+from aqa.regress.experiments.result import to_json
 from aqa.regress.experiments.study import open_study
 
 #: How the record names the rows of Table 2 that are named otherwise here.
@@ -24,6 +25,11 @@ NAMES = {
     "single-action LSTM": "single-action C3D-LSTM",
     "all-action LSTM": "all-action C3D-LSTM",
 }
+
+
+def compare(*arguments, **options):
+    """Run experiments; return their report.json objects."""
+    return [to_json(each.report) for each in running.compare(*arguments, **options)]
 
 
 @pytest.fixture
@@ -67,15 +73,15 @@ def test_table_4_is_the_recorded_one(record):
 def test_the_released_lists_are_known_in_any_order(released):
     for action in EXPERIMENT_ACTIONS:
         assert len(released[action]) == BY_NAME[action].samples == listed(action)
-        assert strangers(action, reversed(released[action])) == []
+        assert unlisted(action, reversed(released[action])) == []
 
 
 def test_other_samples_with_the_same_keys_are_not_aqa7(released):
     diving = released["diving"]
     key, split, score = diving[0]
-    assert strangers("diving", [(key, split, score + 0.01), *diving[1:]]) == [key]
-    assert strangers("diving", [(key, "test", score)]) == [key]
-    assert len(strangers("rings", diving)) == len(diving)
+    assert unlisted("diving", [(key, split, score + 0.01), *diving[1:]]) == [key]
+    assert unlisted("diving", [(key, "test", score)]) == [key]
+    assert len(unlisted("rings", diving)) == len(diving)
     assert listed("rings") == 0
     for odd in (
         "diving/371",
@@ -85,7 +91,7 @@ def test_other_samples_with_the_same_keys_are_not_aqa7(released):
         "",
         "x/1",
     ):
-        assert strangers("diving", [(odd, split, score)]) == [odd]
+        assert unlisted("diving", [(odd, split, score)]) == [odd]
 
 
 def released_cache(released, path, kind="c3d", missing=()):

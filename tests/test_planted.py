@@ -17,7 +17,8 @@ from aqa.regress.config import (
     Schedule,
     SvrConfig,
 )
-from aqa.regress.experiments.compare import compare
+from aqa.regress.experiments import compare as running
+from aqa.regress.experiments.result import to_json
 
 pytestmark = pytest.mark.slow
 
@@ -39,6 +40,11 @@ CONFIG = CompareConfig(
 
 #: The paper's rate, a twentieth of its length.
 LONGER = Schedule(iterations=1_000, step=400)
+
+
+def compare(*arguments):
+    """Run experiments; return their report.json objects."""
+    return [to_json(each.report) for each in running.compare(*arguments)]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig
-from aqa.regress.experiments.fine_tune import draw, settings_of
+from aqa.regress.experiments.fine_tune import columns_of, subset
 from aqa.regress.experiments.study import open_study
 
 CONFIG = CompareConfig(bootstrap=10)
@@ -93,9 +93,11 @@ def test_labels_are_scaled_by_training_scores_alone(tmp_path):
     train, test = [10.0, 20.0, 60.0], [1000.0, 2000.0, 3000.0]
     study = open_study(write(tmp_path / "f.h5", action("diving", train, test)), CONFIG)
     deviation = np.std(train, ddof=1)
-    assert study.scale == {"diving": pytest.approx(deviation)}
-    expected = np.array([*test, *train]) / deviation  # keys sort test before train
-    np.testing.assert_allclose(study.targets, expected)
+    [fold] = study.folds
+    assert fold.scale.scale == {"diving": pytest.approx(deviation)}
+    np.testing.assert_allclose(
+        fold.targets(fold.train_rows(["diving"])), train / deviation
+    )
 
 
 def test_an_actions_resamples_do_not_depend_on_the_other_actions(tmp_path):
@@ -126,7 +128,7 @@ def test_a_layout_with_the_same_counts_is_not_aqa7(released, tmp_path):
 
 def test_fine_tuning_sizes_of_the_released_lists_are_the_papers(released):
     study = open_study(released, CONFIG)
-    columns, notes = settings_of(study)
+    columns, notes = columns_of(study)
     assert notes == []
     found = {}
     for column in columns:
@@ -149,16 +151,17 @@ def test_fine_tuning_sizes_of_the_released_lists_are_the_papers(released):
 
 def test_drawn_samples_are_disjoint_nested_and_fixed_by_seed(released):
     study = open_study(released, CONFIG)
-    for column in settings_of(study)[0]:
-        drawn = draw(study, column.sizes, 3)
-        train = [set(drawn.train_rows(n)) for n in column.sizes.train]
+    [fold] = study.folds
+    for column in columns_of(study)[0]:
+        drawn = subset(study, column.sizes, fold, 3)
+        train = [set(drawn.train(n)) for n in column.sizes.train]
         assert [len(rows) for rows in train] == list(column.sizes.train)
         assert train[0] < train[1] < train[2]
-        assert len(set(drawn.test_rows)) == 50
-        assert not set(drawn.test_rows) & train[2]
-        again = draw(study, column.sizes, 3)
+        assert len(set(drawn.test)) == 50
+        assert not set(drawn.test) & train[2]
+        again = subset(study, column.sizes, fold, 3)
         np.testing.assert_array_equal(drawn.order, again.order)
-        assert set(draw(study, column.sizes, 4).test_rows) != set(drawn.test_rows)
+        assert set(subset(study, column.sizes, fold, 4).test) != set(drawn.test)
         splits = study.features.split[drawn.order]
         assert set(splits) == {"train", "test"}
 
@@ -166,7 +169,7 @@ def test_drawn_samples_are_disjoint_nested_and_fixed_by_seed(released):
 def test_small_data_sets_get_sizes_in_proportion_and_say_so(tmp_path):
     samples = [*action("diving", 30, 5), *action("sync_diving_3m", 13, 4)]
     study = open_study(write(tmp_path / "f.h5", samples), CONFIG)
-    columns, notes = settings_of(study)
+    columns, notes = columns_of(study)
     # 35 of 175: a fifth. 17 of 85: a fifth.
     assert [(c.action, c.n_train, c.sizes.test) for c in columns] == [
         ("diving", 5, 10),
@@ -187,19 +190,19 @@ def test_settings_that_cannot_be_had_are_skipped_by_name(tmp_path):
         *action("sync_diving_10m", range(4), range(10, 13)),
     ]
     study = open_study(write(tmp_path / "f.h5", samples), CONFIG)
-    columns, notes = settings_of(study)
+    columns, notes = columns_of(study)
     assert [(c.action, c.n_train) for c in columns] == [
         ("sync_diving_3m", 2),
         ("sync_diving_3m", 3),
         ("sync_diving_10m", 2),
     ]
-    assert "skipped Sync. 3m for n = 15: sync_diving_3m: 1 training samples" in notes[1]
+    assert "skipped Sync. 3m for n = 15: 1 training sample(s)" in notes[1]
     assert "skipped Sync. 10m for n = 35: it would be n = 2 again" in notes[3]
 
 
 def test_an_unknown_actions_sizes_follow_its_own_number_of_samples(tmp_path):
     samples = [*action("rings", 120, 60), *action("beam", 70, 20)]
-    columns, _ = settings_of(open_study(write(tmp_path / "f.h5", samples), CONFIG))
+    columns, _ = columns_of(open_study(write(tmp_path / "f.h5", samples), CONFIG))
     assert [(c.action, c.n_train) for c in columns] == [
         ("beam", 15),
         ("beam", 25),

@@ -1,12 +1,11 @@
-"""How well predictions agree with the judges: pure functions on arrays.
+"""Agreement of predictions with the judges: pure functions on arrays.
 
 Conventions: `truth` and `predicted` are float arrays (n,) over the test samples of
 ONE action, in the same order; correlations lie in -1..1 and are `nan` where they are
-undefined (fewer than two samples, all truths equal, all predictions equal up to
-rounding, a prediction that is not finite). A mean over actions or seeds leaves
-undefined values out; whoever reports it counts them with `undefined`. Pooling several
-actions in one correlation mostly measures which sport is watched: `action_mean_floor`
-says how much.
+undefined: fewer than two samples, all truths equal, all predictions equal up to
+rounding, a prediction that is not finite. Means over actions or seeds leave undefined
+values out; `undefined` counts them. Pooling several actions in one correlation mostly
+measures which action is seen: `action_means` gives the baseline.
 """
 
 import numpy as np
@@ -15,16 +14,13 @@ from scipy.stats import kendalltau, rankdata
 
 Floats = NDArray[np.float64]
 
-#: Fisher's z of a perfect correlation is infinite; it is taken as that of this value,
-#: so that one perfect action weighs much in a mean and does not decide it alone.
-LARGEST_RHO = 1 - 1e-6
-#: Predictions closer than this, as a part of the largest of them, are one value: a
-#: matrix product gives equal rows results that are some roundings of float32 apart.
+#: Predictions closer than this, relative to the largest, count as equal: a matrix
+#: product gives equal rows results that differ by some roundings of float32.
 ROUNDING = 1e-6
 
 
 def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Spearman's rank correlation, ties given their average rank."""
+    """Return Spearman's rank correlation with average ranks for ties."""
     truths, predictions = _paired(truth, predicted)
     if not _rankable(truths, predictions):
         return float("nan")
@@ -35,46 +31,56 @@ def spearman(truth: ArrayLike, predicted: ArrayLike) -> float:
 
 
 def kendall(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Kendall's tau-b, the variant that allows for ties."""
+    """Return Kendall's tau-b, the variant that allows for ties."""
     truths, predictions = _paired(truth, predicted)
     if not _rankable(truths, predictions):
         return float("nan")
     return float(kendalltau(truths, predictions).statistic)
 
 
-def rl2(truth: ArrayLike, predicted: ArrayLike) -> float:
-    """Relative L2 distance as the leaderboards define it; they print it times 100.
+def rl2_x100(truth: ArrayLike, predicted: ArrayLike) -> float:
+    """Return the relative L2 distance times 100, as leaderboards print it.
 
-    The mean of ((predicted - truth) / (highest - lowest truth))^2: the range is that
-    of the test labels given here, so numbers over other test lists do not compare.
-    Both in judges' units. `nan` where all truths are equal, or one is not finite.
+    100 times the mean of ((predicted - truth) / (highest - lowest truth))^2, both in
+    judges' units. The range is that of these test labels, so numbers over other test
+    lists do not compare. `nan` where all truths are equal or a value is not finite.
     """
     truths, predictions = _paired(truth, predicted)
     finite = np.isfinite(truths).all() and np.isfinite(predictions).all()
     if len(truths) == 0 or not finite or np.ptp(truths) == 0:
         return float("nan")
-    return float(np.mean(((predictions - truths) / np.ptp(truths)) ** 2))
+    return float(100 * np.mean(((predictions - truths) / np.ptp(truths)) ** 2))
 
 
-def fisher_mean(rhos: ArrayLike) -> float:
-    """Mean of the defined correlations through Fisher's z; `nan` where none is."""
-    return float(np.tanh(defined_mean(fisher_z(rhos))))
+def largest_rho(n: ArrayLike) -> Floats:
+    """Return what a perfect rank correlation of n >= 2 samples counts as in Fisher's z.
+
+    Fisher's z of 1 is infinite. Without ties the value below 1 is 1 - 12 / (n^3 - n);
+    a perfect one counts as half way to it, so that it does not decide a mean alone.
+    """
+    samples = np.asarray(n, np.float64)
+    return np.asarray(1 - 6 / np.maximum(samples**3 - samples, 6))
 
 
-def arithmetic_mean(values: ArrayLike) -> float:
-    """Mean of the defined values; `nan` where none is."""
-    return float(defined_mean(values))
-
-
-def fisher_z(rhos: ArrayLike) -> Floats:
-    """The inverse hyperbolic tangent; 1 and -1 count as plus, minus `LARGEST_RHO`."""
-    clipped = np.asarray(rhos, np.float64).clip(-LARGEST_RHO, LARGEST_RHO)
-    z: Floats = np.arctanh(clipped)
+def fisher_z(rhos: ArrayLike, n: ArrayLike) -> Floats:
+    """Return the inverse hyperbolic tangent, |rho| limited to `largest_rho(n)`."""
+    limit = largest_rho(n)
+    z: Floats = np.arctanh(np.asarray(rhos, np.float64).clip(-limit, limit))
     return z
 
 
+def fisher_mean(rhos: ArrayLike, n: ArrayLike) -> float:
+    """Return the mean of defined correlations, each of n samples, by Fisher's z."""
+    return float(np.tanh(defined_mean(fisher_z(rhos, n))))
+
+
+def arithmetic_mean(values: ArrayLike) -> float:
+    """Return the mean of the defined values; `nan` where none is."""
+    return float(defined_mean(values))
+
+
 def defined_mean(values: ArrayLike, axis: int = 0) -> Floats:
-    """Mean along an axis of the values that are not `nan`; `nan` where none is."""
+    """Return the mean along an axis without `nan`; `nan` where nothing is left."""
     found = np.asarray(values, np.float64)
     kept = ~np.isnan(found)
     sums = np.where(kept, found, 0).sum(axis)
@@ -85,27 +91,21 @@ def defined_mean(values: ArrayLike, axis: int = 0) -> Floats:
 
 
 def undefined(values: ArrayLike) -> int:
-    """How many of the values a mean leaves out."""
+    """Return how many of the values a mean leaves out."""
     return int(np.isnan(np.asarray(values, np.float64)).sum())
 
 
-def action_mean_floor(
-    train_action: ArrayLike,
-    train_score: ArrayLike,
-    test_action: ArrayLike,
-    test_score: ArrayLike,
-) -> float:
-    """Pooled rho of a predictor that knows nothing but the sport.
+def action_means(
+    train_action: ArrayLike, train_score: ArrayLike, test_action: ArrayLike
+) -> Floats:
+    """Predict each test sample's score as its action's mean training score.
 
-    It predicts each test sample's score as its action's mean over the training list.
-    Actions (n,) of names, scores (n,) in judges' units; test samples of an action
-    without training samples are left out.
+    Actions (n,) of names, scores (n,) in judges' units; `nan` for test samples of an
+    action without training samples. Uses no features: the baseline of pooled rho.
     """
     trained, scores = np.asarray(train_action), np.asarray(train_score, np.float64)
-    tested, truth = np.asarray(test_action), np.asarray(test_score, np.float64)
     means = {name: scores[trained == name].mean() for name in np.unique(trained)}
-    known = np.isin(tested, list(means))
-    return spearman(truth[known], [means[name] for name in tested[known]])
+    return np.array([means.get(name, np.nan) for name in np.asarray(test_action)])
 
 
 def _paired(truth: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
@@ -120,7 +120,7 @@ def _paired(truth: ArrayLike, predicted: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def constant(predicted: Floats) -> bool:
-    """Whether predictions (n,) are one value up to rounding, and rank nothing."""
+    """Return whether predictions (n,) are equal up to rounding, and rank nothing."""
     return bool(np.ptp(predicted) <= ROUNDING * np.abs(predicted).max())
 
 

@@ -1,41 +1,47 @@
-"""The paper's experiments, run together: what two of them need is made once.
+"""The experiments of the paper, run together: study, tasks, train, evaluate, write.
 
-Conventions: an experiment lists the heads it needs, judges them once they are trained,
-and knows nothing of the others. All heads of all experiments are one batch of work.
-They are kept in `heads` beside the report, so that a run that was stopped goes on and
-a second one is instant. Progress counts head-iterations; an SVR counts as
-`SVR_WORTH` of them.
+Conventions: an experiment says which heads it needs and judges them once they are
+trained; it knows nothing of the others. What two of them need is trained once. Heads
+are kept in `heads` beside the report, so that a run that was stopped goes on and a
+second one is instant. Progress counts head-iterations; an SVR counts as `SVR_COST`.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
-from functools import partial
+from collections.abc import Iterable, Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Protocol, cast
+
+import numpy as np
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.regress.config import CompareConfig
-from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
-from aqa.regress.experiments.result import Result, strict
-from aqa.regress.experiments.single_vs_all import fit_svrs, has_course
-from aqa.regress.experiments.study import Heads, Study, open_study, unique
-from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.experiments import ALL, EXPERIMENTS
+from aqa.regress.experiments.result import Result
+from aqa.regress.experiments.rows import Needs, Trained
+from aqa.regress.experiments.study import (
+    Study,
+    open_others,
+    open_study,
+    variants_of,
+)
+from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
+from aqa.regress.heads.tasks import HeadStore, HeadTask
 from aqa.regress.heads.workers import train_heads
 from aqa.regress.report.write import write_report
 
-#: What each experiment needs, in the order of the paper.
-NEEDS: dict[str, Callable[[Study], list[HeadTask]]] = {
-    single_vs_all.NAME: single_vs_all.tasks,
-    zero_shot.NAME: zero_shot.tasks,
-    fine_tune.NAME: fine_tune.tasks,
-}
-ALL = "all"
-
 #: About how many iterations of an LSTM head take as long as one SVR.
-SVR_WORTH = 300
-#: Samples that a refusal names.
-MOST_NAMED = 3
+SVR_COST = 300
+
+
+class Experiment(Protocol):
+    """What a module of `EXPERIMENTS` provides."""
+
+    def needs(self, studies: Sequence[Study]) -> Needs:
+        """Yield the tasks of all heads and SVRs; raise `AqaError` if impossible."""
+
+    def evaluate(self, studies: Sequence[Study], trained: Trained) -> Result:
+        """Judge them; the first study is the cache itself."""
 
 
 def compare(
@@ -46,55 +52,74 @@ def compare(
     progress: Progress = silent,
     *,
     also: Sequence[Path] = (),
-) -> list[dict[str, Any]]:
+) -> list[Result]:
     """Run experiments ("all": every one) and write their report into `out`.
 
     `also` names caches of the same samples with other features; they give further
-    rows to single-vs-all. Returns each experiment's report.json object. Raises
-    `AqaError` where an experiment cannot be had, before anything is trained.
+    rows to single-vs-all. Raises `AqaError` where an experiment is impossible, before
+    anything is trained.
     """
     _check(config)
     names = _names(experiments)
-    single = single_vs_all.NAME in names
-    if also and not single:
-        raise AqaError(f"further caches give rows to {single_vs_all.NAME} alone")
-    study = open_study(cache, config)
-    others = _open_others(study, cache, also)
-    tasks = {"": unique(task for name in names for task in NEEDS[name](study))}
-    for label, other in others.items():
-        if has_course(other):
-            tasks[label] = single_vs_all.tasks(other)
-    svr_tasks = single_vs_all.svr_tasks(study, others) if single else []
+    if also and "single-vs-all" not in names:
+        raise AqaError("further caches give rows to single-vs-all alone")
+    chosen = [cast(Experiment, import_module(EXPERIMENTS[name])) for name in names]
 
-    total = sum(map(_iterations, tasks.values())) + SVR_WORTH * len(svr_tasks)
-    heads: dict[str, Heads] = {}
+    study = open_study(cache, config)
+    studies = [study, *variants_of(study), *open_others(study, cache, also)]
+    tasks = [task for experiment in chosen for task in experiment.needs(studies)]
+    trained = _train(studies, tasks, out / "heads", progress)
+    results = [experiment.evaluate(studies, trained) for experiment in chosen]
+    write_report(results, out)
+    return results
+
+
+def _train(
+    studies: Sequence[Study],
+    tasks: Sequence[tuple[Study, HeadTask | SvrTask]],
+    store: Path,
+    progress: Progress,
+) -> Trained:
+    """Train every head and fit every SVR once, or take them from the store."""
+    config = studies[0].config
+    features = {study.cache: study.features for study in studies}
+    heads = {
+        cache: _unique(
+            task
+            for study, task in tasks
+            if study.cache == cache and isinstance(task, HeadTask)
+        )
+        for cache in features
+    }
+    svrs = list(dict.fromkeys(task for _, task in tasks if isinstance(task, SvrTask)))
+    work = [sum(task.schedule.iterations for task in each) for each in heads.values()]
+    total = sum(work) + SVR_COST * len(svrs)
+    trained = {}
     done = 0
-    for label, needed in tasks.items():
-        of = others.get(label, study)
-        heads[label] = train_heads(
-            of.features,
-            of.targets,
+    for (cache, needed), share in zip(heads.items(), work, strict=True):
+        trained[cache] = train_heads(
+            features[cache],
+            np.full(len(features[cache].key), np.nan),  # each task has its own labels
             needed,
             lstm=config.lstm,
             device=config.device,
             workers=config.workers,
-            store=out / "heads",
-            progress=_part(progress, done, _iterations(needed), total),
+            store=store,
+            progress=_part(progress, done, share, total),
         )
-        done += _iterations(needed)
-    svrs = fit_svrs(
-        svr_tasks, out / "heads", _part(progress, done, total - done, total)
-    )
-    judges: dict[str, Callable[[Study, Heads], Result]] = {
-        single_vs_all.NAME: partial(
-            single_vs_all.evaluate, svrs=svrs, also=others, also_heads=heads
-        ),
-        zero_shot.NAME: zero_shot.evaluate,
-        fine_tune.NAME: fine_tune.evaluate,
-    }
-    results = [judges[name](study, heads[""]) for name in names]
-    write_report(results, out)
-    return [strict(result.report) for result in results]
+        done += share
+    part = _part(progress, done, total - done, total)
+    return Trained(trained, fit_svrs(svrs, features, HeadStore(store), part))
+
+
+def _unique(tasks: Iterable[HeadTask]) -> list[HeadTask]:
+    """Return each task once, in the order of first mention, starts before the rest."""
+    found: dict[HeadTask, None] = {}
+    for task in tasks:
+        if task.init is not None:
+            found.setdefault(task.init)
+        found.setdefault(task)
+    return list(found)
 
 
 def _check(config: CompareConfig) -> None:
@@ -106,57 +131,20 @@ def _check(config: CompareConfig) -> None:
 
 
 def _names(asked: Sequence[str]) -> list[str]:
-    """The experiments asked for, once each, in the order of the paper."""
-    unknown = set(asked) - {*NEEDS, ALL}
+    """Return the experiments asked for, once each, in the order of the paper."""
+    unknown = set(asked) - {*EXPERIMENTS, ALL}
     if unknown or not asked:
         raise AqaError(
-            f"experiments: expected {', '.join((*NEEDS, ALL))}; "
+            f"experiments: expected {', '.join((*EXPERIMENTS, ALL))}; "
             f"found {', '.join(sorted(unknown)) or 'none'}"
         )
-    return [name for name in NEEDS if name in asked or ALL in asked]
-
-
-def _iterations(tasks: Sequence[HeadTask]) -> int:
-    return sum(task.schedule.iterations for task in tasks)
+    return [name for name in EXPERIMENTS if name in asked or ALL in asked]
 
 
 def _part(progress: Progress, start: float, share: float, total: float) -> Progress:
-    """Progress of a part of the work, as progress of the whole."""
+    """Show progress of a part of the work as progress of the whole."""
 
     def show(done: float, of: float, label: str) -> None:
         progress(start + share * (done / of if of else 1), total, label)
 
     return show
-
-
-def _open_others(study: Study, cache: Path, paths: Sequence[Path]) -> dict[str, Study]:
-    """Further caches by a label for their rows: the features' kind, or the file."""
-    others: dict[str, Study] = {}
-    for path in paths:
-        other = open_study(path, replace(study.config, actions=study.actions))
-        _require_same_samples(study, cache, other, path)
-        taken = {study.kind, *others}
-        names = (other.kind, path.stem, str(path))
-        free = [name for name in names if name not in taken]
-        if not free:
-            raise AqaError(f"{path}: given twice")
-        others[free[0]] = other
-    return others
-
-
-def _require_same_samples(study: Study, cache: Path, other: Study, path: Path) -> None:
-    """Refuse a cache whose samples, splits or scores are not those of the first."""
-    listed, found = (
-        {key: what for action in study.actions for key, *what in each.samples(action)}
-        for each in (study, other)
-    )
-    differing = sorted(
-        key for key in listed.keys() | found.keys() if listed.get(key) != found.get(key)
-    )
-    if differing:
-        named = ", ".join(differing[:MOST_NAMED])
-        raise AqaError(
-            f"{path}: its samples are not those of {cache}: {len(differing)} are "
-            f"missing in one or differ in split or score (first {named}); extract or "
-            "relabel it from the same lists"
-        )

@@ -1,54 +1,137 @@
-"""Who trains and who tests when an action is fine-tuned on few samples.
+"""Fine-tuning on few samples of a new action (Table 4 and Figure 3 of the paper).
 
-Conventions: samples are drawn by seed from an action's training and test lists
-together. The first of the drawn order test, the same ones for every training size;
-the next n train, so that a smaller training set lies inside a larger one. An action
-with too few samples for the paper's sizes gets sizes in the same proportion.
+Conventions: for every action, training size and start (`multi-action`: the head trained
+on all other actions; `random`: Gaussian weights) all weights of the head are trained,
+rho on the test samples taken before the first iteration, every so often (`curve`) and
+after the last. `best` is the highest rho of a curve, so it is chosen on the test
+samples, as in the paper; `last` is the honest number, and every interval and comparison
+is about it. Labels are scaled by the n training samples.
 
-Fine-tuning on few samples of a new action (Table 4 and Figure 3 of the paper).
-
-Conventions: for every action, training size and initialisation (`multi-action`: the
-head trained on all other actions; `random`: Gaussian weights) all weights of the head
-are trained, rho on the test samples taken before the first iteration, every so often
-(`curve`) and after the last. `best` is the highest rho of a curve, so it is chosen on
-the test samples, as in the paper; `last` is the honest number, and every interval and
-claim is about it. Labels are scaled by the deviation of the n training samples.
+Samples, with a fixed split: drawn by seed from an action's training and test lists
+together, as the paper does; the first ones test, the same for every size, and the next
+n train, so that a smaller training set lies inside a larger one. The pre-trained heads
+never see the action. In a cross-validation the fold's samples test, and the n are drawn
+from its training list. An action with too few samples gets smaller sizes in proportion.
 """
 
 import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
 from aqa.cache.actions import BY_NAME
 from aqa.cache.errors import AqaError
 from aqa.regress.config import FineTuneConfig, FineTuneSetting
-from aqa.regress.data import Rows, deviations
+from aqa.regress.data import LabelScale, Rows
 from aqa.regress.evaluation.bootstrap import (
     AVERAGES,
     Cell,
+    average,
     covers_zero,
-    describe,
-    describe_average,
-    describe_claim,
-    in_words,
     judge,
 )
-from aqa.regress.evaluation.metrics import Floats, defined_mean, spearman
+from aqa.regress.evaluation.metrics import (
+    Floats,
+    arithmetic_mean,
+    defined_mean,
+    fisher_z,
+    spearman,
+)
+from aqa.regress.experiments.describe import (
+    compare_rows,
+    describe,
+    describe_average,
+    in_words,
+)
+from aqa.regress.experiments.opening import opening
 from aqa.regress.experiments.paper import OF_MANY, SOURCE, TABLE_4
-from aqa.regress.experiments.result import Result, drawn_seeds, opening
-from aqa.regress.experiments.study import (
-    LEAST_TEST,
-    Heads,
-    Study,
+from aqa.regress.experiments.result import (
+    CellNumbers,
+    Cells,
+    FineTuneReport,
+    FineTuneRow,
+    PrintedSetting,
+    PrintedSettings,
+    Result,
+    StartAverages,
+)
+from aqa.regress.experiments.rows import (
+    Needs,
+    Trained,
     all_but,
     as_rows,
-    title_of,
-    unique,
+    trained_on,
 )
+from aqa.regress.experiments.study import LEAST_TEST, Fold, Study, title_of
 from aqa.regress.heads.tasks import HeadTask
+
+NAME = "fine-tune"
+TUNED, SCRATCH = "multi-action", "random"
+STARTS = (TUNED, SCRATCH)
+ROWS = {
+    TUNED: "heads fine-tuned from multi-action",
+    SCRATCH: "heads trained from scratch",
+}
+
+
+def needs(studies: Sequence[Study]) -> Needs:
+    """Yield every head that the table needs, the pre-trained ones included."""
+    study = studies[0]
+    if len(study.actions) < 2:
+        raise AqaError(
+            f"{NAME}: a new action needs another to pre-train on; this cache can "
+            f"judge {study.actions[0]} only"
+        )
+    columns, notes = columns_of(study)
+    if not columns:
+        raise AqaError(f"{NAME}: too few samples ({'; '.join(notes)})")
+    for column in columns:
+        for start in STARTS:
+            for fold in study.folds:
+                if len(fold.test_rows(column.action)):
+                    for seed in study.seeds:
+                        yield study, head_task(study, column, start, fold, seed)
+
+
+def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
+    """Follow every head's rho over its iterations and judge it at the last."""
+    study = studies[0]
+    columns, notes = columns_of(study)
+    rows: list[FineTuneRow] = []
+    cells: dict[str, dict[str, Cell]] = {start: {} for start in STARTS}
+    for column in columns:
+        for start in STARTS:
+            cell, iterations, curves = _judged(study, trained, column, start)
+            cells[start][column.name] = cell
+            numbers = describe(cell, study.draws)
+            rows.append(_row(column, start, numbers, iterations, curves))
+    tuned, scratch = "fine-tuned from multi-action", "trained from scratch"
+    pair = {tuned: cells[TUNED], scratch: cells[SCRATCH]}
+    compared = compare_rows(tuned, scratch, pair, study.draws)
+    averages = {start: _averages(study, rows, cells, start) for start in STARTS}
+    opened = opening(study, NAME)
+    opened["notes"] += notes
+    report = FineTuneReport(
+        **opened,
+        rows=rows,
+        averages=averages,
+        claims=[compared],
+        findings=[compared.words, *_findings(rows, averages)],
+        paper=_printed(study, columns),
+    )
+    return Result(
+        report,
+        cells,
+        study.features.key,
+        title="Fine-tuning on a few samples",
+        question=(
+            "With few samples of a new action, is a head trained on the other actions "
+            "a better start than random weights? (Table 4 and Figure 3 of the paper)"
+        ),
+        table=("table-4", "Fine-tuning on n samples of a new action"),
+        pictures=("curves",),
+    )
 
 
 @dataclass(frozen=True)
@@ -72,7 +155,7 @@ class Sizes:
 
 
 @dataclass(frozen=True)
-class Setting:
+class Column:
     """One column of the table: an action and a training size that it allows."""
 
     sizes: Sizes
@@ -85,63 +168,83 @@ class Setting:
         return self.sizes.action
 
     @property
-    def column(self) -> str:
+    def name(self) -> str:
         """The column's name."""
         return f"{self.action} n={self.n_train}"
 
 
 @dataclass(frozen=True, eq=False)
-class Draw:
-    """One seed's samples: `order` (available,) rows, the first `test` of them test."""
+class Subset:
+    """One seed's samples of an action: `test` rows, and the `order` to train in."""
 
-    action: str
+    study: Study
+    test: Rows
     order: Rows
-    test: int
 
-    @property
-    def test_rows(self) -> Rows:
-        """Rows to test on."""
-        return self.order[: self.test]
+    def train(self, n: int) -> Rows:
+        """Return the first n rows to train on."""
+        return self.order[:n]
 
-    def train_rows(self, n: int) -> Rows:
-        """Rows to train on, disjoint from the test rows."""
-        return self.order[self.test : self.test + n]
+    def scale(self, n: int) -> LabelScale:
+        """Return the label scale of the first n training rows, and of no others."""
+        rows, kind = self.train(n), self.study.config.label_scale
+        if len(rows) < 2:
+            raise AqaError(f"{len(rows)} training sample(s), 2 are needed")
+        return LabelScale.learn(self.study.features, rows, kind)
+
+
+def subset(study: Study, sizes: Sizes, fold: Fold, seed: int) -> Subset:
+    """Draw an action's samples with one seed."""
+    code = zlib.crc32(sizes.action.encode())
+    if study.fixed:
+        generator = np.random.default_rng([seed, code])
+        order = generator.permutation(study.listed_rows(sizes.action))
+        return Subset(study, order[: sizes.test], order[sizes.test :])
+    number = study.folds.index(fold)
+    generator = np.random.default_rng([seed, code, number + 1])
+    order = generator.permutation(fold.train_rows([sizes.action]))
+    return Subset(study, fold.test_rows(sizes.action), order)
 
 
 def sizes_of(study: Study, action: str) -> Sizes:
-    """Sizes for an action; in proportion where it has too few samples."""
+    """Return the sizes of an action, in proportion where it has too few samples."""
     config = study.config.fine_tune
-    available = len(study.listed_rows(action))
-    settings = _settings(config, action, available)
-    wanted = config.test + max(setting.n_train for setting in settings)
+    listed = len(study.listed_rows(action))
+    settings = _settings(config, action, listed)
+    largest = max(setting.n_train for setting in settings)
+    if study.fixed:
+        available, wanted, test = listed, config.test + largest, config.test
+    else:
+        lists = [len(fold.train_rows([action])) for fold in study.folds]
+        available, wanted, test = min(lists), largest, study.tests[action].n
 
     def in_proportion(count: int) -> int:
         return min(count, count * available // wanted)
 
     return Sizes(
         action=action,
-        asked_test=config.test,
-        test=in_proportion(config.test),
+        asked_test=test,
+        test=in_proportion(test) if study.fixed else test,
         settings=settings,
         train=tuple(in_proportion(setting.n_train) for setting in settings),
     )
 
 
-def settings_of(study: Study) -> tuple[list[Setting], list[str]]:
-    """The columns that the samples allow, and what is to be said of the sizes."""
-    columns: list[Setting] = []
+def columns_of(study: Study) -> tuple[list[Column], list[str]]:
+    """Return the columns that the samples allow, and notes on the sizes."""
+    columns: list[Column] = []
     reduced: list[str] = []
     notes: list[str] = []
     for action in study.actions:
-        found = sizes_of(study, action)
-        if found.reduced:
-            reduced.append(found.reduced)
-        for asked, n in zip(found.settings, found.train, strict=True):
-            column = Setting(found, asked, n)
-            if column.column in {other.column for other in columns}:
+        sizes = sizes_of(study, action)
+        if sizes.reduced:
+            reduced.append(sizes.reduced)
+        for asked, n in zip(sizes.settings, sizes.train, strict=True):
+            column = Column(sizes, asked, n)
+            if column.name in {other.name for other in columns}:
                 missing = f"it would be n = {n} again"
             else:
-                missing = _shortage(study, found, n)
+                missing = _shortage(study, sizes, n)
             if missing:
                 notes.append(
                     f"skipped {title_of(action)} for n = {asked.n_train}: {missing}"
@@ -157,34 +260,14 @@ def settings_of(study: Study) -> tuple[list[Setting], list[str]]:
     return columns, notes
 
 
-def draw(study: Study, sizes: Sizes, seed: int) -> Draw:
-    """Draw an action's samples with one seed."""
-    generator = np.random.default_rng([seed, zlib.crc32(sizes.action.encode())])
-    order = generator.permutation(study.listed_rows(sizes.action))
-    return Draw(sizes.action, order, sizes.test)
-
-
-def label_deviation(study: Study, drawn: Draw, n: int) -> float:
-    """Deviation of the labels of the `n` training samples, and of no others."""
-    rows = drawn.train_rows(n)
-    if len(rows) < 2:
-        raise AqaError(f"{drawn.action}: {len(rows)} training samples, 2 are needed")
-    return deviations(study.features, rows)[drawn.action]
-
-
-def scaled_labels(study: Study, drawn: Draw, n: int) -> Floats:
-    """Labels of the training samples over their own deviation (n,)."""
-    score = study.features.score[drawn.train_rows(n)]
-    return np.asarray(score / label_deviation(study, drawn, n))
-
-
 def _shortage(study: Study, sizes: Sizes, n: int) -> str:
-    """Why training on `n` samples cannot be had; empty where it can."""
+    """Say why training on `n` samples is impossible; empty where it is not."""
     if sizes.test < LEAST_TEST:
         return f"{sizes.test} test samples, at least {LEAST_TEST} are needed"
     try:
-        for seed in range(study.config.seeds):
-            label_deviation(study, draw(study, sizes, seed), n)
+        for fold in study.folds:
+            for seed in study.seeds:
+                subset(study, sizes, fold, seed).scale(n)
     except AqaError as error:
         return str(error)
     return ""
@@ -193,188 +276,141 @@ def _shortage(study: Study, sizes: Sizes, n: int) -> str:
 def _settings(
     config: FineTuneConfig, action: str, available: int
 ) -> tuple[FineTuneSetting, ...]:
-    """Those for many samples where the full data set has enough of this action."""
+    """Choose those for many samples where the full data set has enough of an action."""
     full = BY_NAME[action].samples if action in BY_NAME else available
     needed = config.test + max(setting.n_train for setting in config.settings)
     return config.settings if full >= needed else config.few
 
 
-NAME = "fine-tune"
-STARTS = ("multi-action", "random")
-ROWS = {
-    "multi-action": "heads fine-tuned from multi-action",
-    "random": "heads trained from scratch",
-}
-
-
-def tasks(study: Study) -> list[HeadTask]:
-    """Every head that the table needs, the pre-trained ones included."""
-    if len(study.actions) < 2:
-        raise AqaError(
-            f"{NAME}: a new action needs another to pre-train on; this cache can "
-            f"judge {study.actions[0]} only"
-        )
-    settings, notes = settings_of(study)
-    if not settings:
-        raise AqaError(f"{NAME}: too few samples ({'; '.join(notes)})")
-    return unique(
-        _head(study, setting, start, seed)
-        for setting in settings
-        for start in STARTS
-        for seed in range(study.config.seeds)
-    )
-
-
-def evaluate(study: Study, heads: Heads) -> Result:
-    """Follow every head's rho over its iterations and judge it at the last."""
-    settings, notes = settings_of(study)
-    drawn = drawn_seeds(study)
-    rows: list[dict[str, Any]] = []
-    cells: dict[str, dict[str, Cell]] = {start: {} for start in STARTS}
-    for setting in settings:
-        for start in STARTS:
-            cell, curve = _judged(study, heads, setting, start)
-            cells[start][setting.column] = cell
-            rows.append(_row(study, setting, start, cell, curve))
-    claim = describe_claim(
-        "fine-tuned from multi-action",
-        "trained from scratch",
-        {
-            column: (cells["multi-action"][column], cells["random"][column])
-            for column in cells["random"]
-        },
-        drawn,
-    )
-    averages = {
-        start: {
-            **_averages([row for row in rows if row["init"] == start]),
-            "last_over_samples": describe_average(list(cells[start].values()), drawn),
-        }
-        for start in STARTS
-    }
-    opened = opening(study, NAME)
-    report = {
-        **opened,
-        "notes": [*opened["notes"], *notes],
-        "rows": rows,
-        "averages": averages,
-        "claims": [claim],
-        "findings": [claim["words"], *_findings(rows, averages)],
-        "paper": _printed(study, settings),
-    }
-    return Result(report, cells, study.features.key)
-
-
-def _head(study: Study, setting: Setting, start: str, seed: int) -> HeadTask:
+def head_task(
+    study: Study, column: Column, start: str, fold: Fold, seed: int
+) -> HeadTask:
+    """Return the task of one head, which watches its test samples."""
     config = study.config
-    asked = setting.asked
+    asked = column.asked
+    drawn = subset(study, column.sizes, fold, seed)
+    rows = drawn.train(column.n_train)
+    scores = study.features.score[rows]
+    targets = drawn.scale(column.n_train).to_scaled(scores, column.action)
     schedule = replace(config.schedule, iterations=asked.iterations, step=asked.step)
-    drawn = draw(study, setting.sizes, seed)
-    pretrained = all_but(study, setting.action, seed)
-    return HeadTask(
-        name=f"{setting.column} from {start}, seed {seed}",
-        rows=as_rows(drawn.train_rows(setting.n_train)),
-        targets=tuple(scaled_labels(study, drawn, setting.n_train).tolist()),
-        seed=seed,
+    others = all_but(study, column.action)
+    return replace(
+        trained_on(study, fold, others, seed),
+        name=f"{column.name} from {start}, {fold.name or 'seed'} {seed}",
+        rows=as_rows(rows),
+        targets=tuple(targets.tolist()),
         schedule=schedule.scaled(config.scale),
-        init=pretrained if start == "multi-action" else None,
-        watch=as_rows(drawn.test_rows),
+        init=trained_on(study, fold, others, seed) if start == TUNED else None,
+        watch=as_rows(drawn.test),
         watch_every=max(1, round(config.fine_tune.every * config.scale)),
         keep_parameters=False,
     )
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
-    """rho (seeds, evaluations) beside the iterations it was taken at."""
-
-    iterations: tuple[int, ...]
-    rho: Floats
-
-
 def _judged(
-    study: Study, heads: Heads, setting: Setting, start: str
-) -> tuple[Cell, Curve]:
+    study: Study, trained: Trained, column: Column, start: str
+) -> tuple[Cell, tuple[int, ...], Floats]:
+    """Return a cell, the iterations of its curves, and rho (seeds, evaluations)."""
     tests, last, curves = [], [], []
-    for seed in range(study.config.seeds):
-        drawn = draw(study, setting.sizes, seed)
-        head = heads[_head(study, setting, start, seed)]
-        test = study.held_out(setting.action, drawn.test_rows)
-        deviation = label_deviation(study, drawn, setting.n_train)
-        watched = np.asarray(head.watched, np.float64) * deviation
+    iterations: tuple[int, ...] = ()
+    for seed in study.seeds:
+
+        def watched(fold: Fold, rows: Rows, seed: int = seed) -> Floats:
+            nonlocal iterations
+            task = head_task(study, column, start, fold, seed)
+            head = trained.head(study, task)
+            iterations = head.iterations
+            scale = subset(study, column.sizes, fold, seed).scale(column.n_train)
+            return scale.to_units(head.watched, column.action)
+
+        if study.fixed:
+            fold = study.folds[0]
+            rows = subset(study, column.sizes, fold, seed).test
+            test = study.held_out(column.action, rows)
+            predicted = watched(fold, rows)
+        else:
+            test = study.tests[column.action]
+            predicted = study.over_folds(column.action, watched)
         tests.append(test)
-        last.append(watched[-1])
-        curves.append([spearman(test.truth, guess) for guess in watched])
-    return judge(tests, last), Curve(head.iterations, np.array(curves))
+        last.append(predicted[-1])
+        curves.append([spearman(test.truth, guess) for guess in predicted])
+    cell = judge(tests, last, parts=study.fold_of(column.action))
+    return cell, iterations, np.array(curves)
 
 
 def _row(
-    study: Study, setting: Setting, start: str, cell: Cell, curve: Curve
-) -> dict[str, Any]:
-    best = [_best(rhos) for rhos in curve.rho]
-    at = [curve.iterations[place] if place >= 0 else None for place, _ in best]
-    described = describe(cell)
-    del described["matched"]
-    return {
-        "action": setting.action,
-        "n_train": setting.n_train,
-        "asked_n_train": setting.asked.n_train,
-        "init": start,
-        "iterations": curve.iterations[-1],
-        "curve": [
-            [iteration, rho]
-            for iteration, rho in zip(
-                curve.iterations, defined_mean(curve.rho).tolist(), strict=True
-            )
-        ],
-        "curve_per_seed": curve.rho.tolist(),
-        "best": float(defined_mean([rho for _, rho in best])),
-        "best_per_seed": [rho for _, rho in best],
-        "best_iteration": at,
-        "last": described.pop("mean"),
-        "last_per_seed": described.pop("spearman"),
-        **described,
+    column: Column,
+    start: str,
+    numbers: CellNumbers,
+    iterations: tuple[int, ...],
+    curves: Floats,
+) -> FineTuneRow:
+    best = [_best(rhos) for rhos in curves]
+    shared = {each.name for each in fields(FineTuneRow)}
+    same = {
+        each.name: getattr(numbers, each.name)
+        for each in fields(CellNumbers)
+        if each.name in shared
     }
+    return FineTuneRow(
+        action=column.action,
+        n_train=column.n_train,
+        asked_n_train=column.asked.n_train,
+        init=start,
+        iterations=iterations[-1],
+        curve=list(zip(iterations, defined_mean(curves).tolist(), strict=True)),
+        curve_per_seed=curves.tolist(),
+        best=arithmetic_mean([rho for _, rho in best]),
+        best_per_seed=[rho for _, rho in best],
+        best_iteration=[iterations[at] if at >= 0 else None for at, _ in best],
+        last=numbers.mean,
+        last_per_seed=numbers.spearman,
+        **same,
+    )
 
 
 def _best(rhos: Floats) -> tuple[int, float]:
-    """Place and value of the highest defined rho; (-1, nan) where none is."""
+    """Return place and value of the highest defined rho; (-1, nan) where none is."""
     if np.isnan(rhos).all():
         return -1, float("nan")
     place = int(np.nanargmax(rhos))
     return place, float(rhos[place])
 
 
-def _averages(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Averages over all columns, before the first iteration, at the last, at best."""
-    rho = {
-        "start": [[curve[0] for curve in row["curve_per_seed"]] for row in rows],
-        "last": [row["last_per_seed"] for row in rows],
-        "best": [row["best_per_seed"] for row in rows],
-    }  # each (columns, seeds)
-    return {
-        moment: {
-            name: float(defined_mean(average(np.array(values))))
-            for name, average in AVERAGES.items()
-        }
-        for moment, values in rho.items()
-    }
+def _averages(
+    study: Study, rows: Sequence[FineTuneRow], cells: Cells, start: str
+) -> StartAverages:
+    """Average all settings of a start before the first iteration, at last, at best."""
+    own = [row for row in rows if row.init == start]
+    sizes = np.array([[row.n_test] for row in own])
+
+    def averaged(rho: Sequence[Sequence[float]]) -> dict[str, float]:
+        z = fisher_z(np.array(rho, np.float64), sizes)  # (columns, seeds)
+        return {kind: arithmetic_mean(average(kind, z)) for kind in AVERAGES}
+
+    return StartAverages(
+        start=averaged([[curve[0] for curve in row.curve_per_seed] for row in own]),
+        last=averaged([row.last_per_seed for row in own]),
+        best=averaged([row.best_per_seed for row in own]),
+        last_over_samples=describe_average(list(cells[start].values()), study.draws),
+    )
 
 
 def _findings(
-    rows: Sequence[Mapping[str, Any]], averages: Mapping[str, Any]
+    rows: Sequence[FineTuneRow], averages: Mapping[str, StartAverages]
 ) -> list[str]:
-    """What may be noise, where the starts begin, how often the first ends higher."""
-    tuned, scratch = ([row for row in rows if row["init"] == start] for start in STARTS)
-    won = {
-        moment: sum(a[moment] > b[moment] for a, b in zip(tuned, scratch, strict=True))
-        for moment in ("last", "best")
-    }
-    begin = [in_words(averages[start]["start"]["fisher_z"]) for start in STARTS]
+    """Say what may be noise, where the starts begin, how often the first wins."""
+    pairs = list(
+        zip(*([row for row in rows if row.init == start] for start in STARTS),
+            strict=True)
+    )  # fmt: skip
+    last = sum(tuned.last > scratch.last for tuned, scratch in pairs)
+    best = sum(tuned.best > scratch.best for tuned, scratch in pairs)
+    begin = [in_words(averages[start].start["fisher_z"]) for start in STARTS]
     unsure = [
         ROWS[start]
         for start in STARTS
-        if covers_zero(averages[start]["last_over_samples"]["ci95"]["fisher_z"])
+        if covers_zero(averages[start].last_over_samples.ci95["fisher_z"])
     ]
     noise = [
         f"At the last iteration the average's interval covers zero for "
@@ -384,29 +420,29 @@ def _findings(
         *(noise if unsure else ()),
         f"Before the first iteration rho is {begin[0]} on average for the multi-action "
         f"head and {begin[1]} for random weights (Fisher z).",
-        f"Fine-tuning ends above training from scratch in {won['last']} of "
-        f"{len(tuned)} settings at the last iteration, and in {won['best']} when each "
-        "takes its best iteration, chosen on the test samples as in the paper.",
+        f"Fine-tuning ends above training from scratch in {last} of {len(pairs)} "
+        f"settings at the last iteration, and in {best} when each takes its best "
+        "iteration, chosen on the test samples as in the paper.",
     ]
 
 
-def _printed(study: Study, settings: Sequence[Setting]) -> dict[str, Any] | None:
+def _printed(study: Study, columns: Sequence[Column]) -> PrintedSettings | None:
     if not study.released:
         return None
-    return {
-        "source": SOURCE.format(4),
-        "selection": "best over all evaluated iterations, chosen on the test samples",
-        "rows": [
-            {
-                "action": setting.action,
-                "n_train": setting.n_train,
-                "init": start,
-                "best": TABLE_4[start][setting.action][
-                    setting.sizes.settings.index(setting.asked)
+    return PrintedSettings(
+        source=SOURCE.format(4),
+        selection="best over all evaluated iterations, chosen on the test samples",
+        rows=[
+            PrintedSetting(
+                column.action,
+                column.n_train,
+                start,
+                TABLE_4[start][column.action][
+                    column.sizes.settings.index(column.asked)
                 ],
-            }
-            for setting in settings
+            )
+            for column in columns
             for start in STARTS
             if study.whole or start not in OF_MANY
         ],
-    }
+    )

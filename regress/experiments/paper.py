@@ -107,7 +107,7 @@ def listed(action: str) -> int:
     return len(DIGESTS.get(action, "")) // DIGITS
 
 
-def strangers(action: str, samples: Iterable[Sample]) -> list[str]:
+def unlisted(action: str, samples: Iterable[Sample]) -> list[str]:
     """Keys of those samples (key, split, score) that are not in the released lists."""
     return [sample[0] for sample in samples if not _is_listed(action, *sample)]
 

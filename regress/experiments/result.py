@@ -1,161 +1,279 @@
-"""What an experiment hands over: its report.json object and the cells behind it.
+"""What an experiment hands over: the typed report behind report.json, and its cells.
 
-Conventions: a report is plain dicts, lists, strings and numbers; nan stands for
-"undefined" until `strict` turns it into None, since JSON has no nan. `cells` are kept
-for the figures and the CSV of predictions: by row name, then by column.
+Conventions: the fields of these classes are the keys of report.json. nan stands for
+"undefined" and becomes null in JSON (`to_json`); fields marked `OPTIONAL` are left out
+where they are None. Lists "one per seed" are in the order of the seeds. Averages over
+actions come in two kinds, "fisher_z" and "arithmetic" (see `bootstrap.AVERAGES`).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from aqa import __version__
-from aqa.cache.actions import EXPERIMENT_ACTIONS
-from aqa.regress.config import Schedule
-from aqa.regress.evaluation.bootstrap import Cell, draw_seeds
-from aqa.regress.experiments.paper import OF_MANY, POSES, SOURCE, Printed
-from aqa.regress.experiments.study import Study
+from aqa.regress.evaluation.bootstrap import Cell, Interval
 
-#: From here on the bootstrap over seeds sees nine tenths of their variance or more.
-MANY_SEEDS = 10
+OPTIONAL = {"optional": True}
+ByKind = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class FoldNumbers:
+    """A cell within one fold: rho per seed, its mean, and the samples tested."""
+
+    spearman: list[float]
+    mean: float
+    n_test: int
+
+
+@dataclass(frozen=True)
+class CellNumbers:
+    """One row on one action.
+
+    `spearman`, `kendall` and `rl2_x100` (times 100) per seed beside their means over
+    seeds; `undefined` counts seeds without a rho. The interval is of the mean over
+    seeds. In a cross-validation these are over all folds' predictions together, each
+    sample predicted once, and `per_fold` holds the numbers within each fold.
+    """
+
+    spearman: list[float]
+    mean: float
+    sd: float
+    ci95: Interval
+    n_test: int
+    undefined: int
+    kendall: list[float]
+    kendall_mean: float
+    rl2_x100: list[float]
+    rl2_x100_mean: float
+    matched: bool
+    per_fold: dict[str, FoldNumbers] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class Average:
+    """The averages of a row over `actions` actions, formed per seed, then averaged."""
+
+    fisher_z: float
+    arithmetic: float
+    sd: ByKind
+    ci95: Mapping[str, Interval]
+    per_seed: Mapping[str, list[float]]
+    actions: int
+    undefined: int
+
+    def of(self, kind: str) -> float:
+        """Return the average of a kind."""
+        return self.fisher_z if kind == "fisher_z" else self.arithmetic
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """rho over the test samples of all actions together, per seed."""
+
+    spearman: list[float]
+    mean: float
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a table whose columns are actions.
+
+    `features` names the cache's features, `copies` how many copies of a video are
+    averaged, `choices` what SVRs chose by action and seed.
+    """
+
+    name: str
+    mode: str
+    head: str
+    per_action: Mapping[str, CellNumbers]
+    average: Average
+    features: str | None = field(default=None, metadata=OPTIONAL)
+    copies: int | None = field(default=None, metadata=OPTIONAL)
+    choices: Mapping[str, list[dict[str, Any]]] | None = field(
+        default=None, metadata=OPTIONAL
+    )
+    pooled: Pooled | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class FineTuneRow:
+    """One action, training size and start.
+
+    `curve` is [[iteration, mean rho], ...]; `best` is the highest rho of each seed's
+    curve, chosen on the test samples; `last` that after the last iteration, which the
+    interval and the other metrics are about.
+    """
+
+    action: str
+    n_train: int
+    asked_n_train: int
+    init: str
+    iterations: int
+    curve: list[tuple[int, float]]
+    curve_per_seed: list[list[float]]
+    best: float
+    best_per_seed: list[float]
+    best_iteration: list[int | None]
+    last: float
+    last_per_seed: list[float]
+    sd: float
+    ci95: Interval
+    n_test: int
+    undefined: int
+    kendall: list[float]
+    kendall_mean: float
+    rl2_x100: list[float]
+    rl2_x100_mean: float
+    per_fold: dict[str, FoldNumbers] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Better minus other in rho, its interval, and the share of resamples above 0."""
+
+    difference: float
+    ci95: Interval
+    probability: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two rows compared on the same resamples of test samples, `words` the outcome."""
+
+    better: str
+    other: str
+    per_column: Mapping[str, Difference]
+    average: Mapping[str, Difference]
+    words: str
+
+
+@dataclass(frozen=True)
+class StartAverages:
+    """Averages over all fine-tuning settings: before, after, and at best."""
+
+    start: ByKind
+    last: ByKind
+    best: ByKind
+    last_over_samples: Average
+
+
+@dataclass(frozen=True)
+class PrintedRow:
+    """A row of a table of the paper; `average` is nan where it cannot stand here."""
+
+    per_action: Mapping[str, float]
+    average: float
+
+
+@dataclass(frozen=True)
+class PrintedTable:
+    """The paper's Table 2 or 3 by the row of ours that each stands beside."""
+
+    source: str
+    rows: Mapping[str, PrintedRow]
+
+
+@dataclass(frozen=True)
+class PrintedSetting:
+    """A cell of the paper's Table 4."""
+
+    action: str
+    n_train: int
+    init: str
+    best: float
+
+
+@dataclass(frozen=True)
+class PrintedSettings:
+    """The paper's Table 4."""
+
+    source: str
+    selection: str
+    rows: list[PrintedSetting]
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What every report says before its rows.
+
+    `samples`: training and test samples by action; in a cross-validation all train
+    and all test, and `splits` counts them by fold.
+    """
+
+    experiment: str
+    created_with: dict[str, str]
+    provenance: dict[str, Any]
+    samples: dict[str, dict[str, int]]
+    seeds: list[int]
+    settings: dict[str, Any]
+    floor: dict[str, float]
+    notes: list[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report(Opening):
+    """report.json of an experiment whose table has actions for columns.
+
+    `also` holds the provenance of further caches by their label.
+    """
+
+    rows: list[Row]
+    claims: list[Comparison]
+    findings: list[str]
+    paper: PrintedTable | None
+    also: dict[str, dict[str, Any]] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuneReport(Opening):
+    """report.json of fine-tuning: rows by action, training size and start."""
+
+    rows: list[FineTuneRow]
+    averages: dict[str, StartAverages]
+    claims: list[Comparison]
+    findings: list[str]
+    paper: PrintedSettings | None
+
+
+AnyReport = Report | FineTuneReport
+#: By row, then by column.
+Cells = Mapping[str, Mapping[str, Cell]]
 
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One finished experiment; `keys` (N,) name the rows that its cells index."""
+    """One finished experiment.
 
-    report: dict[str, Any]
-    cells: Mapping[str, Mapping[str, Cell]]
-    keys: NDArray[Any]
-
-
-def opening(
-    study: Study, experiment: str, also: Iterable[Study] = ()
-) -> dict[str, Any]:
-    """What every report says before its rows; `also` are further caches behind them."""
-    config = study.config
-    schedule = config.schedule.scaled(config.scale)
-    lists = study.features.rows
-    return {
-        "experiment": experiment,
-        "created_with": {
-            "aqa": __version__,
-            **{name: version(name) for name in ("numpy", "torch", "scikit-learn")},
-        },
-        "provenance": dict(study.features.provenance.record),
-        "samples": {
-            action: {split: len(lists(action, split)) for split in ("train", "test")}
-            for action in study.actions
-        },
-        "seeds": list(range(config.seeds)),
-        "settings": {
-            "schedule": asdict(schedule),
-            "paper_length": schedule == Schedule(),
-            "lstm": asdict(config.lstm),
-            "svr": asdict(config.svr),
-            "label_deviations": study.scale,
-            "bootstrap": {"resamples": config.bootstrap, "seed": config.bootstrap_seed},
-        },
-        "floor": {"pooled_action_mean": study.floor},
-        "notes": [
-            *study.notes,
-            *_length(schedule),
-            *filter(None, (_about_seeds(config.seeds), study.paper_note)),
-            *_about_poses([study, *also]),
-        ],
-    }
-
-
-def drawn_seeds(study: Study) -> NDArray[np.intp]:
-    """Which seeds each resample averages (count, seeds), the same for every row."""
-    config = study.config
-    return draw_seeds(config.seeds, config.bootstrap, [config.bootstrap_seed])
-
-
-def printed(
-    study: Study,
-    number: int,
-    table: Mapping[str, Printed],
-    ours: Mapping[str, str],
-) -> dict[str, Any] | None:
-    """The paper's table beside ours; None unless these are the released lists.
-
-    `ours` maps a row of the paper to that of ours which it stands beside, by name; the
-    others keep apart. Of a part of the actions only those rows are given whose heads
-    learnt from none or one.
+    `keys` (N,) name the samples that the cells' rows index; `title`, `question` and
+    `table` (its id and title) head the report's section; `pictures` are names in
+    `report.figures.PICTURES`.
     """
-    if not study.released:
-        return None
-    return {
-        "source": SOURCE.format(number),
-        "rows": {
-            ours.get(name, _apart(name)): {
-                "per_action": {
-                    action: row.per_action[EXPERIMENT_ACTIONS.index(action)]
-                    for action in study.actions
-                },
-                "average": row.average if study.whole else math.nan,
-            }
-            for name, row in table.items()
-            if study.whole or name not in OF_MANY
-        },
-    }
+
+    report: AnyReport
+    cells: Cells
+    keys: NDArray[Any]
+    title: str
+    question: str
+    table: tuple[str, str]
+    pictures: tuple[str, ...] = ("dots",)
 
 
-def strict(value: Any) -> Any:
-    """The same value with None for every number that JSON cannot hold."""
+def to_json(value: Any) -> Any:
+    """Return a report as JSON takes it: None for every number that is not finite."""
+    if is_dataclass(value):
+        found = {each.name: (getattr(value, each.name), each) for each in fields(value)}
+        return {
+            name: to_json(item)
+            for name, (item, each) in found.items()
+            if not (item is None and each.metadata.get("optional"))
+        }
     if isinstance(value, Mapping):
-        return {str(name): strict(item) for name, item in value.items()}
+        return {str(name): to_json(item) for name, item in value.items()}
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return [strict(item) for item in value]
+        return [to_json(item) for item in value]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _apart(name: str) -> str:
-    """A row of the paper that has none of ours beside it: its features in its name."""
-    return name if name == POSES else f"C3D {name}"
-
-
-def _about_seeds(seeds: int) -> str:
-    """What intervals leave out where seeds are few."""
-    if seeds == 1:
-        return (
-            "one seed: intervals cover test samples only, not what another seed would "
-            "give; --seeds N repeats everything with N of them"
-        )
-    if seeds < MANY_SEEDS:
-        return (
-            f"few seeds: a bootstrap over {seeds} of them sees about "
-            f"{(seeds - 1) / seeds:.0%} of their variance, so intervals of averages "
-            "and claims are somewhat too narrow"
-        )
-    return ""
-
-
-def _about_poses(studies: Iterable[Study]) -> list[str]:
-    """Which protocol rows of poses follow, where there are any."""
-    if not any(study.kind.startswith("pose-") for study in studies):
-        return []
-    return [
-        "rows of pose features follow the split and the metric of all other rows; the "
-        "protocol of Pirsiavash et al. (2014), the mean rho of random splits, is not "
-        "rebuilt"
-    ]
-
-
-def _length(schedule: Schedule) -> list[str]:
-    """The warning that numbers come from a shorter, or longer, training."""
-    asked, paper = schedule.iterations, Schedule().iterations
-    if asked == paper:
-        return []
-    return [
-        f"not the paper's length: heads train for {asked:,} iterations where the paper "
-        f"trains for {paper:,}, and every other schedule is scaled alike"
-    ]

@@ -1,60 +1,110 @@
 """What the experiments work on: one cache, the actions in it that can be judged.
 
 Conventions: an action is a column of every table. It needs `LEAST_TEST` labelled test
-samples and training scores that differ; actions that fall short are left out and
-named in `notes`, never in silence. `scale` holds each action's label deviation, from
-its training list alone; `targets` (N,) are scores over that deviation. Bootstrap
-seeds come from an action's name, so that a column's interval does not depend on which
-other columns stand beside it.
-
-The LSTM heads that the experiments ask for: two that need the same head ask here and
-get equal tasks. The single-action heads serve Tables 2 and 3, the heads of all actions
-but one serve zero-shot and fine-tuning.
+samples and, in every fold, training scores that differ; actions that fall short are
+left out and named in `notes`. Labels are scaled per fold, by its training list alone.
+A fixed split is one fold without a name; in a cross-validation the predictions of all
+folds are judged together. Bootstrap seeds come from an action's name, so that a
+column's interval does not depend on which other columns stand beside it.
 """
 
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
-from aqa.regress.config import CompareConfig
-from aqa.regress.data import FeatureSet, Rows, deviations, load, scaled_labels
-from aqa.regress.evaluation.bootstrap import HeldOut, Resamples, draw_samples
-from aqa.regress.evaluation.metrics import Floats, action_mean_floor
-from aqa.regress.experiments.paper import listed, strangers
-from aqa.regress.heads.lstm import predict
-from aqa.regress.heads.tasks import HeadTask, TrainedHead
+from aqa.regress.config import CompareConfig, SplitConfig
+from aqa.regress.data import FeatureSet, LabelScale, Rows, load
+from aqa.regress.evaluation.bootstrap import (
+    HeldOut,
+    Resamples,
+    SeedDraws,
+    draw_groups,
+    draw_samples,
+)
+from aqa.regress.evaluation.metrics import Floats, action_means, spearman
+from aqa.regress.experiments.paper import listed, unlisted
+from aqa.regress.splits import Split, split_features
 
 #: With two samples rho can only be 1 or -1.
 LEAST_TEST = 3
 
 
 @dataclass(frozen=True, eq=False)
+class Fold:
+    """One division of the samples and the label scale that its training list gives."""
+
+    name: str
+    features: FeatureSet
+    scale: LabelScale
+
+    def train_rows(self, actions: Sequence[str]) -> Rows:
+        """Return labelled training rows of these actions, in the cache's order."""
+        return self.features.rows(actions, "train")
+
+    def test_rows(self, actions: str | Sequence[str]) -> Rows:
+        """Return labelled test rows of these actions, in the cache's order."""
+        return self.features.rows(actions, "test")
+
+    def targets(self, rows: Rows) -> tuple[float, ...]:
+        """Return the scaled labels of rows, as a task takes them."""
+        features = self.features
+        scaled = self.scale.to_scaled(features.score[rows], features.action[rows])
+        return tuple(scaled.tolist())
+
+
+@dataclass(frozen=True, eq=False)
 class Study:
-    """One cache as the experiments see it."""
+    """One cache as the experiments see it.
+
+    `cache` and `variant` label a further cache and a variant of the settings in the
+    names of rows; both are "" for the study itself.
+    """
 
     features: FeatureSet
     config: CompareConfig
     actions: tuple[str, ...]
-    scale: dict[str, float]
+    split: Split
+    folds: tuple[Fold, ...]
     notes: tuple[str, ...]
+    cache: str = ""
+    variant: str = ""
 
-    @cached_property
-    def targets(self) -> Floats:
-        """Scaled labels (N,); nan where there is none."""
-        return scaled_labels(self.features, self.scale)
+    @property
+    def label(self) -> str:
+        """What is added to the names of rows, with a comma; empty for the first."""
+        return "".join(f", {part}" for part in (self.cache, self.variant) if part)
+
+    @property
+    def fixed(self) -> bool:
+        """Whether the samples are split once, as the cache says."""
+        return self.config.split == SplitConfig()
+
+    @property
+    def seeds(self) -> range:
+        """The seeds of heads and of the folds that choose an SVR."""
+        first = self.config.first_seed
+        return range(first, first + self.config.seeds)
+
+    @property
+    def draws(self) -> SeedDraws:
+        """The seeds that each resample averages, the same for every row."""
+        return SeedDraws(self.config.bootstrap, self.config.bootstrap_seed)
 
     @cached_property
     def tests(self) -> dict[str, HeldOut]:
-        """Each action's test list."""
+        """Each action's test samples, of all folds together."""
         found = {}
         for action in self.actions:
-            rows = self.features.rows(action, "test")
+            parts = [fold.test_rows(action) for fold in self.folds]
+            rows = np.sort(np.concatenate(parts))
             found[action] = self._held_out(action, rows, self._drawn(action, rows))
         return found
 
@@ -66,10 +116,44 @@ class Study:
             for action in self.actions
         }
 
+    def fold_of(self, action: str) -> NDArray[Any] | None:
+        """Return the name of the fold of each test sample (n,); None if fixed."""
+        if self.fixed:
+            return None
+        return self.over_folds(
+            action, lambda fold, rows: np.full(len(rows), fold.name, dtype=object)
+        )
+
+    def over_folds(
+        self, action: str, predict: Callable[[Fold, Rows], NDArray[Any]]
+    ) -> NDArray[Any]:
+        """Join what each fold predicts for its own test rows (..., n), in their order.
+
+        `predict` gets a fold and its test rows of the action.
+        """
+        rows = [fold.test_rows(action) for fold in self.folds]
+        parts = [
+            predict(fold, own)
+            for fold, own in zip(self.folds, rows, strict=True)
+            if len(own)
+        ]
+        order = np.argsort(np.concatenate(rows), kind="stable")
+        return np.concatenate(parts, axis=-1)[..., order]
+
     @property
     def kind(self) -> str:
         """The name of the features in their provenance, as "c3d"."""
-        return str(self.features.provenance.record.get("features", "unnamed"))
+        return self.features.kind
+
+    @property
+    def sequential(self) -> bool:
+        """Whether a sample has more than one clip, so that an LSTM can learn."""
+        return bool(self.features.x.shape[2] > 1)
+
+    @property
+    def uses_svr(self) -> bool:
+        """Whether an SVR differs from that of other variants: it has no rank loss."""
+        return not (self.variant and self.config.loss == "rank")
 
     @property
     def whole(self) -> bool:
@@ -79,11 +163,11 @@ class Study:
     @cached_property
     def released(self) -> bool:
         """Whether samples are of AQA-7 in the paper's split; some may be missing."""
-        return not self._strangers
+        return self.fixed and not self._unlisted
 
     @cached_property
     def paper_note(self) -> str:
-        """What keeps the paper's numbers away, or is to be said of them; else empty."""
+        """Why the paper's numbers are not shown, or differ in their data; else ""."""
         asked = sum(map(listed, self.actions))
         found = sum(len(self.listed_rows(action)) for action in self.actions)
         if self.released and found < asked:
@@ -91,43 +175,42 @@ class Study:
                 f"{asked - found} of the {asked} released samples of these actions "
                 "are missing; the paper's numbers are of all of them"
             )
-        # Nobody expects the paper's numbers beside a data set of another kind.
-        if self.released or len(self._strangers) > found / 2:
+        # On a data set of another kind nobody expects the paper's numbers.
+        if self.released or not self.fixed or len(self._unlisted) > found / 2:
             return ""
         return (
-            f"the paper's numbers are not shown: {len(self._strangers)} of {found} "
+            f"the paper's numbers are not shown: {len(self._unlisted)} of {found} "
             f"samples are not in the released lists or differ in split or score "
-            f"(first {self._strangers[0]})"
+            f"(first {self._unlisted[0]})"
         )
 
     @cached_property
-    def _strangers(self) -> list[str]:
-        """Keys of samples that are not in AQA-7's released lists as they are here."""
+    def _unlisted(self) -> list[str]:
+        """Keys of samples that differ from AQA-7's released lists."""
         return [
             key
             for action in self.actions
-            for key in strangers(action, self.samples(action))
+            for key in unlisted(action, self.samples(action))
         ]
 
     @cached_property
     def floor(self) -> float:
-        """Pooled rho of a predictor that knows only which sport it watches."""
-        train = self.train_rows(self.actions)
-        test = self.features.rows(self.actions, "test")
-        action, score = self.features.action, self.features.score
-        return action_mean_floor(action[train], score[train], action[test], score[test])
-
-    def train_rows(self, actions: Sequence[str]) -> Rows:
-        """Labelled training rows of these actions, in the cache's order."""
-        return self.features.rows(actions, "train")
+        """Pooled rho of predicting each action's mean training score."""
+        truth, predicted = [], []
+        for fold in self.folds:
+            train, test = fold.train_rows(self.actions), fold.test_rows(self.actions)
+            action, score = fold.features.action, fold.features.score
+            truth.append(score[test])
+            predicted.append(action_means(action[train], score[train], action[test]))
+        return spearman(np.concatenate(truth), np.concatenate(predicted))
 
     def listed_rows(self, action: str) -> Rows:
-        """Rows of an action in its training and test lists together."""
-        lists = [self.features.rows(action, split) for split in ("train", "test")]
+        """Return rows of an action in training and test lists together, sorted."""
+        lists = [self.folds[0].features.rows(action, name) for name in SPLITS]
         return np.sort(np.concatenate(lists))
 
     def samples(self, action: str) -> Iterable[tuple[str, str, float]]:
-        """Key, split and score of each listed sample of an action."""
+        """Yield key, split and score of each listed sample of an action."""
         features = self.features
         for row in self.listed_rows(action):
             yield str(features.key[row]), str(features.split[row]), features.score[row]
@@ -139,32 +222,49 @@ class Study:
 
     def _held_out(self, action: str, rows: Rows, counts: Floats) -> HeldOut:
         truth = self.features.score[rows]
-        return HeldOut(action, rows, truth, Resamples(truth, counts))
+        groups = self.split.groups
+        number = None if groups is None else len(np.unique(groups[rows]))
+        return HeldOut(action, rows, truth, Resamples(truth, counts), number)
 
     def _drawn(self, action: str, rows: Rows) -> Floats:
-        seed = (self.config.bootstrap_seed, zlib.crc32(action.encode()), 0)
-        return draw_samples(len(rows), self.config.bootstrap, seed)
+        config = self.config
+        if self.split.groups is not None:
+            # One draw of groups for all actions: a surgeon is in several of them.
+            labelled = self.features.rows()
+            seed = (config.bootstrap_seed, 1)
+            counts = draw_groups(self.split.groups[labelled], config.bootstrap, seed)
+            return counts[:, np.searchsorted(labelled, rows)]
+        code = zlib.crc32(action.encode())
+        return draw_samples(
+            len(rows), config.bootstrap, (config.bootstrap_seed, code, 0)
+        )
+
+
+SPLITS = ("train", "test")
 
 
 def title_of(action: str) -> str:
-    """An action's name in words and tables."""
+    """Return an action's name for words and tables."""
     return BY_NAME[action].title if action in BY_NAME else action
 
 
 def open_study(cache: Path, config: CompareConfig) -> Study:
     """Load a cache and find out which of its actions can be judged.
 
-    Raises `AqaError` when none can, saying why of each.
+    Raises `AqaError` when no action can be judged, saying
+    why of each.
     """
     features = load(cache, config.actions)
-    scale: dict[str, float] = {}
+    split = split_features(features, config.split)
+    actions: list[str] = []
     notes: list[str] = []
     for action in _in_order(features, config.actions):
         try:
-            scale[action] = _deviation(features, action)
+            _require_samples(split, action)
+            actions.append(action)
         except AqaError as shortage:
             notes.append(f"left out: {shortage}")
-    if not scale:
+    if not actions:
         reasons = "; ".join(notes) or "no action is labelled"
         raise AqaError(f"{cache}: no action can be judged ({reasons})")
     absent = [name for name in EXPERIMENT_ACTIONS if name not in features.action]
@@ -173,24 +273,59 @@ def open_study(cache: Path, config: CompareConfig) -> Study:
     unlabelled = int(np.isnan(features.score).sum())
     if unlabelled:
         notes.append(f"{unlabelled} samples without a score are not used")
-    return Study(features, config, tuple(scale), scale, tuple(notes))
+    folds = _folds(split, actions, config.label_scale)
+    return Study(features, config, tuple(actions), split, folds, tuple(notes))
 
 
-def _deviation(features: FeatureSet, action: str) -> float:
-    """Label deviation of an action, or why it cannot be judged."""
-    found = len(features.rows(action, "test"))
-    if found < LEAST_TEST:
+#: Settings of label scale and loss to compare, by the label of their rows.
+VARIANTS = {
+    "std labels": {"label_scale": "std", "loss": "squared"},
+    "z-scored labels": {"label_scale": "zscore", "loss": "squared"},
+    "rank loss": {"loss": "rank"},
+}
+
+
+def variants_of(study: Study) -> list[Study]:
+    """Return the study under every other label scale and loss, where asked for."""
+    if not study.config.variants:
+        return []
+    found = []
+    for name, settings in VARIANTS.items():
+        config = replace(study.config, **settings)  # type: ignore[arg-type]
+        if config != study.config:
+            folds = _folds(study.split, study.actions, config.label_scale)
+            found.append(replace(study, config=config, folds=folds, variant=name))
+    return found
+
+
+def _folds(split: Split, actions: Sequence[str], kind: str) -> tuple[Fold, ...]:
+    """Scale the labels of each fold by its training list."""
+    folds = []
+    for fold in split.folds:
+        rows = fold.features.rows(actions, "train")
+        scale = LabelScale.learn(fold.features, rows, kind)
+        folds.append(Fold(fold.name, fold.features, scale))
+    return tuple(folds)
+
+
+def _require_samples(split: Split, action: str) -> None:
+    """Refuse an action that cannot be judged, saying why."""
+    tests = [len(fold.features.rows(action, "test")) for fold in split.folds]
+    if sum(tests) < LEAST_TEST:
         raise AqaError(
-            f"{action}: {found} labelled test samples; at least {LEAST_TEST} are needed"
+            f"{action}: {sum(tests)} labelled test samples; at least {LEAST_TEST} are "
+            "needed"
         )
-    train = features.rows(action, "train")
-    if len(train) == 0:
-        raise AqaError(f"{action}: no labelled training sample")
-    return deviations(features, train)[action]
+    for fold in split.folds:
+        train = fold.features.rows(action, "train")
+        within = f" in {fold.name}" if fold.name else ""
+        if len(train) == 0:
+            raise AqaError(f"{action}: no labelled training sample{within}")
+        LabelScale.learn(fold.features, train)
 
 
 def _in_order(features: FeatureSet, asked: Sequence[str] | None) -> list[str]:
-    """The data set's own order, then by name; trampoline only when asked for."""
+    """Return actions in AQA-7's order, then by name; trampoline only when asked for."""
     order = [action.name for action in ACTIONS]
     present = {str(action) for action in features.action[features.rows()]}
     wanted = present - {"trampoline"} if asked is None else present & set(asked)
@@ -198,60 +333,40 @@ def _in_order(features: FeatureSet, asked: Sequence[str] | None) -> list[str]:
     return known + sorted(wanted - set(order))
 
 
-#: Trained heads by their task.
-Heads = Mapping[HeadTask, TrainedHead]
+def open_others(study: Study, cache: Path, paths: Sequence[Path]) -> list[Study]:
+    """Open further caches of the same samples, labelled by their features or file."""
+    others: list[Study] = []
+    for path in paths:
+        other = open_study(path, replace(study.config, actions=study.actions))
+        _require_same_samples(study, cache, other, path)
+        taken = {study.kind, *(each.cache for each in others)}
+        names = (other.kind, path.stem, str(path))
+        free = [name for name in names if name not in taken]
+        if not free:
+            raise AqaError(f"{path}: given twice")
+        others.append(replace(other, cache=free[0]))
+    return others
 
 
-def trained_on(study: Study, actions: Sequence[str], seed: int) -> HeadTask:
-    """The head trained on the training lists of these actions, in table order."""
-    return HeadTask(
-        name=f"{_describe(study, actions)}, seed {seed}",
-        rows=as_rows(study.train_rows(actions)),
-        seed=seed,
-        schedule=study.config.schedule.scaled(study.config.scale),
+#: Samples that a refusal names.
+MOST_NAMED = 3
+
+
+def _require_same_samples(study: Study, cache: Path, other: Study, path: Path) -> None:
+    """Refuse a cache whose samples, splits or scores are not those of the first."""
+    expected, found = (
+        {key: what for action in study.actions for key, *what in each.samples(action)}
+        for each in (study, other)
     )
-
-
-def all_but(study: Study, action: str, seed: int) -> HeadTask:
-    """The head trained on every action but one."""
-    rest = [name for name in study.actions if name != action]
-    return trained_on(study, rest, seed)
-
-
-def untrained(study: Study, seed: int) -> HeadTask:
-    """The head as it is drawn, before any training."""
-    whole = trained_on(study, study.actions, seed)
-    schedule = replace(whole.schedule, iterations=0)
-    return replace(whole, name=f"random, seed {seed}", schedule=schedule)
-
-
-def as_rows(rows: Iterable[int]) -> tuple[int, ...]:
-    """Rows as a task takes them."""
-    return tuple(int(row) for row in rows)
-
-
-def unique(tasks: Iterable[HeadTask]) -> list[HeadTask]:
-    """Each task once, in the order of first mention, starts before the rest."""
-    found: dict[HeadTask, None] = {}
-    for task in tasks:
-        if task.init is not None:
-            found.setdefault(task.init)
-        found.setdefault(task)
-    return list(found)
-
-
-def predict_scores(
-    study: Study, head: TrainedHead, rows: Rows, action: str, copy: int = 0
-) -> Floats:
-    """Predictions for one copy of an action's rows, in judges' units (n,)."""
-    scaled = predict(head.parameters, study.features.x[rows, copy])
-    return np.asarray(scaled, np.float64) * study.scale[action]
-
-
-def _describe(study: Study, actions: Sequence[str]) -> str:
-    left_out = [name for name in study.actions if name not in actions]
-    if len(actions) == 1:
-        return f"LSTM on {actions[0]}"
-    if len(left_out) == 1:
-        return f"LSTM on all but {left_out[0]}"
-    return "LSTM on all actions"
+    differing = sorted(
+        key
+        for key in expected.keys() | found.keys()
+        if expected.get(key) != found.get(key)
+    )
+    if differing:
+        named = ", ".join(differing[:MOST_NAMED])
+        raise AqaError(
+            f"{path}: its samples are not those of {cache}: {len(differing)} are "
+            f"missing in one or differ in split or score (first {named}); extract or "
+            "relabel it from the same lists"
+        )

@@ -1,126 +1,133 @@
 """Zero-shot: heads judged on an action that they never saw (Table 3 of the paper).
 
-Conventions: rows are what a head was trained on: nothing (`random`), one action, or
-every action but the one judged (`multi-action`); columns are the unseen action. Where
-a single-action head meets its own action the cell is `matched` and stays out of the
-row's average, as in the paper.
+Conventions: rows are what a head was trained on: nothing (`random`: the mean of many
+draws, since a single untrained head may rank well or badly by chance), one action, or
+every action but the judged one (`multi-action`; as LSTM and as SVR). Where a
+single-action head meets its own action the cell is `matched` and stays out of the row's
+average, as in the paper. R-l2 is left out of all other cells: a head that never saw an
+action does not know its range of scores.
 """
 
+import math
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
 
 from aqa.cache.errors import AqaError
-from aqa.regress.evaluation.bootstrap import (
-    Cell,
-    covers_zero,
-    describe_claim,
-    describe_row,
-    judge,
-)
+from aqa.regress.evaluation.bootstrap import covers_zero
+from aqa.regress.experiments.describe import compare_rows
+from aqa.regress.experiments.opening import opening, printed
 from aqa.regress.experiments.paper import TABLE_3
-from aqa.regress.experiments.result import Result, drawn_seeds, opening, printed
-from aqa.regress.experiments.study import (
-    Heads,
-    Study,
+from aqa.regress.experiments.result import Report, Result, Row
+from aqa.regress.experiments.rows import (
+    Needs,
+    RowPlan,
+    Trained,
+    UntrainedPlan,
     all_but,
-    predict_scores,
-    title_of,
-    trained_on,
-    unique,
-    untrained,
+    judge_rows,
 )
-from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.experiments.study import Study, title_of
 
 NAME = "zero-shot"
+MULTI, MULTI_SVR, RANDOM = "multi-action", "multi-action SVR", "random"
 
 
-def tasks(study: Study) -> list[HeadTask]:
-    """Every head that the table needs."""
-    if len(study.actions) < 2:
+def needs(studies: Sequence[Study]) -> Needs:
+    """Yield every head and SVR of the table."""
+    if len(studies[0].actions) < 2:
         raise AqaError(
             f"{NAME}: an unseen action needs another to train on; this cache can "
-            f"judge {study.actions[0]} only"
+            f"judge {studies[0].actions[0]} only"
         )
-    return unique(
-        _head(study, row, action, seed)
-        for row in _rows(study)
-        for action in study.actions
-        for seed in range(study.config.seeds)
-    )
+    for plan in plans(studies):
+        yield from plan.needs()
 
 
-def evaluate(study: Study, heads: Heads) -> Result:
-    """Judge every head on every action."""
-    table = {
-        row: {action: _judged(study, heads, row, action) for action in study.actions}
-        for row in _rows(study)
-    }
-    drawn = drawn_seeds(study)
-    rows = [
-        describe_row(row, _mode(row), "lstm", cells, drawn)
-        for row, cells in table.items()
+def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
+    """Judge every row on every action."""
+    study = studies[0]
+    table, rows = judge_rows(plans(studies), trained, full=False)
+    variants = [other.label for other in studies[1:] if other.variant]
+    pairs = [
+        (MULTI, RANDOM),
+        (MULTI_SVR, RANDOM),
+        *((MULTI + label, MULTI) for label in variants),
     ]
-    claim = describe_claim(
-        "multi-action",
-        "random",
-        {
-            action: (table["multi-action"][action], table["random"][action])
-            for action in study.actions
-        },
-        drawn,
-    )
-    report = {
-        **opening(study, NAME),
-        "rows": rows,
-        "claims": [claim],
-        "findings": [claim["words"], *_findings(rows)],
-        "paper": printed(
+    compared = [compare_rows(*pair, table, study.draws) for pair in pairs]
+    opened = opening(study, NAME)
+    opened["notes"] += _about_draws(rows[0])
+    report = Report(
+        **opened,
+        rows=rows,
+        claims=compared,
+        findings=[*(each.words for each in compared), *_findings(rows)],
+        paper=printed(
             study, 3, TABLE_3, {name: name for name in TABLE_3 if study.kind == "c3d"}
         ),
-    }
-    return Result(report, table, study.features.key)
+    )
+    return Result(
+        report,
+        table,
+        study.features.key,
+        title="Zero-shot: an action never seen",
+        question=(
+            "Does a head rank samples of an action that it never saw? (Table 3 of the "
+            "paper)"
+        ),
+        table=("table-3", "Spearman's rho on each action"),
+        pictures=("matrix",),
+    )
 
 
-def _rows(study: Study) -> list[str]:
-    return ["random", *study.actions, "multi-action"]
+def plans(studies: Sequence[Study]) -> list[RowPlan]:
+    """Return all rows, in the order of the table."""
+    study = studies[0]
+    found: list[RowPlan] = [UntrainedPlan(RANDOM, RANDOM, "lstm", study, lambda _: ())]
+    for name in study.actions:
+        on = partial(_only, name)
+        found.append(
+            RowPlan(name, "single-action", "lstm", study, on, mark_matched=True)
+        )
+    found.append(RowPlan(MULTI, MULTI, "lstm", study, partial(all_but, study)))
+    found.append(RowPlan(MULTI_SVR, MULTI, "svr", study, partial(all_but, study)))
+    for other in studies[1:]:
+        if other.variant:
+            name, on = MULTI + other.label, partial(all_but, other)
+            found.append(RowPlan(name, MULTI, "lstm", other, on))
+    return found
 
 
-def _mode(row: str) -> str:
-    return row if row in ("random", "multi-action") else "single-action"
+def _only(action: str, judged: str) -> tuple[str, ...]:
+    return (action,)
 
 
-def _head(study: Study, row: str, action: str, seed: int) -> HeadTask:
-    if row == "random":
-        return untrained(study, seed)
-    if row == "multi-action":
-        return all_but(study, action, seed)
-    return trained_on(study, [row], seed)
-
-
-def _judged(study: Study, heads: Heads, row: str, action: str) -> Cell:
-    test = study.tests[action]
-    predicted = [
-        predict_scores(study, heads[_head(study, row, action, seed)], test.rows, action)
-        for seed in range(study.config.seeds)
+def _about_draws(row: Row) -> list[str]:
+    """Say how far single untrained heads vary."""
+    spread = row.average.sd["fisher_z"]
+    if math.isnan(spread):
+        return []
+    return [
+        f"random is the mean of {len(row.average.per_seed['fisher_z'])} untrained "
+        "heads; the average rho of a single one has a standard deviation of "
+        f"{spread:.2f}"
     ]
-    return judge([test] * len(predicted), predicted, matched=row == action)
 
 
-def _findings(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """What the intervals say of each row, in words."""
-    multi = next(row for row in rows if row["name"] == "multi-action")
-    open_columns = [
+def _findings(rows: Sequence[Row]) -> list[str]:
+    """Say what the intervals leave open."""
+    multi = next(row for row in rows if row.name == MULTI)
+    uncertain = [
         title_of(action)
-        for action, cell in multi["per_action"].items()
-        if covers_zero(cell["ci95"])
+        for action, cell in multi.per_action.items()
+        if covers_zero(cell.ci95)
     ]
     found = []
-    if open_columns:
+    if uncertain:
         found.append(
-            "The multi-action head's interval covers zero for "
-            f"{', '.join(open_columns)}: no transfer to these is shown."
+            f"The multi-action head's interval covers zero for {', '.join(uncertain)}: "
+            "no transfer to these is shown."
         )
-    if all(covers_zero(row["average"]["ci95"]["fisher_z"]) for row in rows):
+    if all(covers_zero(row.average.ci95["fisher_z"]) for row in rows):
         found.append(
             "Every row's average has an interval that covers zero: nothing here tells "
             "any head from one that ranks at random."

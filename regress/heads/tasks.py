@@ -21,8 +21,8 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.files import replacing
@@ -172,6 +172,11 @@ def task_digest(
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+Arrays = dict[str, NDArray[Any]]
+
+
 class HeadStore:
     """A folder of finished heads; it need not exist yet."""
 
@@ -194,24 +199,37 @@ class HeadStore:
 
     def write(self, digest: str, head: TrainedHead) -> None:
         """Store a head."""
-        with replacing(self.path(digest)) as descriptor:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(save(head.arrays()))
+        self.write_arrays(digest, head.arrays(), {})
 
     def read(self, digest: str) -> TrainedHead:
         """Read a head; raises `AqaError` where the file is damaged."""
+        return self.read_arrays(digest, lambda arrays, _: TrainedHead.of(arrays))
+
+    def write_arrays(
+        self, digest: str, arrays: Arrays, header: Mapping[str, str]
+    ) -> None:
+        """Store arrays, and texts in the header of their file."""
+        with replacing(self.path(digest)) as descriptor:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(save(arrays, dict(header) or None))
+
+    def read_arrays(
+        self, digest: str, make: Callable[[Arrays, Mapping[str, str]], Outcome]
+    ) -> Outcome:
+        """Read arrays and header and let `make` do its part.
+
+        Raises `AqaError` where the file is damaged or `make` misses a name (KeyError).
+        """
         path = self.path(digest)
         try:
-            return TrainedHead.of(load_file(path))
+            with safe_open(path, "numpy") as file:
+                arrays = {name: file.get_tensor(name) for name in file.keys()}
+                return make(arrays, file.metadata() or {})
         except (SafetensorError, KeyError) as error:
             raise AqaError(
                 f"{path}: not a finished head ({brief(error)}); remove it, and it is "
                 "trained again"
             ) from error
-
-
-Task = TypeVar("Task")
-Outcome = TypeVar("Outcome")
 
 
 class Stored(Mapping[Task, Outcome], Generic[Task, Outcome]):

@@ -1,41 +1,16 @@
-"""How every picture looks, and how it becomes an SVG.
+"""The pictures of a report, as SVG.
 
-Conventions: colours are Okabe and Ito's, told apart by colour-blind readers, and each
-comes with its own marker and line style, for print. Sizes are inches, fit for a page
-column. The same numbers give the same bytes: no date, ids salted with the picture's
-name. Text stays text, and a name is never read as mathematics.
-
-Table 2 as a picture: a group of dots for every action and for the average.
-
-Conventions: rho to the right, one row of the table a dot with its interval; undefined
-values are not drawn.
-
-Figure 3 as a picture: rho over the iterations of fine-tuning.
-
-Conventions: an action a row, a training size a column, iterations to the right. The
-two starts differ in colour and in line style.
-
-Table 3 as a picture: an annotated matrix of what was trained on by what was judged.
-
-Conventions: colour is rho from -1 to 1 on a scale that colour-blind readers can read;
-the number stands in every cell, so that the colour may be lost.
-
-Predicted against true scores as a picture, a panel an action.
-
-Conventions: both in judges' units, test samples, seed 0. `cells` are those behind the
-report's rows, by row name and action.
-
-Which pictures an experiment has.
-
-Conventions: a picture is made from a report.json object, and where that is not enough
-from the cells behind its rows. Apart from `sections`, so that words and tables need
-no matplotlib.
+Conventions: colours are Okabe and Ito's, distinguishable by colour-blind readers, each
+with its own marker and line style for print. Sizes are inches, fit for a page column.
+The same numbers give the same bytes: no date, ids salted with the picture's name. Text
+stays text, and a name is never read as mathematics. Undefined values are not drawn; an
+interval is drawn where there is one. `PICTURES` names what an experiment may ask for.
 """
 
 import io
 import re
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -46,9 +21,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from aqa.regress.evaluation.bootstrap import Cell, covers_zero
+from aqa.regress.evaluation.bootstrap import covers_zero
+from aqa.regress.experiments.result import (
+    CellNumbers,
+    FineTuneReport,
+    FineTuneRow,
+    PrintedRow,
+    PrintedSetting,
+    Report,
+    Result,
+    Row,
+)
 from aqa.regress.experiments.study import title_of
-from aqa.regress.report.tables import SINGLE, ZERO_SHOT, Report, defined, number, varied
+from aqa.regress.report.tables import column_title, defined, number, varied
 
 
 @dataclass(frozen=True)
@@ -95,7 +80,7 @@ _STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Picture:
-    """A drawn figure: `alt` says in words what it shows, for those who do not see it.
+    """A drawn figure; `alt` describes it for those who do not see it.
 
     `width` in CSS pixels is the least at which it can be read.
     """
@@ -108,7 +93,7 @@ class Picture:
 
 
 def draw(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
-    """Let `paint` fill a figure of `size` inches; its SVG element as text."""
+    """Let `paint` fill a figure of `size` inches; return its SVG element."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
@@ -127,31 +112,30 @@ def zero_line(axes: Axes, *, upright: bool) -> None:
 
 
 def dot(label: str, pen: Pen) -> Line2D:
-    """A legend's entry for a row that is drawn in dots."""
+    """Return the legend entry of a row that is drawn in dots."""
     return Line2D([], [], marker=pen.marker, linestyle="", label=label, **face(pen))
 
 
 def face(pen: Pen) -> dict[str, Any]:
-    """A pen's colour and filling, as matplotlib's marks take them."""
+    """Return a pen's colour and filling as matplotlib's markers take them."""
     filling = "white" if pen.hollow else pen.colour
     return {"color": pen.colour, "markerfacecolor": filling}
 
 
-def averages_in_words(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Every row's average, for those who do not see the picture."""
+def averages_in_words(rows: Sequence[Row]) -> str:
+    """Return every row's average, for those who do not see the picture."""
     return ", ".join(
-        f"{title_of(row['name'])} {number(row['average']['fisher_z'], '{:.2f}')}"
-        for row in rows
+        f"{title_of(row.name)} {number(row.average.fisher_z, '{:.2f}')}" for row in rows
     )
 
 
 def or_nan(value: float | None) -> float:
-    """A number that can be drawn: what is undefined leaves a gap."""
+    """Return a number that can be drawn; an undefined one leaves a gap."""
     return value if defined(value) else float("nan")
 
 
 def _element(svg: str) -> str:
-    """The <svg> element alone, its groups without ids: several stand in one page."""
+    """Return the <svg> element, its groups without ids: a page holds several."""
     element = svg[svg.index("<svg") :]
     element = re.sub(r"<metadata>.*?</metadata>", "", element, flags=re.DOTALL)
     return re.sub(r'<g id="[^"]*"', "<g", element).strip() + "\n"
@@ -175,11 +159,14 @@ PAPER: dict[str, Any] = {
 }
 
 
-def dots(report: Report) -> Picture:
-    """Every row of the table in every column, the paper's marks beside ours."""
-    rows = report["rows"]
-    printed = report["paper"]["rows"] if report["paper"] else {}
-    groups = [*report["samples"], "average"]
+def dots(result: Result) -> Picture:
+    """Draw every row of the table in every column, the paper's marks beside ours."""
+    report = _table_report(result)
+    rows = report.rows
+    printed = dict(report.paper.rows) if report.paper else {}
+    marked = [row.name for row in rows if row.name in printed]
+    groups = [*report.samples, "average"]
+    titles = [*(column_title(report, action) for action in report.samples), "average"]
     pens = _pens(rows)
     step = len(rows) + GAP
 
@@ -191,44 +178,48 @@ def dots(report: Report) -> Picture:
             for nth, (row, pen) in enumerate(zip(rows, pens, strict=True)):
                 y = place * step + nth
                 _dot(axes, y, *_value(row, group), pen)
-                if row["name"] in printed:
-                    _paper_mark(axes, y, printed[row["name"]], group)
+                if row.name in marked:
+                    _paper_mark(axes, y, printed[row.name], group)
         middles = [place * step + (len(rows) - 1) / 2 for place in range(len(groups))]
-        axes.set_yticks(middles, [title_of(group) for group in groups], fontsize=9)
+        axes.set_yticks(middles, titles, fontsize=9)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(groups) * step - 0.5 - GAP / 2, -0.5 - GAP / 2)
         axes.grid(axis="x")
         axes.spines["left"].set_visible(False)
         axes.set_xlabel("Spearman's rho on the test samples")
-        handles = [dot(row["name"], pen) for row, pen in zip(rows, pens, strict=True)]
-        if printed:
+        handles = [dot(row.name, pen) for row, pen in zip(rows, pens, strict=True)]
+        if marked:
             handles.append(Line2D([], [], linestyle="", label="the paper", **PAPER))
         figure.legend(handles=handles, loc="outside upper left", ncols=2)
 
-    legend = LEGEND_ROOM * ((len(rows) + bool(printed) + 1) // 2)
+    legend = LEGEND_ROOM * ((len(rows) + bool(marked) + 1) // 2)
     return Picture(
-        "single-vs-all",
-        draw("single-vs-all", (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
-        "Spearman's rho by action, mean over seeds, with the bootstrap 95 % interval "
-        f"over test samples. The average is Fisher's z, its interval over "
-        f"{varied(report)}. Hollow: heads of a single action."
-        + (" Black bars: the paper." if printed else ""),
+        report.experiment,
+        draw(report.experiment, (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
+        "Spearman's rho by action, mean over seeds, with the 95 % interval over "
+        f"{varied(report)}. The average is Fisher's z. Hollow: heads of a single "
+        "action." + (" Black bars: the paper." if marked else ""),
         f"Dots with intervals; averages: {averages_in_words(rows)}.",
         width=480,
     )
 
 
-def _pens(rows: Sequence[Mapping[str, Any]]) -> list[Pen]:
-    """The marker tells what a head is; hollow, and of another colour: single-action.
+def _table_report(result: Result) -> Report:
+    assert isinstance(result.report, Report), "the picture needs rows over actions"
+    return result.report
 
-    Further caches have a colour pair of their own, and each its markers.
+
+def _pens(rows: Sequence[Row]) -> list[Pen]:
+    """Choose markers by head; single-action ones are hollow and of another colour.
+
+    Further caches and variants have their own pair of colours, and each its markers.
     """
-    labels = list(dict.fromkeys(row["features"] for row in rows))
+    labels = list(dict.fromkeys((row.features, _variant(row)) for row in rows))
     found = []
     for row in rows:
-        head, further = row["head"], labels.index(row["features"])
-        hollow = row["mode"] == "single-action"
-        marker = MEANS[head] if row["copies"] > 1 else MARKERS[head]
+        head, further = row.head, labels.index((row.features, _variant(row)))
+        hollow = row.mode == "single-action"
+        marker = MEANS[head] if (row.copies or 1) > 1 else MARKERS[head]
         single, every = VERMILION, BLUE
         if further:
             single, every = ORANGE, SKY
@@ -238,12 +229,18 @@ def _pens(rows: Sequence[Mapping[str, Any]]) -> list[Pen]:
     return found
 
 
-def _value(row: Mapping[str, Any], group: str) -> tuple[float | None, Sequence[Any]]:
-    """Value and interval of a row in one group."""
+def _variant(row: Row) -> str:
+    """Return what follows the head in a row's name, but for averaged copies."""
+    _, _, rest = row.name.partition(", ")
+    return "" if rest.startswith("mean of") else rest
+
+
+def _value(row: Row, group: str) -> tuple[float | None, Sequence[Any]]:
+    """Return value and interval of a row in one group."""
     if group == "average":
-        return row["average"]["fisher_z"], row["average"]["ci95"]["fisher_z"]
-    cell = row["per_action"][group]
-    return cell["mean"], cell["ci95"]
+        return row.average.fisher_z, row.average.ci95["fisher_z"]
+    cell = row.per_action[group]
+    return cell.mean, cell.ci95
 
 
 def _dot(
@@ -255,9 +252,8 @@ def _dot(
         axes.plot(value, y, pen.marker, markersize=5.5, **face(pen))
 
 
-def _paper_mark(axes: Axes, y: float, printed: Mapping[str, Any], group: str) -> None:
-    average = group == "average"
-    value = printed["average"] if average else printed["per_action"][group]
+def _paper_mark(axes: Axes, y: float, printed: PrintedRow, group: str) -> None:
+    value = printed.average if group == "average" else printed.per_action[group]
     if defined(value):
         axes.plot(value, y, **PAPER)
 
@@ -269,13 +265,14 @@ LABELS = {
 }
 
 
-def curves(report: Report) -> Picture:
-    """Small multiples of both curves, with the paper's marks where there are any."""
-    panels: dict[str, dict[int, list[Mapping[str, Any]]]] = {}
-    for row in report["rows"]:
-        sizes = panels.setdefault(row["action"], {})
-        sizes.setdefault(row["n_train"], []).append(row)
-    printed = report["paper"]["rows"] if report["paper"] else []
+def curves(result: Result) -> Picture:
+    """Draw rho over the iterations: an action per row, a training size per column."""
+    report = result.report
+    assert isinstance(report, FineTuneReport), "the picture needs curves"
+    panels: dict[str, dict[int, list[FineTuneRow]]] = {}
+    for row in report.rows:
+        panels.setdefault(row.action, {}).setdefault(row.n_train, []).append(row)
+    printed = report.paper.rows if report.paper else []
     across = max(map(len, panels.values()))
 
     def paint(figure: Figure) -> None:
@@ -288,8 +285,8 @@ def curves(report: Report) -> Picture:
                 for row in rows:
                     _curve(axes, row)
                 for mark in printed:
-                    if (mark["action"], mark["n_train"]) == (action, n):
-                        _paper_mark_of_curves(axes, mark, rows[0]["iterations"])
+                    if (mark.action, mark.n_train) == (action, n):
+                        _paper_mark_of_curves(axes, mark, rows[0].iterations)
                 axes.set_title(f"{title_of(action)}, n = {n}")
                 axes.grid(axis="y")
                 axes.locator_params(axis="x", nbins=4, integer=True)
@@ -308,28 +305,28 @@ def curves(report: Report) -> Picture:
         "over seeds, the band from the lowest to the highest seed."
         + (" Hollow marks: the paper's best iteration." if printed else ""),
         "Curves of rho over iterations, from scratch and fine-tuned. "
-        + report["findings"][-1],
+        + report.findings[-1],
         width=600,
     )
 
 
-def _curve(axes: Axes, row: Mapping[str, Any]) -> None:
-    pen = PENS[row["init"]]
-    iterations = [iteration for iteration, _ in row["curve"]]
-    mean = [or_nan(rho) for _, rho in row["curve"]]
+def _curve(axes: Axes, row: FineTuneRow) -> None:
+    pen = PENS[row.init]
+    iterations = [iteration for iteration, _ in row.curve]
+    mean = [rho for _, rho in row.curve]
     axes.plot(iterations, mean, pen.line, color=pen.colour, linewidth=1.5)
-    seeds = np.array([[or_nan(rho) for rho in seed] for seed in row["curve_per_seed"]])
+    seeds = np.array(row.curve_per_seed)
     if len(seeds) > 1:
         low, high = np.fmin.reduce(seeds), np.fmax.reduce(seeds)
         axes.fill_between(iterations, low, high, color=pen.colour, alpha=0.16, lw=0)
 
 
-def _paper_mark_of_curves(axes: Axes, mark: Mapping[str, Any], iterations: int) -> None:
-    """At the right edge: the paper does not say at which iteration it was best."""
-    pen = PENS[mark["init"]]
+def _paper_mark_of_curves(axes: Axes, mark: PrintedSetting, iterations: int) -> None:
+    """Mark the right edge: the paper does not say which iteration was best."""
+    pen = PENS[mark.init]
     axes.plot(
         iterations,
-        mark["best"],
+        mark.best,
         pen.marker,
         color=pen.colour,
         markerfacecolor="white",
@@ -345,13 +342,16 @@ DARK = 0.65
 LONG = 9
 
 
-def matrix(report: Report) -> Picture:
-    """Every row of the table on every action."""
-    rows = report["rows"]
-    actions = list(report["samples"])
+def matrix(result: Result) -> Picture:
+    """Draw the table as a matrix: what was trained on by what was judged."""
+    report = _table_report(result)
+    rows = report.rows
+    actions = list(report.samples)
+    titles = [_broken(column_title(report, action)) for action in actions]
     table = np.array(
-        [[or_nan(row["per_action"][name]["mean"]) for name in actions] for row in rows]
+        [[row.per_action[name].mean for name in actions] for row in rows]
     )  # (rows, actions)
+    bold = len(report.seeds) > 1  # with one seed nothing is settled
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
@@ -361,9 +361,9 @@ def matrix(report: Report) -> Picture:
         axes.invert_yaxis()
         for y, row in enumerate(rows):
             for x, name in enumerate(actions):
-                _annotate(axes, x, y, row["per_action"][name])
-        axes.set_xticks(range(len(actions)), [_broken(title_of(a)) for a in actions])
-        axes.set_yticks(range(len(rows)), [title_of(row["name"]) for row in rows])
+                _annotate(axes, x, y, row.per_action[name], bold)
+        axes.set_xticks(range(len(actions)), titles)
+        axes.set_yticks(range(len(rows)), [title_of(row.name) for row in rows])
         axes.tick_params(length=0, labelcolor=INK, labelsize=9)
         axes.xaxis.tick_top()
         axes.xaxis.set_label_position("top")
@@ -374,17 +374,18 @@ def matrix(report: Report) -> Picture:
     return Picture(
         "zero-shot",
         draw("zero-shot", (7.2, 0.9 + 0.38 * len(rows)), paint),
-        "rho on every action (columns) of heads trained on nothing (random), on one "
-        "action, or on all actions but the judged one (multi-action); orange above "
-        "zero, violet below. Bold: the 95 % interval does not cover zero. Framed: "
-        "trained and tested on the same action.",
+        "rho on every action (columns) of heads trained on nothing (random: the mean "
+        "of many draws), on one action, or on all actions but the judged one "
+        "(multi-action); orange above zero, violet below. "
+        + ("Bold: the 95 % interval does not cover zero. " if bold else "")
+        + "Framed: trained and tested on the same action.",
         f"Matrix of rho; averages: {averages_in_words(rows)}.",
     )
 
 
-def _annotate(axes: Axes, x: int, y: int, cell: Mapping[str, Any]) -> None:
+def _annotate(axes: Axes, x: int, y: int, cell: CellNumbers, bold: bool) -> None:
     """Write a cell's rho on its colour; frame it where it is matched."""
-    value = cell["mean"]
+    value = cell.mean
     axes.text(
         x,
         y,
@@ -392,15 +393,15 @@ def _annotate(axes: Axes, x: int, y: int, cell: Mapping[str, Any]) -> None:
         ha="center",
         va="center",
         color="white" if defined(value) and abs(value) > DARK else INK,
-        fontweight="normal" if covers_zero(cell["ci95"]) else "bold",
+        fontweight="bold" if bold and not covers_zero(cell.ci95) else "normal",
     )
-    if cell["matched"]:
+    if cell.matched:
         corner = (x - 0.46, y - 0.44)
         axes.add_patch(Rectangle(corner, 0.92, 0.88, fill=False, edgecolor=INK))
 
 
 def _broken(title: str) -> str:
-    """A long title of two words on two lines."""
+    """Break a long title into two lines."""
     return title.replace(" ", "\n", 1) if len(title) > LONG else title
 
 
@@ -408,9 +409,9 @@ def _broken(title: str) -> str:
 PAIR_PENS = {"single-action LSTM": VERMILION, "all-action LSTM": BLUE}
 
 
-def scatter(cells: Mapping[str, Mapping[str, Cell]], report: Report) -> Picture:
-    """The two LSTM heads of the first seed on every action."""
-    actions = list(report["samples"])
+def scatter(result: Result) -> Picture:
+    """Draw predicted against true scores of two LSTM heads, a panel per action."""
+    actions, cells = list(result.report.samples), result.cells
     across = min(3, len(actions))
     down = -(-len(actions) // across)
 
@@ -422,14 +423,14 @@ def scatter(cells: Mapping[str, Mapping[str, Cell]], report: Report) -> Picture:
             for name, pen in PAIR_PENS.items():
                 cell = cells[name][action]
                 axes.plot(
-                    cell.truth[0],
+                    cell.tests[0].truth,
                     cell.predicted[0],
                     pen.marker,
                     markersize=3.6,
                     alpha=0.75,
                     **face(pen),
                 )
-            ends = [cell.truth[0].min(), cell.truth[0].max()]
+            ends = [cell.tests[0].truth.min(), cell.tests[0].truth.max()]
             axes.plot(ends, ends, color=QUIET, linewidth=0.8, zorder=1)
             single, every = (number(cells[name][action].rho[0]) for name in PAIR_PENS)
             axes.set_title(f"{title_of(action)}\nrho {single} single, {every} all")
@@ -442,19 +443,17 @@ def scatter(cells: Mapping[str, Mapping[str, Cell]], report: Report) -> Picture:
     return Picture(
         "predictions",
         draw("predictions", (8.2, 0.7 + 2.4 * down), paint),
-        "Predicted against true scores of the test samples, seed 0, in judges' units. "
+        "Predicted against true scores of the test samples, first seed, judges' units. "
         "On the line a prediction is exact; rho asks only for the order.",
         "Scatter of predicted against true scores, a panel an action.",
         width=600,
     )
 
 
-def pictures_of(
-    report: Report, cells: Mapping[str, Mapping[str, Cell]]
-) -> tuple[Picture, ...]:
-    """An experiment's pictures; `cells` are those behind the report's rows."""
-    if report["experiment"] == SINGLE:
-        return dots(report), scatter(cells, report)
-    if report["experiment"] == ZERO_SHOT:
-        return (matrix(report),)
-    return (curves(report),)
+#: What an experiment may name in its `Result.pictures`.
+PICTURES = {"dots": dots, "scatter": scatter, "matrix": matrix, "curves": curves}
+
+
+def pictures_of(result: Result) -> tuple[Picture, ...]:
+    """Draw an experiment's pictures."""
+    return tuple(PICTURES[name](result) for name in result.pictures)

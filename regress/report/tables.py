@@ -1,30 +1,43 @@
-"""A table as text that any medium can set: terminal, Markdown, HTML.
-
-Conventions: an entry's `details` (interval, spread over seeds) may be left out where
-space is short; `strong` marks the best of ours in its column; a line of kind "paper"
-holds printed numbers of the paper. rho has three decimals; what is None or nan prints
-as "undefined". Markdown escapes whatever a name may hold.
-
-The tables of a report, made from its report.json object alone.
+"""The tables of a report, as text that any medium can set.
 
 Conventions: columns are actions in the report's order, then the averages; the paper's
-line stands under ours of the same name; the highest of ours in a column is strong.
-
-Tables beside the main one: other metrics, pooled rho, what the SVRs chose.
-
-Conventions: as in `tables`; they are for those who look, and lie behind a click.
+line stands under ours of the same name. An entry's `details` (interval, standard
+deviation over seeds) may be left out where space is short; `strong` marks the highest
+of ours in a column. rho has three decimals; None and nan print as "undefined". A column
+with few test samples says how many.
 """
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeGuard
 
-from aqa.regress.evaluation.bootstrap import capital
+from aqa.regress.evaluation.bootstrap import AVERAGES
+from aqa.regress.experiments.describe import capital
+from aqa.regress.experiments.fine_tune import SCRATCH, TUNED
+from aqa.regress.experiments.opening import FEW_TESTS
+from aqa.regress.experiments.result import (
+    AnyReport,
+    Average,
+    CellNumbers,
+    Comparison,
+    FineTuneReport,
+    FineTuneRow,
+    PrintedRow,
+    PrintedSetting,
+    Report,
+    Row,
+)
 from aqa.regress.experiments.study import title_of
 
-SINGLE, ZERO_SHOT, FINE_TUNE = "single-vs-all", "zero-shot", "fine-tune"
+AVERAGE_TITLES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
+#: The average by which the paper formed that of its table.
+PAPER_AVERAGES = {"single-vs-all": "fisher_z", "zero-shot": "arithmetic"}
+MATCHED = (
+    "in parentheses: trained and tested on the same action, left out of the row's "
+    "average"
+)
 
 
 @dataclass(frozen=True)
@@ -38,11 +51,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a table; `kind` is "ours" or "paper"."""
+    """One line of a table; `paper` marks printed numbers of the paper."""
 
     label: str
     entries: tuple[Entry, ...]
-    kind: str = "ours"
+    paper: bool = False
 
 
 @dataclass(frozen=True)
@@ -57,39 +70,38 @@ class Table:
     notes: tuple[str, ...] = ()
 
     def markdown(self) -> str:
-        """Pipes and dashes, the notes below."""
+        """Return the table in Markdown, its notes below; names are escaped."""
         head = [self.corner, *self.columns]
         text = [_pipes(map(escape, head)), _pipes(["---", *["---:"] * len(head[1:])])]
         for line in self.lines:
             label = escape(line.label)
-            cells = [f"*{label}*" if line.kind == "paper" else label]
+            cells = [f"*{label}*" if line.paper else label]
             cells += [_markdown_entry(entry) for entry in line.entries]
             text.append(_pipes(cells))
         return "\n".join([*text, "", *(f"- {escape(note)}" for note in self.notes)])
 
 
 def number(value: float | None, text: str = "{:.3f}") -> str:
-    """A number as text; a correlation unless `text` says otherwise."""
+    """Return a number as text; a correlation unless `text` says otherwise."""
     if not defined(value):
         return "undefined"
-    # Adding 0 to what is rounded spares "-0.000".
-    return text.format(round(value, 3) + 0.0)
+    return text.format(round(value, 3) + 0.0)  # adding 0 avoids "-0.000"
 
 
-def bracket(ends: Sequence[float | None], text: str = "[{:.2f}, {:.2f}]") -> str:
-    """An interval as text, to two decimals; empty where it is undefined."""
+def bracket(ends: Sequence[float], text: str = "[{:.2f}, {:.2f}]") -> str:
+    """Return an interval as text, to two decimals; empty where it is undefined."""
     if not all(map(defined, ends)):
         return ""
-    return text.format(*(round(end, 2) + 0.0 for end in ends if defined(end)))
+    return text.format(*(round(end, 2) + 0.0 for end in ends))
 
 
 def defined(value: float | None) -> TypeGuard[float]:
-    """Whether a number is there and is one."""
+    """Return whether a number is there and not nan."""
     return value is not None and not math.isnan(value)
 
 
 def escape(text: str) -> str:
-    """Text that Markdown, and HTML within it, shows as it is."""
+    """Return text that Markdown, and HTML within it, shows as it is."""
     return re.sub(r"([\\`*_{}\[\]<>#|&$~])", r"\\\1", " ".join(text.split()))
 
 
@@ -102,207 +114,195 @@ def _markdown_entry(entry: Entry) -> str:
     return " ".join((text, *entry.details))
 
 
-Report = Mapping[str, Any]
-
-MATCHED = (
-    "in parentheses: trained and tested on the same action, left out of the row's "
-    "average"
-)
-AVERAGES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
-
-
-def intervals(report: Report) -> str:
-    """What the brackets of a table hold; a single seed has no spread."""
-    if len(report["seeds"]) == 1:
-        return "in brackets the bootstrap 95 % interval over test samples, of one seed"
-    return (
-        "in brackets the bootstrap 95 % interval: of an action over test samples, of "
-        f"an average over {varied(report)}; sd: standard deviation over seeds"
+def intervals(report: AnyReport) -> str:
+    """Say what the brackets of a table hold."""
+    return f"in brackets the 95 % interval over {varied(report)}" + (
+        "; sd: standard deviation over seeds" if len(report.seeds) > 1 else ""
     )
 
 
-def varied(report: Report) -> str:
-    """What the resamples behind averages and claims draw anew."""
-    if len(report["seeds"]) == 1:
-        return "test samples"
-    return "seeds and test samples together"
+def varied(report: AnyReport) -> str:
+    """Name what intervals and comparisons let vary."""
+    tests = "groups" if "leave one" in report.settings["split"] else "test samples"
+    return f"{tests}, of one seed" if len(report.seeds) == 1 else f"{tests} and seeds"
 
 
-def printed_name(name: str) -> str:
-    """The name of an action, a row or a fine-tuning column as tables print it."""
-    action, size, n = name.rpartition(" n=")
-    return f"{title_of(action)}, n={n}" if size else title_of(name)
+def column_title(report: AnyReport, action: str) -> str:
+    """Return an action's title, with its number of test samples where they are few."""
+    tests = report.samples[action]["test"]
+    return title_of(action) + (f" (n = {tests})" if tests < FEW_TESTS else "")
+
+
+def setting_title(action: str, n: int) -> str:
+    """Return the title of a fine-tuning setting."""
+    return f"{title_of(action)}, n={n}"
 
 
 def by_action(report: Report, name: str, title: str) -> Table:
-    """Rows over actions and both averages, the paper's line under each of ours."""
-    actions = list(report["samples"])
-    printed = dict(report["paper"]["rows"]) if report["paper"] else {}
+    """Make rows over actions and both averages, the paper's line under each of ours."""
+    actions = list(report.samples)
+    printed = dict(report.paper.rows) if report.paper else {}
     best = _best(report)
     lines = []
-    for row in report["rows"]:
-        entries = [_cell(row["per_action"][name], best.get(name)) for name in actions]
-        entries += [_average(row["average"], kind, best.get(kind)) for kind in AVERAGES]
-        lines.append(Line(title_of(row["name"]), tuple(entries)))
-        if row["name"] in printed:
-            lines.append(_printed(printed.pop(row["name"]), report, "paper"))
+    for row in report.rows:
+        entries = [_cell(row.per_action[name], best.get(name)) for name in actions]
+        entries += [_average(row.average, kind, best.get(kind)) for kind in AVERAGES]
+        lines.append(Line(title_of(row.name), tuple(entries)))
+        if row.name in printed:
+            lines.append(_printed(printed.pop(row.name), report, "paper"))
     for row_name, cells in printed.items():
         lines.append(_printed(cells, report, f"paper: {row_name}"))
-    columns = (*map(title_of, actions), *AVERAGES.values())
-    return Table(name, title, "", columns, tuple(lines), tuple(_notes(report)))
+    columns = [column_title(report, action) for action in actions]
+    columns += AVERAGE_TITLES.values()
+    return Table(name, title, "", tuple(columns), tuple(lines), tuple(_notes(report)))
 
 
-def claim(report: Report, found: Mapping[str, Any], name: str) -> Table:
-    """A paired comparison, column by column and on average."""
-    columns = {
-        printed_name(column): cell for column, cell in found["per_column"].items()
-    }
+def comparison(report: AnyReport, found: Comparison, name: str) -> Table:
+    """Make the table of a paired comparison, column by column and on average."""
+    columns = {_column(report, name): cell for name, cell in found.per_column.items()}
     columns |= {
-        f"average, {AVERAGES[kind]}": cell for kind, cell in found["average"].items()
+        f"average, {AVERAGE_TITLES[kind]}": cell for kind, cell in found.average.items()
     }
     lines = [
         Line(
             label,
             (
-                Entry(number(cell["difference"], "{:+.3f}")),
-                Entry(bracket(cell["ci95"], "{:+.2f} to {:+.2f}")),
-                Entry(number(cell["probability"], "{:.2f}")),
+                Entry(number(cell.difference, "{:+.3f}")),
+                Entry(bracket(cell.ci95, "{:+.2f} to {:+.2f}")),
+                Entry(number(cell.probability, "{:.2f}")),
             ),
         )
         for label, cell in columns.items()
     ]
     return Table(
         name,
-        f"{capital(found['better'])} minus {found['other']}",
+        f"{capital(found.better)} minus {found.other}",
         "",
         ("difference", "95 % interval", "P(better)"),
         tuple(lines),
         (
-            f"P(better): share of paired bootstrap resamples, of {varied(report)}, in "
-            "which the first has the higher rho; it is not a p-value",
+            f"P(better): share of paired bootstrap resamples, over {varied(report)}, "
+            "in which the first has the higher rho; it is not a p-value",
         ),
     )
 
 
-def fine_tuning(report: Report) -> Table:
-    """Table 4, with the last iteration beside the best."""
-    paper = report["paper"]
-    rows = by_setting(report["rows"])
-    printed = by_setting(paper["rows"]) if paper else {}
+def _column(report: AnyReport, name: str) -> str:
+    action, size, n = name.rpartition(" n=")
+    return setting_title(action, int(n)) if size else column_title(report, name)
+
+
+def fine_tuning(report: FineTuneReport, name: str, title: str) -> Table:
+    """Make Table 4, with the last iteration beside the best."""
+    paper = report.paper
+    printed = _by_setting(paper.rows) if paper else {}
     # Both starts, or scratch alone, or nothing.
     starts = max(map(len, printed.values()), default=0)
     lines = []
-    for setting, pair in rows.items():
-        last = [row["last"] for row in pair]
-        ahead = max(filter(defined, last), default=None)
+    for setting, pair in _by_setting(report.rows).items():
+        ahead = max(filter(defined, (row.last for row in pair)), default=None)
         entries = [
-            Entry(number(row["last"]), _details(row), row["last"] == ahead)
+            Entry(number(row.last), _details(row.ci95, row.sd), row.last == ahead)
             for row in pair
         ]
         others = [*pair, *printed.get(setting, ())]
-        entries += [Entry(number(row["best"])) for row in others]
-        lines.append(Line(printed_name("{} n={}".format(*setting)), tuple(entries)))
-    for kind, label in AVERAGES.items():
-        averages = [report["averages"][start] for start in ("random", "multi-action")]
-        values = [found[at][kind] for at in ("last", "best") for found in averages]
-        entries = [Entry(number(value)) for value in values]
-        entries += [Entry("")] * starts
+        entries += [Entry(number(row.best)) for row in others]
+        lines.append(Line(setting_title(*setting), tuple(entries)))
+    for kind, label in AVERAGE_TITLES.items():
+        both = [report.averages[start] for start in (SCRATCH, TUNED)]
+        values = [each.last[kind] for each in both] + [each.best[kind] for each in both]
+        entries = [Entry(number(value)) for value in values] + [Entry("")] * starts
         lines.append(Line(f"average, {label}", tuple(entries)))
     columns = ["scratch, last", "tuned, last", "scratch, best", "tuned, best"]
+    columns += ["paper: scratch, best", "paper: tuned, best"][:starts]
     notes = [
         "scratch starts from random weights, tuned from the head trained on all other "
         "actions",
         "last: after the last iteration, the honest number; best: the highest of all "
         "evaluated iterations, chosen on the test samples, as the paper does",
-        _tested(report["rows"]),
+        _tested(report),
         intervals(report),
         *_undefined(report),
     ]
     if paper:
-        columns += ["paper: scratch, best", "paper: tuned, best"][:starts]
-        notes.append(f"paper: {paper['source']}")
-    return Table(
-        "table-4",
-        "Fine-tuning on n samples of a new action",
-        "",
-        tuple(columns),
-        tuple(lines),
-        tuple(notes),
-    )
+        notes.append(f"paper: {paper.source}")
+    return Table(name, title, "", tuple(columns), tuple(lines), tuple(notes))
 
 
 def _best(report: Report) -> dict[str, float]:
-    """The highest value of each column, matched cells left aside."""
+    """Return the highest value of each column, matched cells left aside."""
     found: dict[str, list[float]] = {}
-    for row in report["rows"]:
-        cells = row["per_action"].items()
-        values = [(name, cell["mean"]) for name, cell in cells if not cell["matched"]]
-        values += [(kind, row["average"][kind]) for kind in AVERAGES]
+    for row in report.rows:
+        cells = row.per_action.items()
+        values = [(name, cell.mean) for name, cell in cells if not cell.matched]
+        values += [(kind, row.average.of(kind)) for kind in AVERAGES]
         for column, value in values:
             if defined(value):
                 found.setdefault(column, []).append(value)
     return {column: max(values) for column, values in found.items()}
 
 
-def _cell(cell: Mapping[str, Any], best: float | None) -> Entry:
-    text = number(cell["mean"])
-    if cell["matched"]:
-        return Entry(f"({text})", _details(cell))
-    return Entry(text, _details(cell), strong=best is not None and cell["mean"] == best)
+def _cell(cell: CellNumbers, best: float | None) -> Entry:
+    text, details = number(cell.mean), _details(cell.ci95, cell.sd)
+    if cell.matched:
+        return Entry(f"({text})", details)
+    return Entry(text, details, strong=best is not None and cell.mean == best)
 
 
-def _average(average: Mapping[str, Any], kind: str, best: float | None) -> Entry:
-    strong = best is not None and average[kind] == best
-    numbers = {name: average[name][kind] for name in ("ci95", "sd")}
-    return Entry(number(average[kind]), _details(numbers), strong)
+def _average(average: Average, kind: str, best: float | None) -> Entry:
+    value = average.of(kind)
+    details = _details(average.ci95[kind], average.sd[kind])
+    return Entry(number(value), details, best is not None and value == best)
 
 
-def _details(numbers: Mapping[str, Any]) -> tuple[str, ...]:
-    """Interval, and standard deviation over seeds, where they are defined."""
-    texts = [bracket(numbers["ci95"])]
-    if defined(numbers["sd"]):
-        texts.append(f"sd {numbers['sd']:.3f}")
+def _details(ci95: Sequence[float], sd: float) -> tuple[str, ...]:
+    """Return interval, and standard deviation over seeds, where they are defined."""
+    texts = (bracket(ci95), f"sd {sd:.3f}" if defined(sd) else "")
     return tuple(filter(None, texts))
 
 
-def _printed(cells: Mapping[str, Any], report: Report, label: str) -> Line:
-    """A line of the paper; its average stands under the rule that formed it."""
-    rule = "fisher_z" if report["experiment"] == "single-vs-all" else "arithmetic"
-    values = [cells["per_action"][action] for action in report["samples"]]
-    values += [cells["average"] if kind == rule else None for kind in AVERAGES]
+def _printed(cells: PrintedRow, report: Report, label: str) -> Line:
+    """Make a line of the paper; its average stands under the rule that formed it."""
+    rule = PAPER_AVERAGES.get(report.experiment)
+    values = [cells.per_action[action] for action in report.samples]
+    values += [cells.average if kind == rule else math.nan for kind in AVERAGES]
     entries = (Entry(number(value) if defined(value) else "") for value in values)
-    return Line(label, tuple(entries), "paper")
+    return Line(label, tuple(entries), paper=True)
 
 
 def _notes(report: Report) -> list[str]:
     notes = [intervals(report)]
-    if any(cell["matched"] for row in report["rows"] for cell in _cells(row)):
+    if any(cell.matched for row in report.rows for cell in row.per_action.values()):
         notes.append(MATCHED)
-    if report["paper"]:
-        notes.append(f"paper: {report['paper']['source']}")
+    if report.paper:
+        notes.append(f"paper: {report.paper.source}")
     return [*notes, *_undefined(report)]
 
 
-def _tested(rows: Sequence[Mapping[str, Any]]) -> str:
-    """How many samples each action is tested on, and where they are from."""
-    tests = {title_of(row["action"]): row["n_test"] for row in rows}
+def _tested(report: FineTuneReport) -> str:
+    """Say how many samples each action is tested on, and where they are from."""
+    tests = {title_of(row.action): row.n_test for row in report.rows}
     sizes = [f"{n} of {action}" for action, n in tests.items()]
     if len(set(tests.values())) == 1:
-        sizes = [f"{rows[0]['n_test']} of each action"]
+        sizes = [f"{report.rows[0].n_test} of each action"]
+    if report.rows[0].per_fold is not None:
+        return f"tested on every sample once, in its fold: {', '.join(sizes)}"
     return (
-        f"tested on samples that each seed draws from an action's training and test "
+        "tested on samples that each seed draws from an action's training and test "
         f"lists together, none of which it trains on: {', '.join(sizes)}"
     )
 
 
-def _undefined(report: Report) -> list[str]:
+def _undefined(report: AnyReport) -> list[str]:
     """Name the rows whose rho is undefined somewhere, and how often."""
-    named = []
-    for row in report["rows"]:
-        count = sum(cell["undefined"] for cell in _cells(row))
-        if count:
-            name = row.get("name") or "{action} n={n_train} from {init}".format(**row)
-            named.append(f"{name} ({count})")
+    counts: dict[str, int] = {}
+    for row in report.rows:
+        if isinstance(row, Row):
+            count = sum(cell.undefined for cell in row.per_action.values())
+            counts[row.name] = count
+        else:
+            counts[f"{row.action} n={row.n_train} from {row.init}"] = row.undefined
+    named = [f"{name} ({count})" for name, count in counts.items() if count]
     if not named:
         return []
     return [
@@ -311,48 +311,87 @@ def _undefined(report: Report) -> list[str]:
     ]
 
 
-def _cells(row: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """A row's cells; a row of fine-tuning is one itself."""
-    return list(row["per_action"].values()) if "per_action" in row else [row]
+AnySetting = FineTuneRow | PrintedSetting
 
 
-def by_setting(
-    rows: Sequence[Mapping[str, Any]],
-) -> dict[tuple[str, int], list[Mapping[str, Any]]]:
-    """Rows by action and training size, from scratch first."""
-    found: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-    for start in ("random", "multi-action"):
+def _by_setting(
+    rows: Sequence[AnySetting],
+) -> dict[tuple[str, int], list[Any]]:
+    """Group rows by action and training size, from scratch first."""
+    found: dict[tuple[str, int], list[Any]] = {}
+    for start in (SCRATCH, TUNED):
         for row in rows:
-            if row["init"] == start:
-                found.setdefault((row["action"], row["n_train"]), []).append(row)
+            if row.init == start:
+                found.setdefault((row.action, row.n_train), []).append(row)
     return found
 
 
-def kendall(report: Report, name: str) -> Table:
-    """Kendall's tau-b by action."""
-    return _metric(report, "kendall_mean", name, "Kendall's tau-b by action", "{:.3f}")
+def details(report: AnyReport) -> tuple[Table, ...]:
+    """Make the tables besides the main one: other metrics, pooled rho, choices."""
+    name = report.experiment
+    kendall = _metric(report, f"{name}-kendall", "kendall_mean", "Kendall's tau-b")
+    rl2 = _metric(
+        report, f"{name}-rl2", "rl2_x100_mean", "R-l2 times 100 (lower is better)"
+    )
+    found = [kendall, *([rl2] if rl2.lines else []), *_per_fold(report)]
+    if isinstance(report, Report):
+        if any(row.pooled for row in report.rows):
+            found.insert(0, _pooled(report))
+        if any(row.choices for row in report.rows):
+            found.append(_choices(report))
+    return tuple(found)
 
 
-def rl2(report: Report, name: str) -> Table:
-    """Relative L2 distance by action."""
-    title = "Relative L2 distance by action, times 100 (lower is better)"
-    return _metric(report, "rl2_x100_mean", name, title, "{:.2f}")
-
-
-def choices(report: Report) -> Table:
-    """What cross-validation chose for each SVR."""
-    actions = list(report["samples"])
-    lines = [
-        Line(
-            row["name"],
-            tuple(_chosen(row["choices"][action]) for action in actions),
+def _metric(report: AnyReport, name: str, metric: str, title: str) -> Table:
+    """Make the table of another metric; rows without any value are left out."""
+    text = "{:.2f}" if metric.startswith("rl2") else "{:.3f}"
+    if isinstance(report, FineTuneReport):
+        lines = tuple(
+            Line(
+                setting_title(*setting),
+                tuple(Entry(number(getattr(row, metric), text)) for row in pair),
+            )
+            for setting, pair in _by_setting(report.rows).items()
         )
-        for row in report["rows"]
-        if row["choices"] and row["copies"] == 1
-    ]
-    note = "kernel, cost and epsilon; where seeds chose differently, each choice once"
+        return Table(name, title, "", ("scratch, last", "tuned, last"), lines)
+    lines = tuple(
+        _metric_line(row, lambda cell: float(getattr(cell, metric)), text)
+        for row in report.rows
+        if any(defined(getattr(cell, metric)) for cell in _unseen(row))
+        or metric == "kendall_mean"
+    )
+    matched = any(len(_unseen(row)) < len(row.per_action) for row in report.rows)
+    columns = [column_title(report, action) for action in report.samples]
+    columns.append(AVERAGE_TITLES["arithmetic"])
+    notes = (MATCHED,) if matched else ()
+    return Table(name, f"{title} by action", "", tuple(columns), lines, notes)
+
+
+def _unseen(row: Row) -> list[CellNumbers]:
+    return [cell for cell in row.per_action.values() if not cell.matched]
+
+
+def _metric_line(row: Row, metric: Callable[[CellNumbers], float], text: str) -> Line:
+    entries = []
+    for cell in row.per_action.values():
+        shown = number(metric(cell), text)
+        entries.append(Entry(f"({shown})" if cell.matched else shown))
+    kept = [value for value in map(metric, _unseen(row)) if defined(value)]
+    entries.append(Entry(number(sum(kept) / len(kept) if kept else None, text)))
+    return Line(title_of(row.name), tuple(entries))
+
+
+def _choices(report: Report) -> Table:
+    """Make the table of what cross-validation chose for each SVR."""
+    actions = list(report.samples)
+    lines = tuple(
+        Line(row.name, tuple(_chosen(row.choices[action]) for action in actions))
+        for row in report.rows
+        if row.choices and row.copies == 1
+    )
+    note = "kernel, cost and epsilon; where they differ by seed or fold, each once"
     columns = tuple(map(title_of, actions))
-    return Table("choices", "What the SVRs chose", "", columns, tuple(lines), (note,))
+    return Table("choices", "What the SVRs chose", "", columns, lines, (note,))
 
 
 def _chosen(found: Sequence[Mapping[str, Any]]) -> Entry:
@@ -365,45 +404,10 @@ def _chosen(found: Sequence[Mapping[str, Any]]) -> Entry:
     return Entry(first, tuple(others))
 
 
-def _metric(report: Report, metric: str, name: str, title: str, text: str) -> Table:
-    """One of the metrics besides rho, by action, with its arithmetic mean."""
-    if report["experiment"] == "fine-tune":
-        return _fine_tuned(report, metric, name, title, text)
-    actions = list(report["samples"])
-    lines, matched = [], False
-    for row in report["rows"]:
-        entries, kept = [], []
-        for cell in (row["per_action"][action] for action in actions):
-            shown = number(cell[metric], text)
-            entries.append(Entry(f"({shown})" if cell["matched"] else shown))
-            if defined(cell[metric]) and not cell["matched"]:
-                kept.append(cell[metric])
-            matched |= cell["matched"]
-        mean = sum(kept) / len(kept) if kept else None
-        entries.append(Entry(number(mean, text)))
-        lines.append(Line(title_of(row["name"]), tuple(entries)))
-    columns = (*map(title_of, actions), AVERAGES["arithmetic"])
-    notes = (MATCHED,) if matched else ()
-    return Table(name, title, "", columns, tuple(lines), notes)
-
-
-def _fine_tuned(report: Report, metric: str, name: str, title: str, text: str) -> Table:
-    """One of the metrics besides rho of both starts, after the last iteration."""
-    lines = [
-        Line(
-            printed_name("{} n={}".format(*setting)),
-            tuple(Entry(number(row[metric], text)) for row in pair),
-        )
-        for setting, pair in by_setting(report["rows"]).items()
-    ]
-    columns = ("scratch, last", "tuned, last")
-    return Table(name, title, "", columns, tuple(lines))
-
-
-def pooled(report: Report) -> Table:
-    """rho pooled over all actions, which is read beside its floor or not at all."""
-    values = {"knows only the action": report["floor"]["pooled_action_mean"]}
-    values |= {row["name"]: row["pooled"]["mean"] for row in report["rows"]}
+def _pooled(report: Report) -> Table:
+    """Make the table of rho pooled over all actions, beside its baseline."""
+    values = {"knows only the action": report.floor["pooled_action_mean"]}
+    values |= {row.name: row.pooled.mean for row in report.rows if row.pooled}
     return Table(
         "pooled",
         "All actions pooled",
@@ -411,8 +415,41 @@ def pooled(report: Report) -> Table:
         ("pooled rho",),
         tuple(Line(name, (Entry(number(rho)),)) for name, rho in values.items()),
         (
-            "The first line predicts each action's training mean and sees no video: "
-            "pooled rho mostly says which sport is watched. It is no measure of "
+            "The first line predicts each action's mean training score and sees no "
+            "video: pooled rho mostly says which action is seen. It is no measure of "
             "quality.",
         ),
     )
+
+
+def _per_fold(report: AnyReport) -> list[Table]:
+    """Make the table of rho within each fold, where there are folds."""
+    cells: dict[str, CellNumbers | FineTuneRow] = {}
+    for row in report.rows:
+        if isinstance(row, FineTuneRow):
+            setting = setting_title(row.action, row.n_train)
+            cells[f"{setting}, {row.init}"] = row
+        else:
+            for action, cell in row.per_action.items():
+                cells[f"{title_of(row.name)}: {title_of(action)}"] = cell
+    found = {label: cell.per_fold for label, cell in cells.items() if cell.per_fold}
+    names = list(dict.fromkeys(name for folds in found.values() for name in folds))
+    lines = []
+    for label, folds in found.items():
+        means = [folds[name].mean if name in folds else None for name in names]
+        kept = list(filter(defined, means))
+        entries = [Entry(number(mean) if defined(mean) else "") for mean in means]
+        entries.append(Entry(number(sum(kept) / len(kept) if kept else None)))
+        lines.append(Line(label, tuple(entries)))
+    if not lines:
+        return []
+    note = (
+        "rho over the test samples of one fold, mean over seeds; empty where a fold "
+        "tests fewer than two samples or predictions are constant. The other tables "
+        "judge all folds' predictions together"
+    )
+    columns = (*names, "mean of folds")
+    title = "Within each fold"
+    return [
+        Table(f"{report.experiment}-folds", title, "", columns, tuple(lines), (note,))
+    ]

@@ -1,41 +1,19 @@
-"""Every number of a report as lines of two CSV files.
-
-Conventions: numbers.csv is long: one number a line, `statistic` says which, `seed` and
-`iteration` are empty where a number is not of one; predictions.csv has one line a
-prediction, in judges' units. What is undefined is an empty value. Numbers are written
-with all their digits. A text that a spreadsheet would take for a formula has an
-apostrophe in front.
-
-One experiment as a reader meets it: what was asked, what came out, how sure it is.
-
-Conventions: the first table is the paper's; `details` are further tables, for those
-who look. Text is plain; each medium escapes it.
-
-report.html and report.md: the same sections, one for reading, one for a repository.
-
-Conventions: the page stands alone: style and pictures lie within it, it has no script
-and its policy forbids the browser to load anything. Whatever comes from file names,
-labels or provenance is escaped.
-
-The files of a report.
+"""The report of one or more experiments: files, page, Markdown, terminal.
 
 Conventions: a folder holds report.json (one experiment's object, or, for several,
 `{"experiment": "all", "created_with": ..., "reports": [one object each]}`), report.md,
-report.html, numbers.csv, predictions.csv and figures/*.svg. Each file appears whole or
-not at all; the same results give the same bytes.
-
-Reports on a terminal: each experiment's main table and what it says in words.
-
-Conventions: intervals are left to report.md and report.html, a terminal line is too
-short for them; colour only where the console has it.
+report.html, tables.tex, table.csv, numbers.csv, predictions.csv and figures/*.svg of
+the last run; a folder of each experiment's name within it holds the same of that
+experiment alone, and outlives runs of others. Each file is replaced whole or not at
+all; the same results give the same bytes. The page stands alone: style and pictures are
+within it, it has no script, and its policy forbids the browser to load anything.
+Whatever comes from file names, labels or provenance is escaped.
 """
 
-import csv
-import io
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -50,155 +28,51 @@ from rich.table import Table as RichTable
 from rich.text import Text
 
 from aqa.cache.files import replacing
-from aqa.regress.experiments.result import Result, strict
+from aqa.regress.experiments.result import AnyReport, FineTuneReport, Result, to_json
+from aqa.regress.report.export import latex, numbers_csv, predictions_csv, table_csv
 from aqa.regress.report.tables import (
-    FINE_TUNE,
-    SINGLE,
-    ZERO_SHOT,
     Line,
-    Report,
     Table,
     by_action,
-    choices,
-    claim,
-    defined,
+    comparison,
+    details,
     escape,
     fine_tuning,
-    kendall,
     number,
-    pooled,
-    rl2,
 )
 
 if TYPE_CHECKING:
     from aqa.regress.report.figures import Picture
 
-Record = tuple[Any, ...]
-
-#: What a formula, or text that hides one, begins with.
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
-
-NUMBERS = ("experiment", "row", "column", "statistic", "seed", "iteration", "value")
-PREDICTIONS = ("experiment", "row", "column", "seed", "key", "truth", "predicted")
-
-
-def numbers_csv(reports: Sequence[Report]) -> str:
-    """All numbers of the reports."""
-    lines = (
-        (report["experiment"], *line)
-        for report in reports
-        for line in (
-            *_floor(report),
-            *_rows(report),
-            *_averages(report),
-            *_claims(report),
-        )
-    )
-    return _csv(NUMBERS, lines)
-
-
-def predictions_csv(results: Sequence[Result]) -> str:
-    """All predictions on test samples that the results rest on."""
-    return _csv(
-        PREDICTIONS, (line for result in results for line in _predictions(result))
-    )
-
-
-def _csv(head: Sequence[str], lines: Iterable[Record]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(head)
-    for line in lines:
-        writer.writerow(map(_item, line))
-    return text.getvalue()
-
-
-def _item(item: Any) -> Any:
-    """A value as a spreadsheet may have it: nothing undefined, no formula."""
-    if isinstance(item, float) and not defined(item):
-        return ""
-    if isinstance(item, str) and item.startswith(FORMULA):
-        return f"'{item}"
-    return item
-
-
-def _floor(report: Report) -> Iterator[Record]:
-    for statistic, value in report["floor"].items():
-        yield "floor", "", statistic, "", "", value
-
-
-def _rows(report: Report) -> Iterator[Record]:
-    for row in report["rows"]:
-        if "per_action" in row:
-            for action, cell in row["per_action"].items():
-                yield from _flat(row["name"], action, cell)
-            for group in ("average", "pooled"):
-                yield from _flat(row["name"], group, row.get(group, {}))
-        else:
-            column = "{action} n={n_train}".format(**row)
-            yield from _flat(row["init"], column, row)
-
-
-def _averages(report: Report) -> Iterator[Record]:
-    for start, averages in report.get("averages", {}).items():
-        yield from _flat(start, "average", averages)
-
-
-def _claims(report: Report) -> Iterator[Record]:
-    for each in report["claims"]:
-        row = f"{each['better']} minus {each['other']}"
-        for column, found in each["per_column"].items():
-            yield from _flat(row, column, found)
-        yield from _flat(row, "average", each["average"])
-
-
-def _flat(
-    row: str, column: str, found: Mapping[str, Any], prefix: str = ""
-) -> Iterator[Record]:
-    """The numbers of a cell; nested names are joined by a dot."""
-    for name, value in found.items():
-        statistic = prefix + name
-        if isinstance(value, Mapping):
-            yield from _flat(row, column, value, f"{statistic}.")
-        elif name == "curve":
-            for iteration, rho in value:
-                yield row, column, "mean at iteration", "", iteration, rho
-        elif name == "curve_per_seed":
-            at = [iteration for iteration, _ in found["curve"]]
-            for seed, rhos in enumerate(value):
-                for iteration, rho in zip(at, rhos, strict=True):
-                    yield row, column, "spearman at iteration", seed, iteration, rho
-        elif _is_interval(value, statistic):
-            yield row, column, f"{statistic} low", "", "", value[0]
-            yield row, column, f"{statistic} high", "", "", value[1]
-        elif isinstance(value, list):
-            for seed, item in enumerate(value):
-                yield row, column, statistic, seed, "", item
-        elif value is None or (
-            isinstance(value, int | float) and not isinstance(value, bool)
-        ):
-            yield row, column, statistic, "", "", value
-
-
-def _is_interval(value: Any, statistic: str) -> bool:
-    return isinstance(value, list) and "ci95" in statistic
-
-
-def _predictions(result: Result) -> Iterator[Record]:
-    experiment = result.report["experiment"]
-    for row, columns in result.cells.items():
-        for column, cell in columns.items():
-            seeds = zip(cell.rows, cell.truth, cell.predicted, strict=True)
-            for seed, (rows, truth, predicted) in enumerate(seeds):
-                for key, judged, guess in zip(
-                    result.keys[rows], truth.tolist(), predicted.tolist(), strict=True
-                ):
-                    yield experiment, row, column, seed, key, judged, guess
+TITLE = "Action quality: does it transfer?"
+METHODS = (
+    "rho is Spearman's rank correlation with average ranks for ties, within each "
+    "action, on its test list; fine-tuning with a fixed split trains and tests on "
+    "samples drawn from both lists.",
+    "Where all predictions are equal rho is undefined: it is named, counted and left "
+    "out of means.",
+    "Averages over actions are formed by Fisher's z and arithmetically. A perfect "
+    "ranking of n samples counts as 1 - 6 / (n^3 - n) in Fisher's z, half way to the "
+    "next lower value, so that it does not decide an average alone.",
+    "Labels are scaled by the training scores of their action: divided by their "
+    "standard deviation, and with z-scores their mean subtracted. Nothing that is "
+    "fitted or chosen sees a test label.",
+    "Intervals are at 95 %, on Fisher's z: the variance over test samples is that of "
+    "Bonett and Wright (2000) for Spearman's rho, what models have in common comes "
+    "from bootstrap resamples, and the variance over seeds is added, with Student's t "
+    "where seeds are few. They speak of other test samples like these and of other "
+    "seeds, not of other data sets or splits. Four test samples are needed.",
+    "With one seed a comparison gives no verdict. Untrained heads are averaged over "
+    "many draws.",
+    "R-l2 is the mean of ((predicted - true) / (highest - lowest true score))^2 over "
+    "the test samples, in judges' units, times 100, as the leaderboards print it; "
+    "lower is better. It is left out where a head never saw the action's scores.",
+)
 
 
 @dataclass(frozen=True)
 class Section:
-    """One experiment's words and tables."""
+    """One experiment's text, tables and pictures; `details` are further tables."""
 
     name: str
     title: str
@@ -207,81 +81,102 @@ class Section:
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
     details: tuple[Table, ...]
+    pictures: "tuple[Picture, ...]" = ()
 
 
-TITLES = {
-    SINGLE: "Single action or all actions",
-    ZERO_SHOT: "Zero-shot: an action never seen",
-    FINE_TUNE: "Fine-tuning on a few samples",
-}
-QUESTIONS = {
-    SINGLE: (
-        "Does one head trained on all actions rank the test samples of each better "
-        "than a head trained on that action alone? (Table 2 of the paper)"
-    ),
-    ZERO_SHOT: (
-        "Does a head rank samples of an action that it never saw? (Table 3 of the "
-        "paper)"
-    ),
-    FINE_TUNE: (
-        "With few samples of a new action, is a head trained on the other actions a "
-        "better start than random weights? (Table 4 and Figure 3 of the paper)"
-    ),
-}
-
-
-def shared_notes(reports: Sequence[Report]) -> tuple[str, ...]:
-    """Notes that every one of several reports has: they are said once, for all."""
+def shared_notes(reports: Sequence[AnyReport]) -> tuple[str, ...]:
+    """Return notes that every one of several reports has: they are printed once."""
     first, *others = reports
     return tuple(
         note
-        for note in first["notes"]
-        if others and all(note in other["notes"] for other in others)
+        for note in first.notes
+        if others and all(note in other.notes for other in others)
     )
 
 
-def section_of(report: Report, shared: Sequence[str] = ()) -> Section:
-    """An experiment's report.json object as words and tables.
-
-    Notes that are `shared` by all experiments are left out.
-    """
-    name = report["experiment"]
-    claims = tuple(
-        claim(report, found, f"{name}-claim-{nth}")
-        for nth, found in enumerate(report["claims"], 1)
-    )
+def section_of(
+    result: Result, shared: Sequence[str] = (), pictures: "tuple[Picture, ...]" = ()
+) -> Section:
+    """Make an experiment's section; notes that are `shared` are left out."""
+    report = result.report
     return Section(
-        name,
-        TITLES[name],
-        QUESTIONS[name],
-        tuple(report["findings"]),
-        tuple(note for note in report["notes"] if note not in shared),
-        (_main_table(report), *claims),
-        _details(report),
+        report.experiment,
+        result.title,
+        result.question,
+        tuple(report.findings),
+        tuple(note for note in report.notes if note not in shared),
+        (
+            main_table(result),
+            *(
+                comparison(report, found, f"{report.experiment}-claim-{nth}")
+                for nth, found in enumerate(report.claims, 1)
+            ),
+        ),
+        details(report),
+        pictures,
     )
 
 
-def _main_table(report: Report) -> Table:
-    if report["experiment"] == SINGLE:
-        return by_action(report, "table-2", "Spearman's rho by action")
-    if report["experiment"] == ZERO_SHOT:
-        return by_action(report, "table-3", "Spearman's rho on each action")
-    return fine_tuning(report)
+def main_table(result: Result) -> Table:
+    """Make the paper's table of an experiment."""
+    if isinstance(result.report, FineTuneReport):
+        return fine_tuning(result.report, *result.table)
+    return by_action(result.report, *result.table)
 
 
-def _details(report: Report) -> tuple[Table, ...]:
-    name = report["experiment"]
-    others = (kendall(report, f"{name}-kendall"), rl2(report, f"{name}-rl2"))
-    return (pooled(report), *others, choices(report)) if name == SINGLE else others
+def write_report(results: Sequence[Result], out: Path) -> Path:
+    """Write the run's files, and each experiment's own; returns the page's path."""
+    # Here: a table on a terminal needs no drawing library.
+    from aqa.regress.report.figures import pictures_of
+
+    pictures = {result.report.experiment: pictures_of(result) for result in results}
+    for result in results:
+        _write_files([result], pictures, out / result.report.experiment)
+    return _write_files(results, pictures, out)
 
 
-TITLE = "Action quality: does it transfer?"
+def _write_files(
+    results: Sequence[Result],
+    pictures: "Mapping[str, tuple[Picture, ...]]",
+    out: Path,
+) -> Path:
+    reports = [result.report for result in results]
+    shared = shared_notes(reports)
+    sections = [
+        section_of(result, shared, pictures[result.report.experiment])
+        for result in results
+    ]
+    text = json.dumps(joined(reports), indent=1, allow_nan=False)
+    written = {
+        "report.json": text + "\n",
+        "numbers.csv": numbers_csv(reports),
+        "table.csv": table_csv(reports),
+        "predictions.csv": predictions_csv(results),
+        "tables.tex": latex([table for each in sections for table in each.tables]),
+        "report.md": markdown(reports, sections),
+        "report.html": page(reports, sections),
+    }
+    for section in sections:
+        for picture in section.pictures:
+            written[f"figures/{picture.name}.svg"] = picture.svg
+    for name, content in written.items():
+        with replacing(out / name) as descriptor:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                file.write(content.encode())
+    return out / "report.html"
 
-Chapter = tuple[Section, Sequence["Picture"]]
+
+def joined(reports: Sequence[AnyReport]) -> dict[str, Any]:
+    """Return the object of report.json."""
+    objects: list[dict[str, Any]] = [to_json(report) for report in reports]
+    if len(objects) == 1:
+        return objects[0]
+    created_with = objects[0]["created_with"]
+    return {"experiment": "all", "created_with": created_with, "reports": objects}
 
 
-def page(reports: Sequence[Report], chapters: Sequence[Chapter]) -> str:
-    """The self-contained HTML page."""
+def page(reports: Sequence[AnyReport], sections: Sequence[Section]) -> str:
+    """Return the self-contained HTML page."""
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
@@ -294,23 +189,23 @@ def page(reports: Sequence[Report], chapters: Sequence[Chapter]) -> str:
         title=TITLE,
         facts=facts(reports[0]),
         notes=shared_notes(reports),
-        chapters=chapters,
+        sections=sections,
         methods=METHODS,
         provenances=provenances(reports),
     )
 
 
-def markdown(reports: Sequence[Report], chapters: Sequence[Chapter]) -> str:
-    """The same as Markdown; pictures are those in the folder `figures`."""
+def markdown(reports: Sequence[AnyReport], sections: Sequence[Section]) -> str:
+    """Return the same as Markdown; pictures are those in the folder `figures`."""
     parts = [f"# {TITLE}"]
     lines = facts(reports[0]).items()
     parts.append("\n".join(f"- **{name}**: {escape(text)}" for name, text in lines))
     parts += [f"> {escape(note)}" for note in shared_notes(reports)]
-    for section, pictures in chapters:
+    for section in sections:
         parts += [f"## {section.title}", section.question]
         parts += [f"**{escape(finding)}**" for finding in section.findings]
         parts += [f"> {escape(note)}" for note in section.notes]
-        for picture in pictures:
+        for picture in section.pictures:
             parts.append(f"![{escape(picture.alt)}](figures/{picture.name}.svg)")
             parts.append(f"*{picture.caption}*")
         for table in (*section.tables, *section.details):
@@ -322,60 +217,38 @@ def markdown(reports: Sequence[Report], chapters: Sequence[Chapter]) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def provenances(reports: Sequence[Report]) -> dict[str, str]:
-    """What each cache was made with, as JSON text, by the label of its rows."""
-    first = reports[0]["provenance"]
+def provenances(reports: Sequence[AnyReport]) -> dict[str, str]:
+    """Return what each cache was made with, as JSON text, by the label of its rows."""
+    first = reports[0].provenance
     records = {str(first.get("features", "unnamed")): first}
     for report in reports:
-        records |= report.get("also", {})
+        records |= getattr(report, "also", None) or {}
     return {label: json.dumps(record, indent=2) for label, record in records.items()}
 
 
-def facts(report: Report) -> dict[str, str]:
-    """What the numbers were made from, a line each."""
-    lists = report["samples"].values()
-    train, test = (
-        sum(counts[split] for counts in lists) for split in ("train", "test")
-    )
-    schedule = report["settings"]["schedule"]
-    paper = (
-        "the paper's length"
-        if report["settings"]["paper_length"]
-        else ("not the paper's length")
-    )
-    return {
-        "Features": _features(report["provenance"]),
+def facts(report: AnyReport) -> dict[str, str]:
+    """Return what the numbers were made from, one line each."""
+    lists = report.samples.values()
+    train, test = (sum(counts[name] for counts in lists) for name in ("train", "test"))
+    schedule = report.settings["schedule"]
+    found = {
+        "Features": _features(report.provenance),
         "Samples": f"{len(lists)} actions, {train:,} to train, {test:,} to test",
-        "Seeds": str(len(report["seeds"])),
-        "Training": f"{schedule['iterations']:,} iterations a head, {paper}",
+        "Split": report.settings["split"],
+        "Seeds": str(len(report.seeds)),
+        "Training": f"{schedule['iterations']:,} iterations per head",
+        "Differs from the paper": "; ".join(report.settings["differs_from_paper"]),
         "Floor": (
-            f"{number(report['floor']['pooled_action_mean'])} pooled rho for knowing "
+            f"{number(report.floor['pooled_action_mean'])} pooled rho for knowing "
             "only the action, no video"
         ),
-        "Made with": ", ".join(f"{k} {v}" for k, v in report["created_with"].items()),
+        "Made with": ", ".join(f"{k} {v}" for k, v in report.created_with.items()),
     }
-
-
-METHODS = (
-    "rho is Spearman's rank correlation with average ranks for ties, within each "
-    "action, on its test list; fine-tuning tests on samples drawn from both lists.",
-    "Where all predictions are equal rho is undefined: it is named, counted and left "
-    "out of means.",
-    "Averages over actions are formed by Fisher's z and arithmetically; 1 and -1 count "
-    "as 0.999999 in Fisher's z.",
-    "Labels are divided by the standard deviation of the training scores of their "
-    "action. Nothing that is fitted or chosen sees a test label.",
-    "Intervals are percentiles of the bootstrap: they speak of other test samples like "
-    "these, and of other seeds where there are several, not of other data sets or "
-    "splits. Test samples that seeds draw from one pool are resampled as a pool.",
-    "R-l2 is the mean of ((predicted - true) / (highest - lowest true score))^2 over "
-    "the test samples, in judges' units, times 100, as the leaderboards print it; "
-    "lower is better.",
-)
+    return {name: text for name, text in found.items() if text}
 
 
 def _features(provenance: Mapping[str, Any]) -> str:
-    """The kind of features, the network and its weights, where they are known."""
+    """Return the kind of features, the network and its weights, where known."""
     weights = provenance.get("weights")
     name = weights.get("name") if isinstance(weights, Mapping) else None
     parts = [provenance.get("features"), provenance.get("arch")]
@@ -384,59 +257,27 @@ def _features(provenance: Mapping[str, Any]) -> str:
 
 
 def _minus(text: str) -> str:
-    """Numbers with a minus sign in place of the hyphen."""
+    """Return numbers with a minus sign in place of the hyphen."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
 
 
-def write_report(results: Sequence[Result], out: Path) -> Path:
-    """Write every file of the report; the path of report.html."""
-    # Here: a table on a terminal needs no drawing library.
-    from aqa.regress.report.figures import pictures_of
+def print_results(results: Sequence[Result], console: Console) -> None:
+    """Print the main table of each experiment, its findings and its notes.
 
-    reports = [result.report for result in results]
-    shared = shared_notes(reports)
-    chapters = [
-        (section_of(result.report, shared), pictures_of(result.report, result.cells))
-        for result in results
-    ]
-    text = json.dumps(strict(joined(reports)), indent=1, allow_nan=False)
-    _write(out / "report.json", text + "\n")
-    _write(out / "numbers.csv", numbers_csv(reports))
-    _write(out / "predictions.csv", predictions_csv(results))
-    for _, pictures in chapters:
-        for picture in pictures:
-            _write(out / "figures" / f"{picture.name}.svg", picture.svg)
-    _write(out / "report.md", markdown(reports, chapters))
-    _write(out / "report.html", page(reports, chapters))
-    return out / "report.html"
-
-
-def joined(reports: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """The object of report.json."""
-    if len(reports) == 1:
-        return reports[0]
-    created_with = reports[0]["created_with"]
-    return {"experiment": "all", "created_with": created_with, "reports": [*reports]}
-
-
-def _write(path: Path, text: str) -> None:
-    with replacing(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as f:
-        f.write(text.encode())
-
-
-def print_reports(reports: Sequence[Report], console: Console) -> None:
-    """Print the main table of each report, its findings and its notes."""
-    shared = shared_notes(reports)
-    for report in reports:
-        section = section_of(report, shared)
-        console.print(rich_table(section.tables[0]))
-        _print_lines([*section.findings, *map(_as_note, section.notes)], console)
+    Intervals are left to the files: a terminal's line is too short for them.
+    """
+    shared = shared_notes([result.report for result in results])
+    for result in results:
+        section = section_of(result, shared)
+        console.print(rich_table(section.tables[0], console))
+        _print_lines([*section.findings, *map("Note: {}".format, section.notes)],
+                     console)  # fmt: skip
         console.print()
-    _print_lines(list(map(_as_note, shared)), console)
+    _print_lines(list(map("Note: {}".format, shared)), console)
 
 
-def rich_table(table: Table) -> RichTable:
-    """A table as rich draws it."""
+def rich_table(table: Table, console: Console | None = None) -> RichTable:
+    """Return a table as rich draws it; in a file it is as wide as its names need."""
     drawn = RichTable(
         title=Text(table.title, style="bold"),
         title_justify="left",
@@ -444,32 +285,30 @@ def rich_table(table: Table) -> RichTable:
         padding=0,
         pad_edge=False,
     )
-    drawn.add_column(Text(table.corner))
+    whole = console is not None and not console.is_terminal
+    drawn.add_column(Text(table.corner), no_wrap=whole)
     for place, column in enumerate(table.columns):
         # As narrow as its longest word: a head breaks into lines, a number never.
         words = [*column.split(), *(line.entries[place].text for line in table.lines)]
         drawn.add_column(Text(column), justify="right", width=max(map(len, words)))
     for line in table.lines:
-        drawn.add_row(*_cells(line))
+        drawn.add_row(*_texts(line))
     return drawn
 
 
-def _cells(line: Line) -> list[Text]:
-    if line.kind == "paper":
+def _texts(line: Line) -> list[Text]:
+    if line.paper:
         texts = [f"  {line.label}", *(entry.text for entry in line.entries)]
         return [Text(text, style="dim") for text in texts]
-    styles = ["bold" if entry.strong else "" for entry in line.entries]
-    cells = zip(line.entries, styles, strict=True)
     return [
         Text(line.label),
-        *(Text(entry.text, style=style) for entry, style in cells),
+        *(
+            Text(entry.text, style="bold" if entry.strong else "")
+            for entry in line.entries
+        ),
     ]
 
 
 def _print_lines(lines: Sequence[str], console: Console) -> None:
     for line in lines:
         console.print(Padding(Text(line), (0, 0, 0, 2)))
-
-
-def _as_note(note: str) -> str:
-    return f"Note: {note}"

@@ -1,0 +1,219 @@
+"""From the cells of a table to the numbers and sentences of its report.
+
+Conventions: a row's average is formed per seed and then averaged over seeds. Two rows
+are compared on the same resamples of test samples and, where both have as many seeds,
+the same draws of seeds, so that what they share cancels. A difference is settled when
+its 95 % interval does not cover zero, and never with one seed.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from aqa.regress.evaluation import metrics
+from aqa.regress.evaluation.bootstrap import (
+    AVERAGES,
+    Cell,
+    SeedDraws,
+    average,
+    covers_zero,
+    half_width,
+    interval,
+    over_seeds,
+    probability_better,
+    standard_deviation,
+)
+from aqa.regress.evaluation.metrics import Floats, arithmetic_mean, largest_rho
+from aqa.regress.experiments.result import (
+    Average,
+    CellNumbers,
+    Cells,
+    Comparison,
+    Difference,
+    FoldNumbers,
+    Row,
+)
+
+
+def describe(cell: Cell, draws: SeedDraws) -> CellNumbers:
+    """Return a cell's numbers."""
+    truths = [test.truth for test in cell.tests]
+    pairs = list(zip(truths, cell.predicted, strict=True))
+    kendall = [metrics.kendall(truth, guess) for truth, guess in pairs]
+    rl2 = [
+        metrics.rl2_x100(truth, guess) if cell.units else math.nan
+        for truth, guess in pairs
+    ]
+    drawn = draws.of(len(cell.rho))
+    return CellNumbers(
+        spearman=cell.rho.tolist(),
+        mean=arithmetic_mean(cell.rho),
+        sd=standard_deviation(cell.rho),
+        ci95=interval(
+            cell.rho,
+            over_seeds(np.tanh(cell.resampled), drawn),
+            float(largest_rho(cell.n)),
+        ),
+        n_test=cell.n,
+        undefined=metrics.undefined(cell.rho),
+        kendall=kendall,
+        kendall_mean=arithmetic_mean(kendall),
+        rl2_x100=rl2,
+        rl2_x100_mean=arithmetic_mean(rl2),
+        matched=cell.matched,
+        per_fold=_by_fold(cell),
+    )
+
+
+def _by_fold(cell: Cell) -> dict[str, FoldNumbers] | None:
+    """Return the numbers within each fold, where there are folds."""
+    if cell.parts is None:
+        return None
+    found = {}
+    for name in dict.fromkeys(cell.parts.tolist()):
+        inside = cell.parts == name
+        rho = [
+            metrics.spearman(test.truth[inside], guess[inside])
+            for test, guess in zip(cell.tests, cell.predicted, strict=True)
+        ]
+        found[name] = FoldNumbers(rho, arithmetic_mean(rho), int(inside.sum()))
+    return found
+
+
+def describe_average(cells: Sequence[Cell], draws: SeedDraws) -> Average:
+    """Return the averages over actions, matched cells left out."""
+    unseen = [cell for cell in cells if not cell.matched]
+    z = np.stack([cell.z for cell in unseen])  # (actions, seeds)
+    resampled = np.stack([cell.resampled for cell in unseen])  # (actions, seeds, count)
+    drawn = draws.of(z.shape[1])
+    per_seed = {
+        "fisher_z": average("fisher_z", z),
+        "arithmetic": metrics.defined_mean([cell.rho for cell in unseen]),
+    }
+    values = {kind: arithmetic_mean(found) for kind, found in per_seed.items()}
+    return Average(
+        fisher_z=values["fisher_z"],
+        arithmetic=values["arithmetic"],
+        sd={kind: standard_deviation(found) for kind, found in per_seed.items()},
+        ci95={
+            kind: interval(found, over_seeds(_averaged(kind, z, resampled), drawn))
+            for kind, found in per_seed.items()
+        },
+        per_seed={kind: found.tolist() for kind, found in per_seed.items()},
+        actions=len(unseen),
+        undefined=metrics.undefined(z),
+    )
+
+
+def _averaged(kind: str, z: Floats, resampled: Floats) -> Floats:
+    """Average resamples of z over actions; nan where an action is too small for it."""
+    if (np.isnan(resampled).all(-1) & ~np.isnan(z)).any():
+        return np.full(resampled.shape[1:], np.nan)
+    return average(kind, resampled)
+
+
+def describe_row(
+    name: str,
+    mode: str,
+    head: str,
+    cells: Mapping[str, Cell],
+    draws: SeedDraws,
+    **more: Any,
+) -> Row:
+    """Return one row of a table whose columns are actions."""
+    return Row(
+        name=name,
+        mode=mode,
+        head=head,
+        per_action={action: describe(cell, draws) for action, cell in cells.items()},
+        average=describe_average(list(cells.values()), draws),
+        **more,
+    )
+
+
+def compare_rows(better: str, other: str, cells: Cells, draws: SeedDraws) -> Comparison:
+    """Compare two rows, column by column and on average.
+
+    Where rho is undefined for one row, the other's is left out too. Seeds are paired
+    where both rows have as many.
+    """
+    columns = list(cells[better])
+    a, b = ([cells[name][column] for column in columns] for name in (better, other))
+    per_column = {
+        column: _difference("arithmetic", [a[place]], [b[place]], draws)
+        for place, column in enumerate(columns)
+    }
+    overall = {kind: _difference(kind, a, b, draws) for kind in AVERAGES}
+    seeds = min(len(a[0].rho), len(b[0].rho))
+    words = _words(better, other, overall["fisher_z"], seeds)
+    return Comparison(better, other, per_column, overall, words)
+
+
+def _difference(
+    kind: str, a: Sequence[Cell], b: Sequence[Cell], draws: SeedDraws
+) -> Difference:
+    """Return the difference of two rows' averages over some columns."""
+    z = _both([cell.z for cell in a], [cell.z for cell in b])
+    resampled = _both([cell.resampled for cell in a], [cell.resampled for cell in b])
+    per_seed = [average(kind, side) for side in z]
+    x, y = (
+        over_seeds(_averaged(kind, *side), draws.of(side[0].shape[1]))
+        for side in zip(z, resampled, strict=True)
+    )
+    value = arithmetic_mean(per_seed[0]) - arithmetic_mean(per_seed[1])
+    paired = len(per_seed[0]) == len(per_seed[1])
+    seeds = [per_seed[0] - per_seed[1]] if paired else per_seed
+    half = half_width(seeds, x - y)
+    return Difference(value, (value - half, value + half), probability_better(x, y))
+
+
+def _both(a: Sequence[Floats], b: Sequence[Floats]) -> tuple[Floats, Floats]:
+    """Stack the columns (columns, seeds, ...) of two rows, nan in both for either."""
+    left, right = np.stack(a), np.stack(b)
+    if left.shape == right.shape:
+        either = np.isnan(left) | np.isnan(right)
+    else:
+        either = np.asarray(np.isnan(left).all(1) | np.isnan(right).all(1))[:, None]
+    return np.where(either, np.nan, left), np.where(either, np.nan, right)
+
+
+def in_words(rho: float) -> str:
+    """Return a correlation as it stands in a sentence."""
+    return "undefined" if np.isnan(rho) else f"{rho:.3f}"
+
+
+def capital(text: str) -> str:
+    """Return the text with a capital first letter."""
+    return text[:1].upper() + text[1:]
+
+
+def _words(better: str, other: str, found: Difference, seeds: int) -> str:
+    """Return the outcome of a comparison in one or two sentences."""
+    if np.isnan(found.difference):
+        return f"{capital(better)} against {other}: undefined, nothing can be said."
+    on_average = f"{found.difference:+.3f} on average (Fisher z; "
+    low, high = found.ci95
+    if np.isnan(low):
+        return (
+            f"{capital(better)} against {other}: {on_average}no interval). The test "
+            "lists are too short, or rho is undefined in most resamples: these data do "
+            "not settle which is better."
+        )
+    numbers = (
+        f"{on_average}95 % interval {low:+.3f} to {high:+.3f}, bootstrap probability "
+        f"that it is better {found.probability:.2f})"
+    )
+    if seeds == 1:
+        return (
+            f"{capital(better)} against {other}: {numbers}. One seed: another may turn "
+            "the order round, so this is no verdict."
+        )
+    if covers_zero(found.ci95):
+        return (
+            f"{capital(better)} against {other}: {numbers}. The interval covers zero: "
+            "these data do not settle which is better."
+        )
+    verdict = "better than" if found.difference > 0 else "worse than"
+    return f"{capital(better)} is {verdict} {other}: {numbers}."

@@ -1,0 +1,110 @@
+"""SVRs of an experiment: what each is fitted to, chose, and predicts.
+
+Conventions: a frozen task is the key of its outcome, as with LSTM heads. Predictions
+are (copies, n) in scaled units for the task's test rows; they lie in the same store as
+the heads, with the choice in the file's header. The seed deals the folds of the
+cross-validation that chooses; all else about an SVR is determined.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from aqa.cache.console import Progress, silent
+from aqa.regress.config import SvrConfig
+from aqa.regress.data import FeatureSet, Floats
+from aqa.regress.heads.svr import fit_svr
+from aqa.regress.heads.tasks import HeadStore, Stored
+
+#: Raised by one when the same task would now predict otherwise.
+VERSION = 3
+
+
+@dataclass(frozen=True)
+class SvrTask:
+    """An SVR to fit to `rows` with these scaled labels, and to try on `tests`.
+
+    `cache` labels the cache that the features are from.
+    """
+
+    #: For messages alone.
+    name: str = field(compare=False)
+    cache: str
+    rows: tuple[int, ...]
+    targets: tuple[float, ...]
+    tests: tuple[int, ...]
+    config: SvrConfig
+    seed: int
+
+    def digest(self, features: FeatureSet) -> str:
+        """Return the SHA-256 over everything that makes the predictions."""
+        train, test = (
+            [(str(features.key[row]), features.digests[row]) for row in rows]
+            for rows in (self.rows, self.tests)
+        )
+        record = {
+            "version": VERSION,
+            "config": asdict(self.config),
+            "seed": self.seed,
+            "train": train,
+            "targets": [target.hex() for target in self.targets],
+            "test": test,
+            "provenance": features.provenance.sha256,
+        }
+        return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True, eq=False)
+class TriedSvr:
+    """What an SVR chose (kernel, cost, epsilon, nu) and predicts (copies, n).
+
+    `choice` also says whether it `converged`.
+    """
+
+    choice: dict[str, Any]
+    predicted: Floats
+
+
+def fit_svrs(
+    tasks: Sequence[SvrTask],
+    features: Mapping[str, FeatureSet],
+    store: HeadStore,
+    progress: Progress = silent,
+) -> Mapping[SvrTask, TriedSvr]:
+    """Fit each task's SVR, or take it from the store.
+
+    `features` holds each cache by its label.
+    """
+    digests = {task: task.digest(features[task.cache]) for task in tasks}
+    missing = [task for task in digests if digests[task] not in store]
+    for done, task in enumerate(missing):
+        progress(done, len(missing), f"{done} of {len(missing)} SVRs fitted")
+        tried = _try(task, features[task.cache])
+        header = {"choice": json.dumps(tried.choice)}
+        store.write_arrays(digests[task], {"predicted": tried.predicted}, header)
+    progress(1, 1, f"{len(missing)} of {len(missing)} SVRs fitted")
+    return Stored(digests, partial(_read, store))
+
+
+def _try(task: SvrTask, features: FeatureSet) -> TriedSvr:
+    """Fit an SVR and predict the task's test rows."""
+    targets = np.full(len(features.key), np.nan)
+    targets[list(task.rows)] = task.targets
+    head = fit_svr(features, targets, task.rows, task.config, task.seed)
+    x = features.x[list(task.tests)]
+    predicted = np.stack([head.predict(x[:, copy]) for copy in range(x.shape[1])])
+    return TriedSvr({**asdict(head.choice), "converged": head.converged}, predicted)
+
+
+def _read(store: HeadStore, digest: str) -> TriedSvr:
+    return store.read_arrays(
+        digest,
+        lambda arrays, header: TriedSvr(
+            json.loads(header["choice"]), arrays["predicted"]
+        ),
+    )
