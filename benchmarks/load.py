@@ -20,10 +20,10 @@ from pathlib import Path
 import numpy as np
 
 from aqa.cache.errors import AqaError
+from aqa.cache.labels import read_labels
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.cache.tables import read_labels
 from aqa.extract.datasets.reader import read_dataset
 from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.data import load

@@ -1,7 +1,13 @@
-"""`aqa cache`: look into, check and join caches; bring labels and features in."""
+"""`aqa cache`: inspect, check, merge, relabel, import, list and export caches."""
 
+import csv
+import io
 import json
+import sys
+from collections.abc import Iterable
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -11,38 +17,31 @@ from aqa.cache.errors import AqaError, printable
 
 @click.group()
 def cache() -> None:
-    """Look into, check and join caches; bring labels and features in."""
+    """Inspect, check, merge and list caches; bring in labels and features."""
 
 
 @cache.command("info")
 @cache_option
 @json_option
 def cache_info(cache: Path, as_json: bool) -> None:
-    """Say what a cache holds and what its features were made with."""
-    from aqa.cache.store import FeatureCache
+    """Say what a cache and its parts hold, and what is missing."""
+    from aqa.cache.contents import describe
 
-    with FeatureCache.open(cache) as opened:
-        samples = opened.samples
-        counts: dict[str, dict[str, int]] = {}
-        for action, split in zip(samples.action, samples.split, strict=True):
-            of_action = counts.setdefault(action or "(none)", {})
-            of_action[split or "(none)"] = of_action.get(split or "(none)", 0) + 1
-        result = {
-            "cache": str(cache),
-            "shape": list(opened.shape),
-            "samples": counts,
-            "provenance": opened.provenance.record,
-            "provenance_sha256": opened.provenance.sha256,
-        }
+    found = describe(cache)
     if as_json:
-        print_json(result)
+        print_json(found)
         return
-    n, offsets, clips, width = result["shape"]
-    click.echo(f"{cache}: {n} samples x {offsets} copies x {clips} clips x {width}")
-    for action, splits in counts.items():
+    if found["shape"]:
+        n, offsets, clips, width = found["shape"]
+        click.echo(
+            f"{cache}: {n} samples x {offsets} copies x {clips} clips x {width}, "
+            f"format version {found['version']}"
+        )
+    for action, splits in found["samples"].items():
         parts = ", ".join(f"{count} {split}" for split, count in splits.items())
         click.echo(printable(f"  {action}: {parts}"))
-    click.echo(json.dumps(result["provenance"], indent=2))
+    _print_lines(f"  {note}" for note in found["notes"])
+    click.echo(json.dumps(found["provenance"], indent=2))
 
 
 @cache.command("verify")
@@ -57,8 +56,7 @@ def cache_verify(cache: Path, as_json: bool) -> None:
     if as_json:
         print_json({"cache": str(cache), "sound": not problems, "problems": problems})
     else:
-        for problem in problems:
-            click.echo(printable(problem))
+        _print_lines(problems)
         click.echo(f"{cache}: {f'{len(problems)} problems' if problems else 'sound'}")
     if problems:
         raise click.exceptions.Exit(AqaError.exit_code)
@@ -67,37 +65,118 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 @cache.command("merge")
 @click.argument("sources", nargs=-1, type=PATH)
 @cache_option
-def cache_merge(sources: tuple[Path, ...], cache: Path) -> None:
-    """Join the cache, its parts and SOURCES (caches or folders of parts)."""
+@json_option
+def cache_merge(sources: tuple[Path, ...], cache: Path, as_json: bool) -> None:
+    """Merge the cache, its parts and SOURCES (caches or folders of parts)."""
     from aqa.cache.parts import merge
 
     with progress_bar() as progress:
-        click.echo(merge(cache, sources, progress))
+        merged = merge(cache, sources, progress)
+    if as_json:
+        print_json({"cache": str(merged)})
+    else:
+        click.echo(merged)
 
 
 @cache.command("relabel")
 @click.argument("labels", type=PATH)
+@click.option("--yes", is_flag=True, help="Relabel in spite of doubts.")
+@click.option("--dry-run", is_flag=True, help="Only say what would change.")
 @cache_option
-def cache_relabel(labels: Path, cache: Path) -> None:
-    """Take new labels from LABELS, a CSV `key,action,score,split`; extract nothing."""
-    from aqa.cache.tables import read_labels, relabel
+@json_option
+def cache_relabel(
+    labels: Path, yes: bool, dry_run: bool, cache: Path, as_json: bool
+) -> None:
+    """Take new labels from LABELS without extracting again.
 
-    changed = relabel(cache, read_labels(labels))
-    click.echo(f"{cache}: {changed} samples relabelled")
+    LABELS is a CSV with the column `key` and any of `action`, `score` and `split`;
+    further columns (fold, surgeon, ...) are stored beside them. Columns that it does
+    not have stay as they are. The old cache is kept as CACHE.bak.
+    """
+    from aqa.cache.labels import plan_relabel, read_labels, relabel
+
+    new = read_labels(labels)
+    plan = plan_relabel(cache, new)
+    _print_lines([*new.notes, *plan.notes], err=True)
+    if not as_json:
+        counts = ", ".join(f"{count} {name}" for name, count in plan.counts.items())
+        click.echo(
+            f"{cache}: {plan.changed} of {plan.samples} samples change"
+            + (f" ({printable(counts)})" if counts else "")
+        )
+        _print_lines(f"  {example}" for example in plan.examples)
+        if plan.changed > len(plan.examples):
+            click.echo("  ...")
+        if plan.unlisted:
+            click.echo(f"  {plan.unlisted} samples are not in the list: they stay")
+        if dry_run:
+            _print_lines(f"  {doubt}" for doubt in plan.doubts)
+    done = plan if dry_run else relabel(cache, new, doubtful=yes)
+    if as_json:
+        kept = str(done.kept) if done.kept else None
+        print_json({"cache": str(cache), **asdict(done), "kept": kept})
+    elif not dry_run:
+        kept = f"; the old file is {done.kept}" if done.kept else ""
+        click.echo(f"{cache}: {done.changed} samples relabelled{kept}")
 
 
 @cache.command("import")
 @click.argument("labels", type=PATH)
 @click.option(
-    "--name", required=True, help="What made the features; stands in the provenance."
+    "--name", required=True, help="What made the features; stored as provenance."
 )
 @cache_option
-def cache_import(labels: Path, name: str, cache: Path) -> None:
-    """Bring features made elsewhere in (I3D, P3D, ...).
+@json_option
+def cache_import(labels: Path, name: str, cache: Path, as_json: bool) -> None:
+    """Make a cache of features from elsewhere (I3D, P3D, ...).
 
-    LABELS is a CSV `key,action,score,split,file`; each file is a .npy of one sample,
-    of shape (clips, D) or (offsets, clips, D).
+    LABELS is a CSV `key,action,score,split,file`; `split` may be missing, and further
+    columns are kept. Each file is a .npy of one sample, of shape (D,), (clips, D) or
+    (offsets, clips, D). Where clip counts differ, shorter samples are padded in front.
     """
-    from aqa.cache.tables import import_features
+    from aqa.cache.imports import import_features
 
-    click.echo(import_features(labels, name, cache))
+    made = import_features(labels, name, cache)
+    _print_lines(made.notes, err=True)
+    if as_json:
+        print_json({**asdict(made), "cache": str(made.cache)})
+    else:
+        click.echo(f"{made.cache}: {made.samples} samples of shape {made.shape}")
+
+
+@cache.command("list")
+@cache_option
+@json_option
+def cache_list(cache: Path, as_json: bool) -> None:
+    """List keys, labels and frames as CSV; `aqa cache relabel` reads it back."""
+    from aqa.cache.contents import list_samples
+
+    rows = list_samples(cache)
+    if as_json:
+        print_json(rows)
+        return
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows(["" if v is None else v for v in row.values()] for row in rows)
+    sys.stdout.write(text.getvalue())
+
+
+@cache.command("export")
+@click.argument("out", type=PATH)
+@cache_option
+@json_option
+def cache_export(out: Path, cache: Path, as_json: bool) -> None:
+    """Write features, keys and labels to OUT, an .npz for NumPy."""
+    from aqa.cache.contents import export
+
+    shapes = export(cache, out)
+    if as_json:
+        print_json({"out": str(out), "arrays": shapes})
+    else:
+        click.echo(f"{out}: " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
+
+
+def _print_lines(lines: Iterable[Any], err: bool = False) -> None:
+    for line in lines:
+        click.echo(printable(line), err=err)

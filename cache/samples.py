@@ -14,7 +14,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -149,8 +149,8 @@ class SampleTable:
         `source_probe`, `clips` and `extra`, and `damage` at the end.
         """
         digest = hashlib.sha256()
-        for row, feature_sha256 in enumerate(self.feature_sha256):
-            values = list(vars(self[row]).values())
+        for sample, feature_sha256 in zip(self, self.feature_sha256, strict=True):
+            values = list(vars(sample).values())
             if version == 1:
                 values = [*values[:6], feature_sha256, values[6]]
             else:
@@ -161,6 +161,10 @@ class SampleTable:
     def __len__(self) -> int:
         """Count the samples."""
         return len(self.key)
+
+    def __iter__(self) -> Iterator[Sample]:
+        """Yield the samples in order."""
+        return map(self.__getitem__, range(len(self)))
 
     def __getitem__(self, row: int) -> Sample:
         """Return the sample of one row; IndexError past the end."""

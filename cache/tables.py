@@ -1,38 +1,20 @@
-"""CSV files from strangers, read strictly.
+"""CSV tables and .npy arrays that users bring, read strictly and within limits.
 
-Conventions: UTF-8 (a byte order mark is skipped), a header that names the columns in
-any order and case, then one row per line, whose number goes with it (the header is on
-line 1); blank lines are skipped. Commas, semicolons or tabs separate fields. Scores
-are in judges' units; an empty score is NaN.
-
-Arrays in .npy files from strangers: numbers only, never more than is there.
-
-Conventions: what a header promises is compared with the bytes that follow it, and with
-what the caller takes. Objects, which would have to be unpickled, are refused. NumPy's
-own readers let any kind of exception through.
-
-New labels for a cache, without extracting again.
-
-Conventions: a label file is a CSV with the header `key,action,score,split`; `score`
-(judges' units) and `split` (`train`, `test`) may be empty. A score that an action of
-AQA-7 cannot have is refused, here and in every other file of labels.
-
-Features that another program made, brought into a cache.
-
-Conventions: the CSV has the header `key,action,score,split,file`; `file` is a path
-relative to the CSV, inside its folder, of one .npy each: (clips, D) or (offsets,
-clips, D), float16, float32 or float64, finite; all of one shape. Frames are 0 and
-`source_sha256` is of the .npy file.
+Conventions: a table is UTF-8 or UTF-16 (a byte order mark decides), separated by
+comma, semicolon or tab (whichever splits the header into the names asked for), with a
+header in any order and case, then one row per line, whose number goes with it (the
+header is on line 1). Empty rows are skipped. Cells are returned as they are written:
+`aqa.cache.samples.normal_text` is applied by whoever knows that a cell is no path.
+Arrays hold numbers only; objects, which would have to be unpickled, are refused.
 """
 
+import codecs
 import csv
-import hashlib
+import difflib
 import io
 import math
-import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
@@ -41,18 +23,181 @@ import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
-from aqa.cache.actions import score_problem
-from aqa.cache.console import Progress, silent
-from aqa.cache.errors import AqaError, brief, raise_any
-from aqa.cache.files import locked, make_folder, remove_orphans
-from aqa.cache.parts import merge, parts_folder
-from aqa.cache.provenance import Provenance
-from aqa.cache.samples import Sample, label_problem, normal_text, path_problem
-from aqa.cache.store import FeatureCache, Features, write_cache
+from aqa.cache.errors import AqaError, brief
+from aqa.cache.samples import label_problem, normal_text
 
 #: Larger files are no lists of videos: bytes, lines (a million below the header),
 #: characters of a line.
 MAX_BYTES, MAX_LINES, MAX_LINE = 256 * 2**20, 1_000_001, 2**16
+#: Columns beyond those asked for that a list may have.
+MAX_EXTRA = 64
+
+_SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab"}
+
+
+class Table:
+    """A CSV file: iterate over it for the line number and the fields of each row.
+
+    `columns` are the names found of those asked for, `extra` the further ones, and
+    `notes` say in one line each what was decided about the file.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        required: Sequence[str],
+        optional: Sequence[str] = (),
+        ignored: Sequence[str] = (),
+    ) -> None:
+        """Read the header.
+
+        Args:
+            path: the file.
+            required: names of columns that must be there.
+            optional: names of columns that may be.
+            ignored: names of columns that are skipped where they are there.
+
+        Raises:
+            AqaError: the file is missing, no regular file, too large, or of another
+                encoding; or its header lacks a column, has one twice, or has one whose
+                name looks like a misspelt missing one.
+        """
+        self.path = Path(path)
+        self._known = [*required, *optional]
+        self._encoding = self._find_encoding()
+        self._separator, self._header, self._first = self._find_header(required)
+        columns = [name for name in self._header if name]
+        for name in columns:
+            if columns.count(name) > 1:
+                raise AqaError(f"{self.path}: column {name[:80]!r} is there twice")
+        self.columns = tuple(name for name in self._known if name in columns)
+        skipped = [name for name in columns if name in ignored]
+        self.extra = tuple(
+            name for name in columns if name not in (*self._known, *skipped)
+        )
+        self._check_extra()
+        self.notes: tuple[str, ...] = ()
+        if self._separator != ",":
+            named = _SEPARATORS[self._separator]
+            self.notes += (f"{self.path}: separated by {named}",)
+        if self._encoding == "utf-16":
+            self.notes += (f"{self.path}: encoded as UTF-16",)
+        if self.extra:
+            self.notes += (f"{self.path}: further columns: {', '.join(self.extra)}",)
+        if skipped or "" in self._header:
+            names = ", ".join([*skipped, *["(unnamed)"] * ("" in self._header)])
+            self.notes += (f"{self.path}: ignored columns: {names}",)
+
+    def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
+        """Yield the line and the named fields of each row; AqaError over a bad row."""
+        with self._open() as file:
+            for line, fields in self._split(file):
+                if line <= self._first or not any(map(str.strip, fields)):
+                    continue
+                if len(fields) != len(self._header):
+                    raise AqaError(
+                        f"{self.path}: line {line}: {len(fields)} fields; "
+                        f"expected {len(self._header)}"
+                    )
+                row = dict(zip(self._header, fields, strict=True))
+                row.pop("", None)
+                yield line, row
+
+    def _find_encoding(self) -> str:
+        path = self.path
+        if not path.is_file():
+            raise AqaError(f"{path}: no such file")
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise AqaError(
+                f"{path}: {size} bytes; a CSV of at most {MAX_BYTES} is read"
+            )
+        try:
+            with path.open("rb") as file:
+                start = file.read(64)
+        except OSError as error:
+            raise AqaError(f"{path}: cannot be read: {error.strerror}") from error
+        if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+            raise AqaError(f"{path}: encoded as UTF-32; save it as UTF-8")
+        if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            return "utf-16"
+        if min(start[:16:2].strip(b"\0"), start[1:16:2].strip(b"\0")) == b"" != start:
+            raise AqaError(
+                f"{path}: no text, or UTF-16 without a byte order mark; "
+                "save it as CSV in UTF-8"
+            )
+        return "utf-8-sig"
+
+    def _find_header(self, required: Sequence[str]) -> tuple[str, list[str], int]:
+        """Return the separator, the columns' names, and the line of the header."""
+        best: list[str] = []
+        with self._open() as file:
+            try:
+                first = file.readline(MAX_LINE + 1)
+                second = file.readline(MAX_LINE + 1)
+            except UnicodeError as error:
+                raise self._not_text(0, error) from error
+        number, separators = 1, tuple(_SEPARATORS)
+        if first.startswith("sep=") and first[4:5] in _SEPARATORS:  # written by Excel
+            number, separators, first = 2, (first[4],), second
+        for self._separator in separators:
+            [(_, fields)] = self._split(io.StringIO(first)) if first else [(1, [])]
+            names = [self._column(field) for field in fields]
+            if set(required).issubset(names):
+                return self._separator, names, number
+            best = max(best, names, key=lambda names: len({*names} & {*self._known}))
+        missing = [name for name in required if name not in best]
+        raise AqaError(
+            f"{self.path}: header {first.strip()[:200]!r} lacks "
+            f"{', '.join(missing)}; expected {','.join(self._known)!r}"
+        )
+
+    def _column(self, field: str) -> str:
+        """Return the name of a column; those asked for are recognised in any case."""
+        name = normal_text(field)
+        folded = name.casefold()
+        return folded if folded in self._known else name
+
+    def _check_extra(self) -> None:
+        if len(self.extra) > MAX_EXTRA:
+            raise AqaError(
+                f"{self.path}: {len(self.extra)} further columns; at most {MAX_EXTRA}"
+            )
+        absent = [name for name in self._known if name not in self.columns]
+        for name in self.extra:
+            if problem := label_problem("", "", math.nan, {name: ""}):
+                raise AqaError(f"{self.path}: {problem}")
+            if like := difflib.get_close_matches(name.casefold(), absent, 1, 0.75):
+                raise AqaError(
+                    f"{self.path}: column {name!r}; is it {like[0]!r}? Rename it"
+                )
+
+    def _open(self) -> TextIO:
+        return open(self.path, encoding=self._encoding, newline="")
+
+    def _split(self, file: TextIO) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number and the fields of each line; no field spans two lines."""
+        lines = enumerate(iter(partial(file.readline, MAX_LINE + 1), ""), start=1)
+        number = 0
+        try:
+            for number, line in lines:
+                if len(line) > MAX_LINE or number > MAX_LINES:
+                    raise AqaError(
+                        f"{self.path}: line {number}: a CSV of at most {MAX_LINES} "
+                        f"lines, each of at most {MAX_LINE} characters, is read"
+                    )
+                reader = csv.reader([line], delimiter=self._separator, strict=True)
+                yield number, next(reader, [])
+        except csv.Error as error:
+            place = f"{self.path}: line {number}"
+            raise AqaError(f"{place}: cannot be read as CSV: {error}") from error
+        except UnicodeError as error:
+            raise self._not_text(number, error) from error
+
+    def _not_text(self, number: int, error: UnicodeError) -> AqaError:
+        return AqaError(
+            f"{self.path}: after line {number}: cannot be read as CSV: {error}; "
+            "save it as UTF-8"
+        )
 
 
 def read_rows(
@@ -62,78 +207,21 @@ def read_rows(
     *,
     extra: bool = False,
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line and the fields of each row, one at a time.
+    """Yield the line and the fields of each row of a `Table`, one at a time.
 
-    The file must have `columns` and may have `optional` ones, whose fields are empty
-    where they are missing; further columns are an error unless `extra` is set. Fields
-    are separated by commas, semicolons or tabs, as the header is.
-
-    Raises AqaError over a file that is missing, no regular file, too large or not
-    UTF-8, over another header, and over a row with too many or too few fields.
+    Fields of missing `optional` columns are empty; further columns are an error unless
+    `extra` is set. Raises AqaError as `Table` does.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise AqaError(f"{path}: no such file")
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise AqaError(f"{path}: {size} bytes; a CSV of at most {MAX_BYTES} is read")
-    known = (*columns, *optional)
-    absent = dict.fromkeys(optional, "")
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            lines = _lines(path, file)
-            first = next(lines, (1, ""))[1]
-            separator = max(",;\t", key=first.count)
-            header = [normal_text(name) for name in _split(path, 1, first, separator)]
-            header = [
-                name.lower() if name.lower() in known else name for name in header
-            ]
-            if len(set(header)) < len(header):
-                raise AqaError(
-                    f"{path}: header {first.strip()[:200]!r}; expected each name once"
-                )
-            if (
-                not set(columns) <= set(header)
-                or set(header) - set(known)
-                and not extra
-            ):
-                may = f", optionally {','.join(optional)!r}" * bool(optional)
-                raise AqaError(
-                    f"{path}: header {first.strip()[:200]!r}; expected "
-                    f"{','.join(columns)!r}{may}"
-                )
-            for number, line in lines:
-                fields = _split(path, number, line, separator)
-                if len(fields) not in (0, len(header)):
-                    raise AqaError(
-                        f"{path}: line {number}: {len(fields)} fields; "
-                        f"expected {len(header)}"
-                    )
-                if fields:
-                    yield number, absent | dict(zip(header, fields, strict=True))
-    except (OSError, UnicodeDecodeError) as error:
-        raise AqaError(f"{path}: cannot be read as CSV: {error}") from error
-
-
-def _lines(path: Path, file: TextIO) -> Iterator[tuple[int, str]]:
-    """Yield each line with its number, within the limits."""
-    lines = iter(partial(file.readline, MAX_LINE + 1), "")
-    for number, line in enumerate(lines, start=1):
-        if len(line) > MAX_LINE or number > MAX_LINES:
-            raise AqaError(
-                f"{path}: line {number}: a CSV of at most {MAX_LINES} lines, each of "
-                f"at most {MAX_LINE} characters, is read"
-            )
-        yield number, line
-
-
-def _split(path: Path, number: int, line: str, separator: str) -> list[str]:
-    """Return the fields of one line: no field goes over its end."""
-    try:
-        return next(csv.reader([line], strict=True, delimiter=separator), [])
-    except csv.Error as error:
+    table = Table(path, columns, optional)
+    if table.extra and not extra:
+        may = f", optionally {','.join(optional)!r}" * bool(optional)
         raise AqaError(
-            f"{path}: line {number}: cannot be read as CSV: {error}"
-        ) from error
+            f"{path}: further columns {','.join(table.extra)!r}; expected "
+            f"{','.join(columns)!r}{may}"
+        )
+    absent = dict.fromkeys(optional, "")
+    for line, row in table:
+        yield line, absent | row
 
 
 def parse_score(text: str) -> float:
@@ -141,6 +229,7 @@ def parse_score(text: str) -> float:
 
     A decimal comma is read as a point unless it may separate thousands (1,234).
     """
+    text = text.strip()
     if not text:
         return math.nan
     try:
@@ -155,7 +244,6 @@ def parse_score(text: str) -> float:
     return score
 
 
-_HEADERS = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}
 #: Bytes of the longest header, and of the widest number.
 _HEADER, _WIDEST = 2**16, 16
 
@@ -180,10 +268,16 @@ def read_npy(path: Path, most: int) -> NDArray[Any]:
 
 
 def parse_npy(data: bytes) -> NDArray[Any]:
-    """View the numbers in the bytes of a file; AqaErrors do not name it."""
+    """Return the numbers in the bytes of a .npy file, as a view of them.
+
+    NumPy reads the header; the sizes it states are compared with the bytes that follow
+    before anything is allocated. Raises AqaErrors that do not name the file.
+    """
     file = io.BytesIO(data)
     try:
-        shape, fortran, kind = _HEADERS[npy.read_magic(file)](file)
+        major, _ = npy.read_magic(file)
+        read = npy.read_array_header_1_0 if major == 1 else npy.read_array_header_2_0
+        shape, fortran, kind = read(file)
     # The header is a Python literal, and literals fail in many ways.
     except Exception as error:
         reason = brief(f"{type(error).__name__}: {error}", 200)
@@ -194,189 +288,3 @@ def parse_npy(data: bytes) -> NDArray[Any]:
     if min(shape, default=1) < 1 or math.prod(shape) * kind.itemsize != len(values):
         raise AqaError(f"says {shape} of {kind}, has {len(values)} bytes")
     return np.frombuffer(values, kind).reshape(shape, order="F" if fortran else "C")
-
-
-COLUMNS = ("key", "action", "score", "split")
-
-
-@dataclass(frozen=True)
-class Label:
-    """What is to be learnt of one video; `score` is NaN where it is unknown.
-
-    Raises AqaError over an action or a split that no cache can hold.
-    """
-
-    action: str
-    score: float
-    split: str
-
-    def __post_init__(self) -> None:
-        """Check every field."""
-        if problem := label_problem(self.action, self.split, self.score):
-            raise AqaError(problem)
-
-
-def read_labels(path: Path | str) -> dict[str, Label]:
-    """Read a label file: key -> label. Raises AqaError listing every bad row."""
-    labels: dict[str, Label] = {}
-    problems = []
-    for line, row in read_rows(path, COLUMNS):
-        place = f"{path}: line {line}"
-        try:
-            key, label = parse_label(row)
-        except AqaError as error:
-            problems.append(f"{place}: {error}")
-            continue
-        if key in labels:
-            problems.append(f"{place}: key {key!r} is there twice")
-        labels[key] = label
-    raise_any(problems)
-    return labels
-
-
-def parse_label(row: Mapping[str, str]) -> tuple[str, Label]:
-    """Take key and label out of one row of a CSV; AqaError says what is wrong."""
-    if problem := path_problem(row["key"]):
-        raise AqaError(f"key {row['key'][:80]!r} {problem}")
-    label = Label(row["action"], parse_score(row["score"]), row["split"])
-    if problem := score_problem(label.action, label.score):
-        raise AqaError(problem)
-    return row["key"], label
-
-
-def relabel(cache: Path | str, labels: Mapping[str, Label]) -> int:
-    """Give the samples in `labels` new labels; return how many of them changed.
-
-    The cache is replaced whole, with the same features, as though it had been
-    extracted with these labels; samples that `labels` does not name keep theirs. Parts
-    are merged first: a killed merge may have left some, with the old labels. Raises
-    AqaError listing keys that the cache does not have, and over damaged features.
-    """
-    cache = Path(cache)
-    if parts_folder(cache).exists():
-        merge(cache)
-    with locked(cache), FeatureCache.open(cache) as old:
-        remove_orphans(cache.parent, cache.name)
-        unknown = sorted(labels.keys() - set(old.samples.key))
-        raise_any([f"{cache}: no sample {key!r} to relabel" for key in unknown])
-        before = [old.samples[row] for row in range(len(old.samples))]
-        after = [
-            replace(sample, **vars(labels[sample.key]))
-            if sample.key in labels
-            else sample
-            for sample in before
-        ]
-        changed = sum(
-            bool(new.differences(was)) for new, was in zip(after, before, strict=True)
-        )
-        if changed:
-            features = (old.read_sound(row) for row in range(len(before)))
-            write_cache(cache, after, features, old.provenance)
-    return changed
-
-
-#: Larger files are not the features of one video.
-MAX_BYTES_IMPORTS = 2**30
-
-_TYPES = ("float16", "float32", "float64")
-
-
-def import_features(
-    labels_csv: Path | str, name: str, cache: Path | str, progress: Progress = silent
-) -> Path:
-    """Write a new cache from .npy files; its provenance says that `name` made them.
-
-    All files are read and checked before anything is written, then read once more,
-    one at a time. Raises AqaError listing every bad row, or when `cache` exists.
-    """
-    labels_csv, cache = Path(labels_csv), Path(cache)
-    if not name.strip() or not name.isprintable():
-        raise AqaError(f"{name[:80]!r} does not name features; say what made them")
-    make_folder(cache.parent)
-    with locked(cache):
-        if cache.exists() or parts_folder(cache).exists():
-            raise AqaError(f"{cache}: exists; an import makes a cache of its own")
-        sources = sorted(_check(labels_csv), key=lambda source: source[0].key)
-
-        def load() -> Iterator[Features]:
-            for done, (sample, path) in enumerate(sources):
-                progress(done, len(sources), sample.key)
-                features, digest = _load(path)
-                if digest != sample.source_sha256:
-                    raise AqaError(f"{path}: changed while it was imported")
-                yield features
-            progress(len(sources), len(sources), str(cache))
-
-        samples = [sample for sample, _ in sources]
-        provenance = Provenance({"features": name, "imported": True})
-        return write_cache(cache, samples, load(), provenance)
-
-
-def _check(labels_csv: Path) -> list[tuple[Sample, Path]]:
-    """Read every row and file once: each sample with its file."""
-    folder = os.path.realpath(labels_csv.parent)
-    sources: list[tuple[Sample, Path]] = []
-    keys: set[str] = set()
-    problems = []
-    shape: tuple[int, ...] | None = None
-    for line, row in read_rows(labels_csv, (*COLUMNS, "file")):
-        try:
-            key, label = parse_label(row)
-            if key in keys:
-                raise AqaError(f"key {key!r} is there twice")
-            keys.add(key)
-            path = _inside(folder, row["file"])
-            features, digest = _load(path)
-            shape = shape or features.shape
-            if features.shape != shape:
-                raise AqaError(f"{path}: {features.shape}; files before have {shape}")
-            sample = Sample(key, **vars(label), frames=0, source_sha256=digest)
-            sources.append((sample, path))
-        except AqaError as error:
-            problems.append(f"{labels_csv}: line {line}: {error}")
-    raise_any(problems)
-    if not sources:
-        raise AqaError(f"{labels_csv}: no rows to import")
-    return sources
-
-
-def _inside(folder: str, name: str) -> Path:
-    """Find the file `name` in `folder`; AqaError when it or its target is outside."""
-    if problem := path_problem(name):
-        raise AqaError(f"file {name[:80]!r} {problem}")
-    path = Path(os.path.realpath(os.path.join(folder, name)))
-    if not path.is_relative_to(folder):
-        raise AqaError(f"file {name!r} leads out of {folder}")
-    try:
-        there = path.is_file()
-    except OSError:  # a name that is too long is nobody's
-        there = False
-    if not there:
-        raise AqaError(f"file {name[:80]!r} is not in {folder}")
-    return path
-
-
-def _load(path: Path) -> tuple[Features, str]:
-    """Read a .npy file: float32 (offsets, clips, D), and the SHA-256 of the file.
-
-    AqaError names the file.
-    """
-    try:
-        if (size := path.stat().st_size) > MAX_BYTES_IMPORTS:
-            raise AqaError(f"{size} bytes; at most {MAX_BYTES} are read")
-        data = path.read_bytes()
-        array = parse_npy(data)
-    except (AqaError, OSError) as error:
-        raise AqaError(f"{path}: {error}") from error
-    if array.dtype.name not in _TYPES:
-        raise AqaError(f"{path}: {array.dtype}; expected one of {', '.join(_TYPES)}")
-    if array.ndim not in (2, 3):
-        raise AqaError(
-            f"{path}: {array.shape}; expected (clips, D) or (offsets, clips, D)"
-        )
-    with np.errstate(over="ignore"):  # what is too large is infinite, and refused
-        features = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(features).all():
-        raise AqaError(f"{path}: holds values that are not finite float32")
-    # (clips, D) -> (offsets, clips, D)
-    return features.reshape((-1, *array.shape[-2:])), hashlib.sha256(data).hexdigest()

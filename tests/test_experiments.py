@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError
-from aqa.cache.tables import read_labels, relabel
+from aqa.cache.labels import read_labels, relabel
 from aqa.regress.data import load
 from aqa.regress.experiments import compare as running
 from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
@@ -251,7 +251,7 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
                 for text in (features.key[row], features.action[row])
             )
             file.write(f"{key},{action},{50 + row * 7 % 13},test\n")
-    relabel(spoilt, read_labels(labels))
+    relabel(spoilt, read_labels(labels), doubtful=True)
     predicted = {}
     for name, cache in (("kept", compared.cache), ("spoilt", spoilt)):
         study = open_study(cache, config)

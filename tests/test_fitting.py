@@ -9,10 +9,10 @@ from scipy.stats import spearmanr
 from sklearn.svm import NuSVR
 
 from aqa.cache.errors import AqaError
+from aqa.cache.labels import Label, relabel
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
-from aqa.cache.tables import Label, relabel
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig
 from aqa.regress.data import load
 from aqa.regress.heads.fit import fit
@@ -79,7 +79,7 @@ def test_test_labels_leave_no_trace(plant, tmp_path, head):
                 )
                 for row in features.rows(split="test")
             }
-            assert relabel(cache, labels) == len(labels)
+            assert relabel(cache, labels, doubtful=True).changed == len(labels)
         report = fit(cache, replace(QUICK, head=head), tmp_path / name)
         out.append((report, load_model(report.models[0])))
     (true, model), (false, other) = out

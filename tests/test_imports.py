@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
+from aqa.cache.files import probe
+from aqa.cache.imports import import_features
 from aqa.cache.parts import verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
-from aqa.cache.tables import import_features
 
 HEADER = "key,action,score,split,file\n"
 
@@ -47,9 +48,11 @@ def test_features_come_in_with_their_labels(tmp_path, folder):
     np.save(folder / "c.npy", np.asfortranarray(x[2])[None])
     rows = ["v/b,diving,81.5,train,deep/b.npy", "v/a,,,,a.npy", "v/c,x,1,test,c.npy"]
     seen = []
-    path = import_features(
+    made = import_features(
         table(folder, rows), "I3D", tmp_path / "f.h5", lambda *step: seen.append(step)
     )
+    path = made.cache
+    assert (made.samples, made.shape, made.notes) == (3, (1, 4, 5), ())
     assert verify(path) == []
     with FeatureCache.open(path) as cache:
         assert cache.provenance.record == {"features": "I3D", "imported": True}
@@ -63,7 +66,10 @@ def test_features_come_in_with_their_labels(tmp_path, folder):
             cache.read(), np.stack([x[1], x[0], x[2]])[:, None]
         )
         digest = hashlib.sha256((folder / "deep" / "b.npy").read_bytes()).hexdigest()
-        expected = Sample("v/b", "diving", "train", 81.5, 0, digest)
+        seen_at = probe(folder / "deep" / "b.npy")
+        expected = Sample(
+            "v/b", "diving", "train", 81.5, 0, digest, source_probe=seen_at
+        )
         assert cache.samples[1] == expected
         assert math.isnan(cache.samples.score[0])
     assert seen[-1] == (3, 3, str(path)) and len(seen) == 4
@@ -126,8 +132,8 @@ REFUSED = {
     "huge shape": (npy(F4 % "(1048576, 1073741824)", b"0000"), "says .* has"),
     "negative shape": (npy(F4 % "(-1, -1)", b"0000"), "says"),
     "no clips": (saved(numbers((0, 5))), "says"),
-    "vector": (saved(numbers((5,))), "expected .clips, D"),
-    "four dimensions": (saved(numbers((1, 1, 1, 5))), "expected .clips, D"),
+    "scalar": (saved(np.float32(5)), "expected .D,., .clips, D"),
+    "four dimensions": (saved(numbers((1, 1, 1, 5))), "expected .D,., .clips, D"),
     "integers": (saved(np.ones((4, 5), np.int64)), "int64; expected one"),
     "complex": (
         saved(np.ones((4, 5), np.complex64)),
@@ -136,7 +142,8 @@ REFUSED = {
     "structure": (saved(np.zeros((4, 5), [("a", "<f4")])), "expected numbers, found"),
     "nan": (saved(np.full((4, 5), np.nan)), "not finite float32"),
     "too large": (saved(np.full((4, 5), 1e39)), "not finite float32"),
-    "other shape": (saved(numbers((4, 6))), r"\(1, 4, 6\); files before have"),
+    "other width": (saved(numbers((4, 6))), r"\(1, 4, 6\); files before have"),
+    "other offsets": (saved(numbers((2, 4, 5))), r"\(2, 4, 5\); files before have"),
 }
 
 
@@ -265,3 +272,74 @@ def test_any_bytes_are_features_or_an_error(tmp_path_factory, data):
         assert not (folder / "f.h5").exists()
     else:
         assert verify(folder / "f.h5") == []
+
+
+def test_shorter_sequences_are_padded_in_front_and_marked(tmp_path, folder):
+    x = [numbers((clips, 5), seed=clips) for clips in (2, 4, 1)]
+    for name, array in zip("abc", x, strict=True):
+        np.save(folder / f"{name}.npy", array[0] if name == "c" else array)
+    rows = [f"{name},a,1,train,{name}.npy" for name in "abc"]
+    made = import_features(table(folder, rows), "I3D", tmp_path / "f.h5")
+    assert made.notes == (
+        "clip counts differ (1 to 4): shorter sequences are padded in front, and the "
+        "padding is marked",
+    )
+    assert verify(tmp_path / "f.h5") == []
+    with FeatureCache.open(tmp_path / "f.h5") as cache:
+        assert cache.samples.clips.tolist() == [2, 4, 1]
+        read = cache.read()
+    assert read.shape == (3, 1, 4, 5)
+    for row, array in zip(read, x, strict=True):
+        np.testing.assert_array_equal(row[0, 4 - len(array) :], array)
+        assert not row[0, : 4 - len(array)].any()
+
+
+def test_vectors_are_one_clip(tmp_path, folder):
+    np.save(folder / "x.npy", numbers((5,)))
+    made = import_features(
+        table(folder, ["x,a,1,train,x.npy"]), "I3D", tmp_path / "f.h5"
+    )
+    assert made.shape == (1, 1, 5)
+    with FeatureCache.open(made.cache) as cache:
+        assert cache.samples.clips.tolist() == [0]  # nothing is padded
+        np.testing.assert_array_equal(cache.read()[0, 0, 0], numbers((5,)))
+
+
+def test_further_columns_are_kept_and_a_split_may_be_missing(tmp_path, folder):
+    np.save(folder / "x.npy", numbers())
+    path = folder / "labels.csv"
+    path.write_text(
+        "\ufefffile;Surgeon;key;score;action\n"
+        "x.npy;B;b;10;knot tying\nx.npy;;a;20;knot tying\n",
+        encoding="utf-8",
+    )
+    made = import_features(path, "kinematics", tmp_path / "f.h5")
+    assert made.notes == (
+        f"{path}: separated by semicolon",
+        f"{path}: further columns: Surgeon",
+        "no column `split`: all 2 samples are unassigned",
+    )
+    with FeatureCache.open(made.cache) as cache:
+        assert cache.samples.extra == {"Surgeon": ("", "B")}
+        assert cache.samples.split == ("", "")
+
+
+def test_an_action_named_in_several_ways_is_one(tmp_path, folder):
+    """Or averages over actions count one action twice."""
+    np.save(folder / "x.npy", numbers())
+    names = ["diving", "diving ", "\u00a0diving", "k\u00fcr", "ku\u0308r"]
+    rows = [f"{row},{name},1,train,x.npy" for row, name in enumerate(names)]
+    with pytest.raises(AqaError, match="21.6 to 102.6"):  # all of AQA-7's diving
+        import_features(table(folder, rows), "I3D", tmp_path / "f.h5")
+    rows = [f"{row},{name},50,train,x.npy" for row, name in enumerate(names)]
+    made = import_features(table(folder, rows), "I3D", tmp_path / "f.h5")
+    with FeatureCache.open(made.cache) as cache:
+        assert set(cache.samples.action) == {"diving", "k\u00fcr"}
+    assert len(made.notes) == 2
+
+
+def test_a_name_too_long_for_files_is_refused_before_any_work(tmp_path, folder):
+    np.save(folder / "x.npy", numbers())
+    rows = [f"a,{'x' * 240},1,train,x.npy"]
+    with pytest.raises(AqaError, match="line 2: action is 240 bytes long, at most 200"):
+        import_features(table(folder, rows), "I3D", tmp_path / "f.h5")

@@ -11,12 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache import tables
+from aqa.cache.contents import list_samples
 from aqa.cache.errors import AqaError
+from aqa.cache.labels import Label, plan_relabel, read_labels, relabel
 from aqa.cache.parts import merge, verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.cache.tables import Label, parse_score, read_labels, read_rows, relabel
+from aqa.cache.tables import parse_score, read_rows
 
 MADE = Provenance({"features": "test"})
 KEYS = ("diving/001", "diving/002", "diving/003")
@@ -81,7 +83,7 @@ def test_separators_encodings_and_headers_of_spreadsheets(
 
 def test_optional_and_extra_columns(table):
     path = table("key;Fold;action\na;3;diving\n")
-    with pytest.raises(AqaError, match="optionally 'split'"):
+    with pytest.raises(AqaError, match="further columns 'Fold'; .*optionally 'split'"):
         list(read_rows(path, ("key", "action"), ("split",)))
     rows = list(read_rows(path, ("key", "action"), ("split",), extra=True))
     assert rows == [(2, {"key": "a", "Fold": "3", "action": "diving", "split": ""})]
@@ -102,10 +104,13 @@ def test_a_comma_that_may_separate_thousands_is_refused():
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "header ''; expected 'key,action,score,split'"),
-        ("key,action,score\n", "expected"),
-        ("key,action,score,split,extra\n", "expected"),
-        ("key,action,score,score\n", "expected"),
+        ("", "header '' lacks key; expected 'key,action,score,split'"),
+        ("name,action,score\n", "lacks key"),
+        ("key,action,socre,split\n", "column 'socre'; is it 'score'"),
+        ("key,action,score,score\n", "'score' is there twice"),
+        ("key,Action,score,action\n", "'action' is there twice"),
+        ("key,a/b\n", "column 'a/b' needs another name"),
+        ("key," + ",".join(f"c{n}" for n in range(65)), "65 further columns; at most"),
         ("key,action,score,split\na,b\n", "line 2: 2 fields; expected 4"),
         ("key,action,score,split\na,b,1,train,\n", "line 2: 5 fields"),
         ("key,action,score,split\n../a,b,1,train\n", "line 2: key '../a' .* outside"),
@@ -180,10 +185,17 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path):
 def test_relabelling_is_as_if_extracted_with_the_new_labels(tmp_path, cache):
     new = {KEYS[0]: Label("diving", 9.0, "test"), KEYS[2]: Label("vault", 3.0, "train")}
     old = Label("diving", 2.5, "test")
-    assert relabel(cache, new) == 2
+    done = relabel(cache, new)
+    assert done.changed == 2 and done.counts == {"score": 2, "split": 2, "action": 1}
+    assert done.unlisted == 1 and done.kept == tmp_path / "features.h5.bak"
+    assert done.examples == (
+        "diving/001: score 1.5 -> 9.0, split train -> test",
+        "diving/003: action diving -> vault, score none -> 3.0, split none -> train",
+    )
     golden = write(tmp_path / "golden.h5", [new[KEYS[0]], old, new[KEYS[2]]])
     assert cache.read_bytes() == golden.read_bytes()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["features.h5", "golden.h5"]
+    names = ["features.h5", "features.h5.bak", "golden.h5"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
 
 
 def test_labels_that_are_there_already_change_nothing(cache):
@@ -192,24 +204,24 @@ def test_labels_that_are_there_already_change_nothing(cache):
         KEYS[1]: Label("diving", 2.5, "test"),
         KEYS[2]: Label("diving", math.nan, ""),
     }
-    assert relabel(cache, same) == 0 and relabel(cache, {}) == 0
+    assert relabel(cache, same).changed == relabel(cache, {}).changed == 0
     assert cache.stat().st_ino == before
 
 
 def test_unknown_keys_are_listed(cache):
     before = cache.read_bytes()
     new = {KEYS[0]: Label("a", 1, ""), "b": Label("a", 1, ""), "c": Label("a", 1, "")}
-    with pytest.raises(
-        AqaError, match="2 problems:\n.*no sample 'b'.*\n.*no sample 'c'"
-    ):
+    with pytest.raises(AqaError, match="2 of 3 keys are not in the cache: 'b', 'c'. "):
         relabel(cache, new)
     assert cache.read_bytes() == before
+    assert plan_relabel(cache, new).unknown == ("b", "c")
+    assert relabel(cache, new, doubtful=True).changed == 1
 
 
 def test_parts_that_a_killed_merge_left_are_merged_with_the_labels_they_had(cache):
     with FeatureCache.open(cache) as opened:
         write_part(cache, opened.samples[0], opened.read()[0], MADE)
-    assert relabel(cache, {KEYS[0]: Label("diving", 9.0, "test")}) == 1
+    assert relabel(cache, {KEYS[0]: Label("diving", 9.0, "test")}).changed == 1
     with FeatureCache.open(merge(cache)) as opened:
         assert opened.samples.score[0] == 9
 
@@ -238,6 +250,103 @@ def test_relabelling_does_not_make_damage_look_sound(cache):
     with pytest.raises(AqaError, match=f"{KEYS[1]}' is damaged"):
         relabel(cache, {KEYS[0]: Label("diving", 0.0, "")})
     assert cache.read_bytes() == damaged and len(verify(cache)) == 1
+    assert not cache.with_name("features.h5.bak").exists()
+
+
+def test_most_labels_different_needs_a_word(tmp_path):
+    labels = [Label("diving", float(row), "train") for row in range(6)]
+    x = np.zeros((6, 1, 2, 3), np.float32)
+    samples = [
+        Sample(f"{row}", **vars(label), frames=9, source_sha256="")
+        for row, label in enumerate(labels)
+    ]
+    cache = write_cache(tmp_path / "f.h5", samples, x, MADE)
+    new = {f"{row}": Label("diving", 50.0 + row, "train") for row in range(6)}
+    before = cache.read_bytes()
+    with pytest.raises(AqaError, match="6 of 6 samples get another score.*--yes"):
+        relabel(cache, new)
+    assert cache.read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 1
+    done = relabel(cache, new, doubtful=True)
+    assert done.changed == 6 and done.kept.read_bytes() == before
+    # Half of them is no doubt; a second relabelling keeps the first's file too.
+    half = {f"{row}": Label("diving", 60.0 + row, "train") for row in range(3)}
+    again = relabel(cache, new | half)
+    assert again.changed == 3 and again.kept == tmp_path / "f.h5.bak2"
+
+
+def test_columns_that_a_list_does_not_have_stay(cache, table):
+    labels = read_labels(table("key,Fold\ndiving/001,2\ndiving/002, 3 \n"))
+    assert labels.columns == ("Fold",)
+    assert relabel(cache, labels).counts == {"Fold": 2}
+    labels = read_labels(table("fold,key,score\n,diving/001,7\n"))
+    relabel(cache, labels)
+    with FeatureCache.open(cache) as opened:
+        samples = list(opened.samples)
+    assert samples[0].extra == {"Fold": "2"} and samples[0].score == 7
+    assert samples[0].split == "train" and samples[0].action == "diving"
+    labels = read_labels(table("key,Fold\ndiving/001,\n"))
+    relabel(cache, labels)  # an empty cell takes a value back
+    with FeatureCache.open(cache) as opened:
+        assert opened.samples.extra == {"Fold": ("", "3", "")}
+
+
+def test_names_of_actions_that_look_alike_are_one_or_named(table):
+    nfc, nfd = "k\u00fcr", "ku\u0308r"
+    text = f"key,action,score,split\na,diving ,30,train\nb,diving,40, Test\nc,{nfc},,\n"
+    labels = read_labels(
+        table(text + f"d,{nfd},,TRAIN\ne,Diving,,\n\u00a0f ,Gymvault,,\n")
+    )
+    assert [labels[key].action for key in "abcdef"] == [
+        *("diving", "diving", nfc, nfc, "Diving", "Gymvault")
+    ]
+    assert [labels[key].split for key in "abd"] == ["train", "test", "train"]
+    assert labels.notes == (
+        "actions 'diving' and 'diving ' are one: 'diving'",
+        "actions 'ku\\u0308r' and 'k\\xfcr' are one: 'k\u00fcr'",
+        "actions 'Diving' and 'diving' differ in case or blanks only, and count as two",
+        "action 'Gymvault': AQA-7 calls it 'gym_vault'",
+    )
+
+
+def test_new_names_are_compared_with_those_of_the_cache(cache):
+    plan = plan_relabel(cache, {KEYS[0]: Label("Diving", 1.5, "train")})
+    assert plan.notes == (
+        "actions 'Diving' and 'diving' differ in case or blanks only, and count as two",
+    )
+
+
+def test_a_list_as_excel_and_pandas_write_it(table):
+    text = "sep=;\nkey;action;score;split\na;diving;50,5;train\n;;;\n"
+    assert read_labels(table(text)) == {"a": Label("diving", 50.5, "train")}
+    labels = read_labels(table(",key,score\n0,a,1.5\n1,b,2\n"))
+    assert [label.score for label in labels.values()] == [1.5, 2]
+    assert labels.columns == ("score",)
+    assert any("ignored columns: (unnamed)" in note for note in labels.notes)
+
+
+def test_utf_16_is_read_and_said(table):
+    for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+        path = table("key\tscore\nk\u00fcr\t7\n".encode(encoding))
+        if encoding == "utf-16":
+            labels = read_labels(path)
+            assert labels["k\u00fcr"].score == 7
+            assert [note.split(": ")[1] for note in labels.notes] == [
+                *("separated by tab", "encoded as UTF-16")
+            ]
+        else:
+            with pytest.raises(AqaError, match="save it as .*UTF-8"):
+                read_labels(path)
+
+
+def test_what_aqa_lists_is_a_list_of_labels(tmp_path, table):
+    labels = [Label("kata", 1.5, "train"), Label("kür", 2.5, "test", {"fold": "x"})]
+    cache = write(tmp_path / "features.h5", [*labels, Label("", math.nan, "")])
+    rows = list_samples(cache)
+    text = ",".join(rows[0]) + "\n"
+    for row in rows:
+        text += ",".join("" if v is None else str(v) for v in row.values()) + "\n"
+    assert plan_relabel(cache, read_labels(table(text))).changed == 0
 
 
 def test_there_has_to_be_a_cache(tmp_path):

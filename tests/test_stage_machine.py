@@ -20,10 +20,10 @@ from hypothesis.stateful import (
 )
 
 from aqa.cache.errors import AqaError
+from aqa.cache.labels import Label, relabel
 from aqa.cache.parts import finished, list_parts, merge, part_path, parts_folder, verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
-from aqa.cache.tables import Label, relabel
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.source import video_changed
 from aqa.extract.stage import Extracted, extract

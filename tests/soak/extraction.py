@@ -15,8 +15,8 @@ from pathlib import Path
 from fakes import KEYS, MADE, FakeExtractor, dataset
 
 from aqa.cache.errors import AqaError
+from aqa.cache.labels import Label, relabel
 from aqa.cache.parts import finished, verify
-from aqa.cache.tables import Label, relabel
 from aqa.extract.stage import extract
 
 BROKEN = KEYS[5]

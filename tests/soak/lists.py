@@ -6,7 +6,8 @@ import json
 import numpy as np
 from scipy.io import savemat
 
-from aqa.cache.tables import import_features, read_labels
+from aqa.cache.imports import import_features
+from aqa.cache.labels import read_labels
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.read import read_raw
 from soak.hostile import Canary, Reader, attack_readers
