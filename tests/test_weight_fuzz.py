@@ -17,18 +17,10 @@ from safetensors.torch import save
 
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES
-from aqa.extract.weights.caffe import (
-    BYTES,
-    FIXED32,
-    VARINT,
-    WireError,
-    fields,
-    read_blob,
-    read_model,
-)
+from aqa.extract.weights import read
+from aqa.extract.weights.caffe import WireError, fields, read_blob, read_model
 from aqa.extract.weights.formats import kind_of
-from aqa.extract.weights.inspection import inspect
-from aqa.extract.weights.load import load_weights, read_mean
+from aqa.extract.weights.load import inspect, load_weights, read_mean
 
 MODERATE = settings(
     max_examples=100,
@@ -37,17 +29,20 @@ MODERATE = settings(
 )
 
 
-def read(view):
-    return [(part.number, part.wire, part.value) for part in fields(memoryview(view))]
+VARINT, BYTES = 0, 2  # wire types
+
+
+def parse(view):
+    return list(fields(memoryview(view)))
 
 
 def test_fields_by_hand():
     # The three examples of the format's own description, and a fixed32.
-    assert read(b"\x08\x96\x01") == [(1, VARINT, 150)]
-    assert read(b"\x12\x07testing") == [(2, BYTES, b"testing")]
-    assert read(b"\x1a\x03\x08\x96\x01") == [(3, BYTES, b"\x08\x96\x01")]
-    assert read(b"\x25\x00\x00\x80\x3f") == [(4, FIXED32, struct.pack("<f", 1))]
-    assert read(b"") == []
+    assert parse(b"\x08\x96\x01") == [(1, 150)]
+    assert parse(b"\x12\x07testing") == [(2, b"testing")]
+    assert parse(b"\x1a\x03\x08\x96\x01") == [(3, b"\x08\x96\x01")]
+    assert parse(b"\x25\x00\x00\x80\x3f") == [(4, struct.pack("<f", 1))]
+    assert parse(b"") == []
 
 
 @pytest.mark.parametrize(
@@ -66,7 +61,7 @@ def test_fields_by_hand():
 )
 def test_lying_lengths_and_unknown_types_are_refused(view, reason):
     with pytest.raises(WireError, match=reason):
-        read(view)
+        parse(view)
 
 
 def blob(*parts):
@@ -95,7 +90,7 @@ def test_a_blob_whose_shape_lies_is_refused(message):
 @MODERATE
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_wire_error(data):
-    for reader in (read, lambda d: read_blob(memoryview(d)).array()):
+    for reader in (parse, lambda d: read_blob(memoryview(d)).array()):
         try:
             reader(data)
         except WireError:
@@ -139,7 +134,7 @@ NESTED = st.recursive(
 @given(st.lists(NESTED, max_size=4).map(b"".join))
 def test_any_nest_of_caffes_fields_is_a_model_or_a_wire_error(data):
     try:
-        for blobs in read_model(memoryview(data)).layers.values():
+        for blobs in read_model(memoryview(data))[1].values():
             assert all(each.array().shape == each.shape for each in blobs)
     except WireError:
         pass
@@ -253,40 +248,50 @@ def test_a_file_with_bytes_changed_is_weights_or_an_error(tmp_path, kind, data):
 
 
 def test_a_zip_over_many_disks_is_refused(tmp_path):
-    """Found by the test above: zipfile raises where it is only asked to look."""
     whole = bytearray(WHOLE["zip"])
     at = whole.rindex(b"PK\x06\x07") + 16  # disks, in zip64's locator
     whole[at] = 2
     (tmp_path / "w").write_bytes(whole)
-    with pytest.raises(AqaError, match="a damaged zip"):
-        load_weights(tmp_path / "w")
+    answers(tmp_path / "w")
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory so")
 def test_a_zip_with_two_directories_is_refused(tmp_path):
-    """zipfile reads the one that ends the file, torch the one whose place is stated."""
+    """A small honest directory at the end; the stated place leads to a bomb."""
     honest, bomb = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(honest, "w") as archive:
         archive.writestr("w/data.pkl", b"")
     with zipfile.ZipFile(bomb, "w", zipfile.ZIP_DEFLATED) as archive:
-        archive.writestr("w/data.pkl", b"")
-        archive.writestr("w/data/0", bytes(1 << 24))
+        archive.writestr("w/data.pkl", bytes(1 << 29))
     inner, outer = bomb.getvalue(), honest.getvalue()
     at = outer.index(b"PK\x01\x02")
     end = bytearray(outer[at:])
     end[-6:-2] = struct.pack("<I", inner.index(b"PK\x01\x02"))
     data = inner[: inner.rindex(b"PK\x05\x06")] + end
     (tmp_path / "w").write_bytes(data)
-    with pytest.raises(AqaError, match="a damaged zip .its directory is not where"):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(
+        AqaError, match="not a sound PyTorch file|more than .* MiB of m"
+    ):
         load_weights(tmp_path / "w")
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 1 << 17  # KiB
 
 
-def test_the_end_of_a_zip64_is_where_its_locator_says(tmp_path):
-    whole = bytearray(WHOLE["zip"])
-    at = whole.rindex(b"PK\x06\x07") + 8
-    (place,) = struct.unpack_from("<Q", whole, at)
-    struct.pack_into("<Q", whole, at, place - 1)
-    (tmp_path / "w").write_bytes(whole)
-    with pytest.raises(AqaError, match="the end of its directory is elsewhere"):
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits memory so")
+def test_a_deflated_checkpoint_gets_no_gigabyte(tmp_path):
+    """torch.save never compresses; a storage of zeros would shrink a thousandfold."""
+    buffer = io.BytesIO()
+    torch.save({"conv1a.weight": torch.zeros(1 << 27)}, buffer)
+    with (
+        zipfile.ZipFile(buffer) as old,
+        zipfile.ZipFile(
+            tmp_path / "w", "w", zipfile.ZIP_DEFLATED, compresslevel=1
+        ) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    assert (tmp_path / "w").stat().st_size < 1 << 23
+    with pytest.raises(AqaError, match="needs more than 2.. MiB of memory"):
         load_weights(tmp_path / "w")
 
 
@@ -307,7 +312,7 @@ def hungry(size):
 def test_a_small_checkpoint_gets_no_gigabyte(tmp_path):
     limit = resource.getrlimit(resource.RLIMIT_DATA)
     (tmp_path / "w").write_bytes(hungry(2**31 - 1))
-    with pytest.raises(AqaError, match="more memory than a file of .* bytes can need"):
+    with pytest.raises(AqaError, match="needs more than 256 MiB of memory"):
         load_weights(tmp_path / "w")
     (tmp_path / "w").write_bytes(hungry(1000))
     with pytest.raises(AqaError, match="expected a state dict, found bytearray"):
@@ -318,35 +323,40 @@ def test_a_small_checkpoint_gets_no_gigabyte(tmp_path):
 def test_a_safetensors_header_may_be_of_any_length(tmp_path):
     """Its length comes first, and may look like the start of anything else."""
     path = tmp_path / "w.pkl"
-    for length in range(2, 4000):
+    for length in (*range(2, 700), 0x8B1F, 0x3C, 0xFD37):
         header = b"{}".ljust(length)
         path.write_bytes(struct.pack("<Q", length) + header)
         assert kind_of(path) == "safetensors", length
 
 
-def test_a_message_in_many_pieces_takes_no_more_memory_than_it_has(tmp_path):
+def test_a_message_in_many_pieces_takes_no_more_memory_than_it_may(
+    tmp_path, monkeypatch
+):
+    """In the child; here, nothing but its answer arrives."""
+    monkeypatch.setattr(read, "ROOM", 64 << 20)
     crumbs = b"\x2a\x04" + bytes(4)
     one = b"\x32\x06" + crumbs
-    for data, reader, reason in (
-        (crumbs * 100_000, read_blob, "a blob in more than 32 parts"),
-        (b"\x58\x01" * 300_000 + crumbs, read_blob, None),
-        (b"\x12\x80\xf1\x04" + one * 10_000, read_model, "more than 16 blobs"),
-        (
-            b"".join(
-                b"\x12\x0c\x22\x02%c%c" % (33 + n // 90, 33 + n % 90) + one
-                for n in range(2000)
-            ),
-            read_model,
-            "more than 1024 layers",
-        ),
+    layers = b"".join(
+        b"\x12\x0c\x22\x02%c%c" % (33 + n // 90, 33 + n % 90) + one for n in range(2000)
+    )
+    size = len(one) * 400_000
+    length = bytes(
+        [
+            size & 0x7F | 0x80,
+            size >> 7 & 0x7F | 0x80,
+            size >> 14 & 0x7F | 0x80,
+            size >> 21,
+        ]
+    )
+    for data, reason in (
+        (b"\x12" + length + one * 400_000, "needs more than"),
+        (layers, "not a C3D"),
     ):
+        (tmp_path / "w").write_bytes(data)
         tracemalloc.start()
-        if reason is None:
-            assert reader(memoryview(data)).shape == (1, 1, 1, 1, 1)
-        else:
-            with pytest.raises(WireError, match=reason):
-                reader(memoryview(data))
-        assert tracemalloc.get_traced_memory()[1] < 1 << 21
+        with pytest.raises(AqaError, match=reason):
+            load_weights(tmp_path / "w")
+        assert tracemalloc.get_traced_memory()[1] < 1 << 22
         tracemalloc.stop()
 
 
@@ -369,7 +379,7 @@ def test_means_of_every_form(tmp_path):
     np.save(path, cube[:, 0])
     assert read_mean(path).shape == (3, 1, 5, 6)
     found = inspect(path)
-    assert found.kind == "mean" and len(found.channel_means) == 3
+    assert found["kind"] == "mean" and len(found["channel_means"]) == 3
 
 
 @pytest.mark.parametrize(

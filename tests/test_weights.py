@@ -15,8 +15,7 @@ from safetensors.torch import save_file
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, build
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.weights.inspection import inspect
-from aqa.extract.weights.load import WeightsError, convert, load_weights
+from aqa.extract.weights.load import WeightsError, convert, inspect, load_weights
 
 TINY = ARCHITECTURES["c3d-tiny"]
 FULL = ARCHITECTURES["c3d-full"]
@@ -275,7 +274,7 @@ def test_a_mutated_file_of_each_is_refused(tmp_path, arrays, name):
     path.write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(WeightsError, match=str(path)):
         load_weights(path)
-    assert inspect(path).problem
+    assert inspect(path)["problem"]
 
 
 def test_the_layout_of_r_c3d_and_its_full_network(tmp_path):
@@ -426,7 +425,7 @@ def test_code_in_a_checkpoint_is_named_and_does_not_run(tmp_path, arrays, zipped
         load_weights(path)
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
     assert not canary.exists()
-    assert "posix.mkdir" in inspect(path).problem
+    assert "posix.mkdir" in inspect(path)["problem"]
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -455,7 +454,7 @@ FOREIGN = {
     "noise.pth": (b"\x07" * 400, "of no format known here"),
     "text.prototxt": (b'name: "C3D"\n', "of no format known here"),
     "names.npy": (b"\x93NUMPY\x01\x00" + bytes(90), "a NumPy array"),
-    "random.zip": (b"PK\x03\x04" + bytes(90), "a damaged zip"),
+    "random.zip": (b"PK\x03\x04" + bytes(90), "not a sound PyTorch file"),
 }
 
 
@@ -466,7 +465,7 @@ def test_foreign_files_are_refused_with_what_they_are(tmp_path, name):
     with pytest.raises(WeightsError, match=reason) as error:
         load_weights(tmp_path / name)
     assert "\n" not in str(error.value)
-    assert inspect(tmp_path / name).problem
+    assert inspect(tmp_path / name)["problem"]
 
 
 def test_other_networks_are_refused_with_what_they_are(tmp_path, arrays):
@@ -513,14 +512,18 @@ def test_other_networks_are_refused_with_what_they_are(tmp_path, arrays):
         load_weights(tmp_path)
 
 
-def test_names_that_become_one_are_refused(tmp_path, arrays):
+def test_two_arrays_for_one_parameter_are_refused(tmp_path, arrays):
     path = tmp_path / "w.pth"
     state = tensors(arrays)
     torch.save(state | {"backbone.conv1a.weight": state["conv1a.weight"] + 1}, path)
-    with pytest.raises(
-        WeightsError,
-        match="conv1a.weight and backbone.conv1a.weight are both conv1a.weight",
-    ):
+    with pytest.raises(WeightsError, match="surplus backbone.conv1a.weight"):
+        load_weights(path)
+    torch.save(state | {"fc6-1.weight": state["fc6.weight"]}, path)
+    with pytest.raises(WeightsError, match="fc6.weight and fc6-1.weight are both fc6"):
+        load_weights(path)
+    other = {f"teacher.{name}": value + 1 for name, value in state.items()}
+    torch.save({f"student.{name}": v for name, v in state.items()} | other, path)
+    with pytest.raises(WeightsError, match="several networks .student.conv1a, teacher"):
         load_weights(path)
 
 
@@ -563,9 +566,9 @@ def test_an_inspection_says_what_a_file_is(tmp_path, arrays):
     path = tmp_path / "c3d_ucf101_iter_38000.caffemodel"
     path.write_bytes(caffemodel(arrays, new_blob, layer=100))
     found = inspect(path)
-    assert found.kind == "Caffe, new generation" and found.problem is None
-    assert found.shapes["fc7.weight"] == (5, 256)
-    record = json.loads(json.dumps(found.record()))
+    assert found["kind"] == "Caffe, new generation" and "problem" not in found
+    assert found["arrays"]["fc7.weight"] == [5, 256]
+    record = json.loads(json.dumps(found))
     assert record["arch"] == "c3d-tiny" and record["pool5"] == "ceil"
     assert record["preprocessing"]["mean"] == [90, 98, 102]
     assert record["left_aside"] == ["fc7.weight", "fc7.bias"]

@@ -1,1 +1,1 @@
-"""Every public weight format of C3D, read without trust, written as safetensors."""
+"""C3D weights of every public format, read safely and written as safetensors."""

@@ -1,83 +1,47 @@
-"""The protobuf wire format, read and never trusted.
+"""Caffe's `.caffemodel` and `.binaryproto` files, of both generations.
 
-Conventions: a message is a `memoryview` of bytes, and so are its parts, so that
-nothing is copied and a memory-mapped file stays on disk until its numbers are
-taken. A field is its number, its wire type and its value: an int for `VARINT`, a
-view for the three others (raw little-endian bytes for `FIXED64` and `FIXED32`).
-Every length is checked against the bytes that are there before it is used.
+Conventions: a message is a memoryview; a field is (number, value), an int for varints
+and a memoryview for everything else. Arrays are in C order: convolution weights (out,
+in, time, row, column) and FC weights (out, in), both as in torch. Blobs are views into
+the file until `Blob.array` copies. Lengths and shapes are checked against the bytes
+that are present; memory is bounded by the child process that runs this.
 
-Source: https://protobuf.dev/programming-guides/encoding (written from the format's
-description; no schema compiler is needed for the few messages that Caffe stores).
+C3D 1.0 (the "old" generation) numbers the fields of a blob num, channels, length,
+height, width, data, diff = 1 .. 7. Caffe, C3D 1.1 and video-caffe (the "new" one) have
+num, channels, height, width, data, diff, shape = 1 .. 7 and double_data = 8. Field 5
+distinguishes them: a varint (width) is old, bytes (data) are new.
 
-What Caffe stores in `.caffemodel` and `.binaryproto` files, of both generations.
-
-Conventions: a blob is a shape and its numbers, C order; a convolution's weight is
-(out, in, time, height, width), which is torch's order too, and an inner product's
-is (out, in): nothing is ever permuted. Blobs are views into the file's bytes until
-`Blob.array` copies one out, so a memory-mapped file of 320 MB costs what is taken
-from it and no more.
-
-The two generations number the parts of a blob differently. C3D 1.0 (the "old" one)
-has num, channels, length, height, width, data, diff = 1 .. 7; Caffe proper, C3D 1.1
-and video-caffe have num, channels, height, width, data, diff, shape = 1 .. 7 and
-double_data = 8. Field 5 tells: an integer (width) is old, bytes (data) is new. A
-reader that does not ask misreads old files in silence.
+Sources: https://protobuf.dev/programming-guides/encoding; `caffe.proto` of
+facebookarchive/C3D, BVLC/caffe and chuckcho/video-caffe.
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
-_FIXED = {FIXED64: 8, FIXED32: 4}
-_LONGEST_VARINT = 10
+#: Fields (name, blobs) of a layer: 2 is `layers` of both generations (V1), 100 is
+#: `layer` of later Caffe (V2).
+_LAYERS = {2: (4, 6), 100: (1, 7)}
+_OLD_AXES = (1, 2, 3, 4, 5)  # num, channels, length, height, width
+_OLD_DATA = 6
+_NEW_AXES = (1, 2, 7777, 3, 4)  # the same five; 7777 is video-caffe's length
+_NEW_DATA, _NEW_SHAPE, _NEW_DOUBLES = 5, 7, 8
+_MOST_AXES = 5
+
+Value = int | memoryview
 
 
 class WireError(AqaError):
-    """Bytes that are not a protobuf message."""
+    """Bytes that are not the expected protobuf message."""
 
 
-class Field(NamedTuple):
-    """One field as it lies in a message."""
-
-    number: int
-    wire: int
-    value: int | memoryview
-
-    def integer(self) -> int:
-        """Return the value of a varint field."""
-        if not isinstance(self.value, int):
-            raise WireError(f"field {self.number}: expected an integer, found bytes")
-        return self.value
-
-    def view(self) -> memoryview:
-        """Return the bytes of a field that is not a varint."""
-        if isinstance(self.value, int):
-            raise WireError(f"field {self.number}: expected bytes, found an integer")
-        return self.value
-
-    def message(self) -> memoryview:
-        """Return the bytes of a length-delimited field."""
-        if self.wire != BYTES:
-            raise WireError(
-                f"field {self.number}: expected a message, found wire type {self.wire}"
-            )
-        return self.view()
-
-    def text(self) -> str:
-        """Return a string field; bytes that are not UTF-8 are replaced."""
-        return bytes(self.message()).decode("utf-8", "replace")
-
-
-def fields(message: memoryview) -> Iterator[Field]:
-    """Yield the fields of a message in their order.
+def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
+    """Yield the fields of a message in order.
 
     Raises:
         WireError: at the first byte that cannot be part of a message.
@@ -88,40 +52,28 @@ def fields(message: memoryview) -> Iterator[Field]:
         number, wire = key >> 3, key & 7
         if number == 0:
             raise WireError(f"byte {at}: field number 0 does not exist")
-        if wire == VARINT:
+        if wire == 0:
             value, at = _varint(message, at)
-            yield Field(number, wire, value)
+            yield number, value
             continue
-        if wire == BYTES:
+        if wire == 2:
             size, at = _varint(message, at)
-        elif wire in _FIXED:
-            size = _FIXED[wire]
+        elif wire in (1, 5):
+            size = 8 if wire == 1 else 4
         else:
             raise WireError(f"byte {at}: wire type {wire} is not in use")
         if size > len(message) - at:
             raise WireError(
                 f"field {number} says {size} bytes, {len(message) - at} are left"
             )
-        yield Field(number, wire, message[at : at + size])
+        yield number, message[at : at + size]
         at += size
-
-
-def packed_varints(view: memoryview, at_most: int) -> list[int]:
-    """Return the integers of a packed repeated field, refusing more than `at_most`."""
-    values: list[int] = []
-    at = 0
-    while at < len(view):
-        if len(values) == at_most:
-            raise WireError(f"more than {at_most} integers where so many are the most")
-        value, at = _varint(view, at)
-        values.append(value)
-    return values
 
 
 def _varint(message: memoryview, at: int) -> tuple[int, int]:
     """Return the unsigned integer that starts at `at`, and where it ends."""
     value = 0
-    for index, byte in enumerate(message[at : at + _LONGEST_VARINT]):
+    for index, byte in enumerate(message[at : at + 10]):
         value |= (byte & 0x7F) << (7 * index)
         if byte < 0x80:
             if value >> 64:
@@ -130,99 +82,70 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
     raise WireError(f"byte {at}: an integer that does not end, or is over 64 bits")
 
 
-#: A mean cube or a convolution's weight has five axes; no blob here has more.
-MOST_AXES = 5
-#: Parts of a blob (C3D's have 8), blobs of a layer (2), layers of a net (9): what is
-#: kept of a file is bounded, however small the pieces that it is cut into.
-MOST_PARTS, MOST_BLOBS, MOST_LAYERS = 32, 16, 1024
-
-# Field numbers. V1: `layers` of both generations; V2: `layer` of later Caffe.
-_NET_LAYERS_V1, _NET_LAYERS_V2 = 2, 100
-_LAYER = {_NET_LAYERS_V1: (4, 6), _NET_LAYERS_V2: (1, 7)}  # (name, blobs)
-_OLD_AXES = (1, 2, 3, 4, 5)  # num, channels, length, height, width
-_OLD_DATA = 6
-_NEW_AXES = (1, 2, 7777, 3, 4)  # the same five; video-caffe's length is 7777
-_NEW_DATA, _NEW_SHAPE, _NEW_DOUBLES = 5, 7, 8
-_KNOWN = {*range(1, 9), 7777}
-
-
 @dataclass(frozen=True)
 class Blob:
-    """One array as it lies in the file: `chunks` hold little-endian `dtype`."""
+    """One array in the file; `chunks` hold little-endian numbers of `dtype`."""
 
     shape: tuple[int, ...]
     generation: str
     dtype: str
-    chunks: tuple[memoryview, ...] = field(repr=False)
+    chunks: list[memoryview] = field(repr=False)
 
     def array(self) -> NDArray[np.float32]:
-        """Return the numbers in `shape`: a copy of one's own, aligned."""
+        """Return the numbers in `shape`, as a copy."""
         whole = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         numbers = np.frombuffer(whole, dtype=self.dtype)
         return numbers.astype(np.float32).reshape(self.shape)
 
 
-@dataclass(frozen=True)
-class CaffeModel:
-    """A network's trained layers by name, in file order, each a list of blobs."""
+def read_model(message: memoryview) -> tuple[str, dict[str, list[Blob]]]:
+    """Return the generation of a NetParameter, and its layers' blobs by layer name.
 
-    generation: str
-    layers: Mapping[str, tuple[Blob, ...]]
-
-
-def read_model(message: memoryview) -> CaffeModel:
-    """Read a NetParameter: the layers that have blobs, weights first, biases second.
+    Layers without blobs are skipped; a layer's blobs are weights, then biases.
 
     Raises:
-        WireError: if it is no such message, lengths lie, or two layers share a name.
+        WireError: not such a message, or two layers have the same name.
     """
-    layers: dict[str, tuple[Blob, ...]] = {}
-    for part in fields(message):
-        if part.number not in _LAYER or part.wire != BYTES:
+    layers: dict[str, list[Blob]] = {}
+    for number, value in fields(message):
+        if number not in _LAYERS or isinstance(value, int):
             continue
-        name, blobs = _read_layer(part.message(), *_LAYER[part.number])
+        name, blobs = _read_layer(value, *_LAYERS[number])
         if not blobs:
             continue
         if name in layers:
             raise WireError(f"two layers are named {name!r}")
-        if len(layers) == MOST_LAYERS:
-            raise WireError(f"more than {MOST_LAYERS} layers")
         layers[name] = blobs
     generations = {blob.generation for blobs in layers.values() for blob in blobs}
-    if len(generations) != 1:
-        raise WireError(
-            "no layer with trained numbers"
-            if not generations
-            else "blobs of both generations of Caffe in one file"
-        )
-    return CaffeModel(generations.pop(), layers)
+    if not generations:
+        raise WireError("no layer with trained numbers")
+    if len(generations) > 1:
+        raise WireError("blobs of both generations of Caffe in one file")
+    return generations.pop(), layers
 
 
 def _read_layer(
     message: memoryview, name_field: int, blobs_field: int
-) -> tuple[str, tuple[Blob, ...]]:
-    name, blobs = "", list[Blob]()
-    for part in fields(message):
-        if part.number == name_field and part.wire == BYTES:
-            name = part.text()
-        elif part.number == blobs_field and part.wire == BYTES:
-            if len(blobs) == MOST_BLOBS:
-                raise WireError(f"a layer with more than {MOST_BLOBS} blobs")
-            blobs.append(read_blob(part.message()))
-    return name, tuple(blobs)
+) -> tuple[str, list[Blob]]:
+    name, blobs = "", []
+    for number, value in fields(message):
+        if isinstance(value, int):
+            continue
+        if number == name_field:
+            name = bytes(value).decode("utf-8", "replace")
+        elif number == blobs_field:
+            blobs.append(read_blob(value))
+    return name, blobs
 
 
 def read_blob(message: memoryview) -> Blob:
-    """Read a BlobProto, told apart by its field 5.
+    """Read a BlobProto of either generation.
 
     Raises:
-        WireError: if the shape does not agree with how many numbers there are.
+        WireError: the shape does not agree with the number of values.
     """
-    known = (part for part in fields(message) if part.number in _KNOWN)
-    parts = list(islice(known, MOST_PARTS))
-    if next(known, None):
-        raise WireError(f"a blob in more than {MOST_PARTS} parts")
-    old = any(part.number == 5 and part.wire == VARINT for part in parts)
+    parts = list(fields(message))
+    old = any(number == 5 and isinstance(value, int) for number, value in parts)
     if old:
         shape = _five_axes(parts, _OLD_AXES)
         dtype, chunks = "<f4", _data(parts, _OLD_DATA)
@@ -237,30 +160,47 @@ def read_blob(message: memoryview) -> Blob:
     return Blob(shape, "old" if old else "new", dtype, chunks)
 
 
-def _data(parts: list[Field], number: int) -> tuple[memoryview, ...]:
-    """Return the bytes of a packed field of numbers, in one part or several."""
-    return tuple(part.view() for part in parts if part.number == number)
+def _data(parts: list[tuple[int, Value]], field_number: int) -> list[memoryview]:
+    """Return the bytes of a packed field, which may come in several pieces."""
+    chunks = []
+    for number, value in parts:
+        if number == field_number:
+            if isinstance(value, int):
+                raise WireError(f"field {number}: expected bytes, found an integer")
+            chunks.append(value)
+    return chunks
 
 
-def _five_axes(parts: list[Field], numbers: tuple[int, ...]) -> tuple[int, ...]:
-    """Return the axes stored one by one; an absent or zero one counts as 1."""
-    stored = {part.number: part.integer() for part in parts if part.number in numbers}
-    return tuple(stored.get(number) or 1 for number in numbers)
+def _five_axes(
+    parts: list[tuple[int, Value]], numbers: tuple[int, ...]
+) -> tuple[int, ...]:
+    """Return the axes stored one per field; an absent or zero one counts as 1."""
+    stored = dict(part for part in parts if part[0] in numbers)
+    axes = []
+    for number in numbers:
+        axis = stored.get(number, 1)
+        if not isinstance(axis, int):
+            raise WireError(f"field {number}: expected an integer, found bytes")
+        axes.append(axis or 1)
+    return tuple(axes)
 
 
-def _stated_shape(parts: list[Field]) -> tuple[int, ...]:
-    """Return BlobShape's axes, () where there is none."""
+def _stated_shape(parts: list[tuple[int, Value]]) -> tuple[int, ...]:
+    """Return the axes of BlobShape, () where there is none."""
     shape: list[int] = []
-    for part in parts:
-        if part.number == _NEW_SHAPE:
-            for dim in fields(part.message()):
-                if dim.number == 1:
-                    packed = dim.wire == BYTES
-                    shape += (
-                        packed_varints(dim.view(), MOST_AXES)
-                        if packed
-                        else [dim.integer()]
-                    )
-                    if len(shape) > MOST_AXES:
-                        raise WireError(f"a blob with more than {MOST_AXES} axes")
+    for number, value in parts:
+        if number != _NEW_SHAPE or isinstance(value, int):
+            continue
+        for axis, size in fields(value):
+            if axis != 1:
+                continue
+            if isinstance(size, int):
+                shape.append(size)
+                continue
+            at = 0
+            while at < len(size):
+                dim, at = _varint(size, at)
+                shape.append(dim)
+    if len(shape) > _MOST_AXES:
+        raise WireError(f"a blob with more than {_MOST_AXES} axes")
     return tuple(shape)

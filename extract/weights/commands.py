@@ -1,4 +1,4 @@
-"""`aqa weights`: look into and convert C3D weight files."""
+"""`aqa weights`: inspect and convert C3D weight files."""
 
 from pathlib import Path
 from typing import Any
@@ -11,26 +11,31 @@ from aqa.extract.commands import with_presets
 
 @click.group()
 def weights() -> None:
-    """Look into and convert C3D weight files."""
+    """Inspect and convert C3D weight files."""
 
 
 @weights.command("inspect")
 @click.argument("file", type=PATH)
 @json_option
 def weights_inspect(file: Path, as_json: bool) -> None:
-    """Say what FILE is: format, network, pre-processing, or why it cannot be used."""
-    from aqa.extract.weights.inspection import inspect
+    """Show the format, network and pre-processing of FILE, or why it is unusable.
 
-    inspection = inspect(file)
+    Exit code 1 if it cannot be used.
+    """
+    from aqa.extract.weights.load import inspect
+
+    record = inspect(file)
     if as_json:
-        print_json(inspection.record())
-        return
-    for name, value in inspection.record().items():
-        if name == "arrays":
-            for array, shape in value.items():
-                click.echo(f"  {array}: {' x '.join(map(str, shape))}")
-        else:
-            click.echo(f"{name}: {value}")
+        print_json(record)
+    else:
+        for name, value in record.items():
+            if name == "arrays":
+                for array, shape in value.items():
+                    click.echo(f"  {array}: {' x '.join(map(str, shape))}")
+            else:
+                click.echo(f"{name}: {value}")
+    if "problem" in record:
+        raise click.exceptions.Exit(1)
 
 
 @weights.command("convert")
@@ -38,7 +43,7 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 @click.argument("out", type=PATH)
 @with_presets
 def weights_convert(file: Path, out: Path, **presets: Any) -> None:
-    """Make FILE a verified safetensors file OUT with its preset inside."""
+    """Write FILE as OUT, a verified safetensors file with its preset inside."""
     from aqa.extract.weights.load import convert
 
     made = convert(file, out, **presets)

@@ -1,13 +1,13 @@
-"""The names that public C3D weights go by, and what each was trained with.
+"""Parameter names of public C3D weights, and the preset that each goes with.
 
 Conventions: "theirs" are names in a file, "ours" are Caffe's (`conv1a.weight` ...
-`fc6.bias`). A layout maps their layers to ours and names the layers past FC-6 that
-are left aside. Nothing else is forgiven: a missing or a surplus name is an error,
-for a layer that stays random "still runs" and gives features that mean nothing.
+`fc6.bias`). A layout maps their layers to ours and names the layers after FC-6, which
+are left aside, as is everything outside the network's own prefix. Any other missing or
+surplus name is an error: a layer that stays random runs and gives useless features.
 
-Presets follow the origin. Weights converted from Caffe go with Caffe's pooling
-("ceil") even where the port that carries them pads; weights trained or fine-tuned
-in PyTorch go with the padding that they were trained with.
+Presets follow the origin: weights converted from Caffe go with Caffe's last pooling
+("ceil") even in a port that pads; weights trained or fine-tuned in PyTorch go with the
+padding that they were trained with.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,7 +19,7 @@ from aqa.extract.preprocessing import PRESETS, Preprocessing
 from aqa.extract.weights.formats import WeightsError
 
 _C3D = PRESETS["c3d"]
-#: The same mean as video-caffe and the PyTorch ports round it.
+#: The same mean, rounded as in video-caffe and the PyTorch ports.
 _ROUNDED = replace(_C3D, mean=(90.0, 98.0, 102.0))
 
 _CONVOLUTIONS = (
@@ -30,9 +30,10 @@ _CONVOLUTIONS = (
 
 @dataclass(frozen=True)
 class Layout:
-    """One way of naming the layers; `converted` and `trained` are its two origins.
+    """A naming of the layers.
 
-    Each origin is a pre-processing and a pooling.
+    `converted` and `trained` are pre-processing and last pooling of weights converted
+    from Caffe and trained in PyTorch.
     """
 
     name: str
@@ -43,8 +44,13 @@ class Layout:
 
     @property
     def first(self) -> str:
-        """Their name of the first layer, by which a layout is known."""
+        """Their name of the first layer, by which a layout is recognised."""
         return next(iter(self.layers))
+
+    @property
+    def fc6(self) -> list[str]:
+        """Their names of FC-6."""
+        return [theirs for theirs, ours in self.layers.items() if ours == "fc6"]
 
 
 LAYOUTS = (
@@ -87,76 +93,38 @@ LAYOUTS = (
 )
 
 
-def bare_names(names: Iterable[str]) -> dict[str, str]:
-    """Map names without the prefixes of wrapping modules to the names in the file.
+#: Counters that the profiler thop leaves in a state dict.
+_COUNTERS = ("total_ops", "total_params")
+
+
+@dataclass(frozen=True)
+class Match:
+    """Where a network's parameters are in a file.
+
+    `names` maps Caffe's names to the file's, in the network's order.
+    """
+
+    layout: str
+    arch: str
+    names: Mapping[str, str]
+    left_aside: tuple[str, ...]
+
+
+def match(shapes: Mapping[str, tuple[int, ...]]) -> Match:
+    """Find the parameters of a C3D among arrays of the given names and shapes.
 
     Raises:
-        WeightsError: where two names become one.
+        WeightsError: another network, or a list of every missing, surplus and
+            misshapen parameter.
     """
-    theirs = list(names)
-    wrapped = all(name.startswith("module.") for name in theirs)
-    bare: dict[str, str] = {}
-    for name in theirs:
-        inner = name.removeprefix("module.") if wrapped else name
-        short = inner.removeprefix("backbone.")
-        if short in bare:
-            both = f"{brief(bare[short])} and {brief(name)}"
-            raise WeightsError(f"{both} are both {brief(short)}")
-        bare[short] = name
-    return bare
-
-
-def recognise(names: Iterable[str]) -> Layout:
-    """Tell the layout from bare names.
-
-    Raises:
-        WeightsError: for a network that is not C3D, or has no FC-6.
-    """
-    found = list(names)
-    parts = {part for name in found for part in name.split(".")}
-    if any(part.startswith("bn") or part == "running_mean" for part in parts):
-        raise WeightsError(
-            "a network with batch normalisation (MTL-AQA's own small net, Res3D or "
-            "another), not the C3D that has an FC-6. Features made elsewhere come in "
-            "by `aqa cache import`"
-        )
-    for layout in LAYOUTS:
-        if f"{layout.first}.weight" in found:
-            return layout
-    raise WeightsError(
-        f"not a C3D: found {_some(found)}; expected conv1a.weight (or conv1.weight, "
-        "features.0.weight, conv1a.conv.weight) to fc6.bias. Features of other "
-        "networks come in by `aqa cache import`"
-    )
-
-
-def architecture_of(fc6: tuple[int, ...] | None) -> Architecture:
-    """Tell the architecture from the shape of `fc6.weight`."""
-    known = {(arch.features, arch.pooled): arch for arch in ARCHITECTURES.values()}
-    if fc6 is None:
-        raise WeightsError("no fc6.weight: FC-6 is the feature, nothing replaces it")
-    if fc6 not in known:
-        listed = ", ".join(f"{arch.name} {shape}" for shape, arch in known.items())
-        raise WeightsError(f"fc6.weight is {fc6}; expected one of: {listed}")
-    return known[fc6]
-
-
-def match(
-    shapes: Mapping[str, tuple[int, ...]], layout: Layout
-) -> tuple[Architecture, dict[str, str], tuple[str, ...]]:
-    """Match a file's bare names and shapes with the parameters of a network.
-
-    Returns the architecture, their name for each of ours, and the names left aside.
-
-    Raises:
-        WeightsError: listing every missing, surplus and misshapen parameter.
-    """
+    layout, prefix = _recognise(shapes)
     theirs: dict[str, str] = {}
     aside, problems = [], []
     for name in shapes:
-        layer, _, part = name.rpartition(".")
+        inner = name.removeprefix(prefix)
+        layer, _, part = inner.rpartition(".")
         ours = f"{layout.layers[layer]}.{part}" if layer in layout.layers else None
-        if layer in layout.aside:
+        if not name.startswith(prefix) or layer in layout.aside or part in _COUNTERS:
             aside.append(name)
         elif ours is None or part not in ("weight", "bias"):
             problems.append(f"surplus {name}")
@@ -164,8 +132,7 @@ def match(
             problems.append(f"{theirs[ours]} and {name} are both {ours}")
         else:
             theirs[ours] = name
-    fc6 = theirs.get("fc6.weight")
-    arch = architecture_of(shapes[fc6] if fc6 else None)
+    arch = _architecture(shapes.get(theirs.get("fc6.weight", "")))
     expected = arch.shapes()
     problems += [f"missing {name}" for name in expected if name not in theirs]
     problems += [f"surplus {theirs[name]}" for name in theirs if name not in expected]
@@ -176,15 +143,74 @@ def match(
     ]
     if problems:
         raise WeightsError(f"not a whole {arch.name}: {_some(problems)}")
-    return arch, theirs, tuple(aside)
+    names = {name: theirs[name] for name in expected}
+    return Match(layout.name, arch.name, names, tuple(aside))
 
 
-def origin_of(
-    layout: Layout, container: str, trained: bool
-) -> tuple[Preprocessing, str]:
-    """Pre-processing and pooling that such weights were trained with."""
+def _recognise(names: Iterable[str]) -> tuple[Layout, str]:
+    """Return the layout of the names, and the prefix that wrapping modules added.
+
+    DataParallel, compile, Lightning and the like put `module.`, `_orig_mod.`, `model.`
+    in front of all names, and a recogniser puts its network under `backbone.`: the
+    prefix is whatever stands in front of the first layer's name.
+
+    Raises:
+        WeightsError: a network that is not C3D, or several of them.
+    """
+    found = set(names)
+    parts = {part for name in found for part in name.split(".")}
+    if any(part.startswith("bn") or part == "running_mean" for part in parts):
+        raise WeightsError(
+            "a network with batch normalisation (MTL-AQA's own small net, Res3D or "
+            "another), not the C3D that has an FC-6. Features made elsewhere come in "
+            "by `aqa cache import`"
+        )
+    candidates = []
+    for layout in LAYOUTS:
+        first = f"{layout.first}.weight"
+        for name in sorted(found):
+            prefix = name.removesuffix(first)
+            if name.endswith(first) and (not prefix or prefix.endswith(".")):
+                candidates.append((layout, prefix))
+    whole = [
+        (layout, prefix)
+        for layout, prefix in candidates
+        if any(f"{prefix}{fc6}.weight" in found for fc6 in layout.fc6)
+    ]
+    if len(whole) > 1:
+        listed = _some(f"{prefix}{layout.first}" for layout, prefix in whole)
+        raise WeightsError(f"several networks ({listed}); save the one to be used")
+    if whole or len(candidates) == 1:
+        return (whole or candidates)[0]
+    raise WeightsError(
+        f"not a C3D: found {_some(names)}; expected conv1a.weight (or conv1.weight, "
+        "features.0.weight, conv1a.conv.weight) to fc6.bias. Features of other "
+        "networks come in by `aqa cache import`"
+    )
+
+
+def _architecture(fc6: tuple[int, ...] | None) -> Architecture:
+    """Return the architecture whose `fc6.weight` has this shape."""
+    known = {(arch.features, arch.pooled): arch for arch in ARCHITECTURES.values()}
+    if fc6 is None:
+        raise WeightsError("no fc6.weight: FC-6 is the feature, nothing replaces it")
+    if fc6 not in known:
+        listed = ", ".join(f"{arch.name} {shape}" for shape, arch in known.items())
+        raise WeightsError(f"fc6.weight is {fc6}; expected one of: {listed}")
+    return known[fc6]
+
+
+def origin_of(name: str, container: str, trained: bool) -> tuple[Preprocessing, str]:
+    """Return the pre-processing and last pooling that weights of a layout go with.
+
+    Args:
+        name: of the layout.
+        container: the file format in words.
+        trained: in PyTorch, not converted from Caffe.
+    """
     if container == "Caffe, new generation":
         return _ROUNDED, "ceil"
+    layout = next(layout for layout in LAYOUTS if layout.name == name)
     return layout.trained if trained else layout.converted
 
 

@@ -1,46 +1,31 @@
-"""Mean files: what training subtracted from every clip, as a volume.
+"""Weights of any known format, loaded, described, and saved in our own format.
 
-Conventions: a mean volume is float32 (3, L, H, W) in the channel order of the
-network (Caffe's files: B, G, R), grey levels 0-255. `Preprocessing.with_mean_cube`
-makes it the mean of a preset: averaged over L, cropped.
+Conventions: a state has exactly the parameters of its architecture, under Caffe's names
+(`conv1a.weight` ... `fc6.bias`), float32, finite. Weights carry the pre-processing and
+the last pooling that they were trained with; the caller may override both.
 
-Files: `.binaryproto`, a BlobProto of either generation, and `.npy`, (3, L, H, W) or
-with a leading axis of 1. A volume stored as (L, 3, H, W) is refused and not guessed
-at: reading C3D's as that is a known way to lose accuracy without a word.
+A weights file of ours is safetensors with the parameters up to FC-6 and one metadata
+entry, the stamp: JSON with sorted keys, so that the same weights make the same bytes. A
+mean that is an image lies beside the parameters as the tensor `mean_image`.
 
-Every public weight format of C3D, and our own, become one state dict.
-
-Conventions: a state has exactly the parameters of its architecture, under Caffe's
-names (`conv1a.weight` ... `fc6.bias`), float32, finite, shapes checked. Layers past
-FC-6 are left aside, anything else that does not fit is refused and listed. Weights
-bring the pre-processing and the last pooling that they were trained with; the
-caller may override both.
-
-A file's digest is of its bytes; that of `random` is of its numbers. `name` says
-what the content is, not what the file is called, so that features stay the same
-features when a file is renamed.
-
-Weights written down for good: safetensors, verified, with their preset inside.
-
-Conventions: the file holds the parameters up to FC-6 as float32 under Caffe's
-names, and the stamp (see `weight_stamp.py`) as its only metadata, so that the same
-weights always make the same bytes. It appears under its name when it is whole and
-has been read back, and not before.
+A mean volume is float32 (3, L, H, W) in the network's channel order (Caffe: BGR), grey
+levels 0-255, from `.binaryproto` (a BlobProto) or `.npy`. One stored as (L, 3, H, W) is
+refused: guessing the axes is a known way to lose accuracy silently.
 """
 
 import hashlib
 import importlib.resources
+import json
 import mmap
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.torch import save
 from torch import Tensor
 
 from aqa.cache.errors import AqaError, brief
@@ -49,73 +34,30 @@ from aqa.cache.tables import read_npy
 from aqa.extract.c3d import ARCHITECTURES, POOL5, Architecture, random_state
 from aqa.extract.preprocessing import PRESETS, Preprocessing
 from aqa.extract.weights.caffe import read_blob
-from aqa.extract.weights.formats import (
-    KEY,
+from aqa.extract.weights.formats import WeightsError, kind_of
+from aqa.extract.weights.layouts import origin_of
+from aqa.extract.weights.read import (
     MEAN_IMAGE,
-    Stamp,
-    Tensors,
-    WeightsError,
-    kind_of,
-    open_tensors,
-    state_digest,
+    STAMP,
+    Contents,
+    in_child,
+    read_contents,
 )
-from aqa.extract.weights.layouts import Layout, bare_names, match, origin_of, recognise
 
-#: Numbers in the largest mean that is read: far more than a clip has.
-MOST = 1 << 26
-
-
-def read_mean(path: Path) -> NDArray[np.float32]:
-    """Read a mean volume (3, L, H, W).
-
-    Raises:
-        WeightsError: if the file is none, or has other axes, or numbers that no
-            grey levels average to.
-    """
-    kind = kind_of(path)
-    if kind not in ("npy", "caffe"):
-        raise WeightsError(f"{path}: expected .binaryproto or .npy, found {kind}")
-    try:
-        volume = read_npy(path, MOST) if kind == "npy" else _read_binaryproto(path)
-    except AqaError as error:
-        raise WeightsError(str(error)) from error
-    shape = volume.shape
-    while volume.ndim > 4 and volume.shape[0] == 1:
-        volume = volume[0]  # (1, 3, L, H, W) -> (3, L, H, W)
-    if volume.ndim == 3:
-        volume = volume[:, None]  # (3, H, W) -> (3, 1, H, W)
-    if volume.ndim != 4 or volume.shape[0] != 3:
-        raise WeightsError(
-            f"{path}: expected a mean of shape (3, frames, rows, columns), found "
-            f"{shape}; transpose it if its channels are elsewhere"
-        )
-    if volume.size > MOST:
-        raise WeightsError(f"{path}: {shape} is far larger than a clip")
-    values = volume.astype(np.float32)
-    if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 255):
-        raise WeightsError(f"{path}: expected grey levels 0-255, found others")
-    return values
-
-
-def _read_binaryproto(path: Path) -> NDArray[np.floating]:
-    with path.open("rb") as file:
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    try:
-        return read_blob(memoryview(mapped)).array()
-    except AqaError as error:
-        raise WeightsError(f"{path}: not a Caffe mean ({brief(error)})") from None
-
-
-#: What random weights are of, where nobody says: the paper's network.
+#: The network of random weights, unless another is named: the paper's.
 DEFAULT_ARCH = "c3d-small"
+#: Most numbers of a mean volume, far more than a clip has.
+_MOST_MEAN = 1 << 26
+_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Weights:
     """A network's parameters and what they must be used with.
 
-    `origin` says in words what the file was; `left_aside` names its parameters past
-    FC-6; `notes` are those of the stamp, if it has one (recipe, accuracy).
+    `name` says what the content is, not how the file is called; `sha256` is of the
+    file's bytes, of random weights of their numbers. `left_aside` names parameters of
+    the file past FC-6; `notes` (recipe, accuracy) are JSON values for people.
     """
 
     state: Mapping[str, Tensor] = field(repr=False)
@@ -140,38 +82,32 @@ def load_weights(
     """Load weights, strictly.
 
     Args:
-        spec: `random` or `random:SEED`, `tiny` (those that come with the package),
-            or a file.
-        arch: which network `random` is of; otherwise, what the file must hold.
+        spec: `random` or `random:SEED`, `tiny` (comes with the package), or a file.
+        arch: the network of `random`; otherwise, what the file must hold.
         preprocessing: a name in `PRESETS` in place of the file's own.
         pool5: "ceil" or "padded" in place of the file's own.
-        mean: a mean file (see `means.py`) in place of the preset's mean.
+        mean: a mean file in place of the preset's mean.
 
     Raises:
-        WeightsError: saying what the file is, what is wrong, and what to do.
+        WeightsError: what the file is, what is wrong, and what to do.
     """
     if arch is not None and arch not in ARCHITECTURES:
-        raise WeightsError(f"arch: expected one of {_names()}, found {arch!r}")
+        names = ", ".join(ARCHITECTURES)
+        raise WeightsError(f"arch: expected one of {names}, found {arch!r}")
     kind, _, seed = str(spec).partition(":")
     if kind == "random":
         weights = _random(seed, ARCHITECTURES[arch or DEFAULT_ARCH])
     elif str(spec) == "tiny":
         data = importlib.resources.files("aqa.extract") / "data" / "tiny.safetensors"
         with importlib.resources.as_file(data) as path:
-            weights = _load_file(path)
+            weights = _of_file(path, read_contents(path))
     else:
-        weights = _load_file(Path(spec))
+        weights = _of_file(Path(spec), read_contents(Path(spec)))
     if arch not in (None, weights.arch):
         raise WeightsError(
             f"{spec} holds {weights.arch}, not {arch}; leave the architecture to the "
             "file, or pass another file"
         )
-    return _override(weights, preprocessing, pool5, mean)
-
-
-def _override(
-    weights: Weights, preprocessing: str | None, pool5: str | None, mean: Path | None
-) -> Weights:
     if preprocessing not in (None, *PRESETS):
         raise WeightsError(
             f"preprocessing: expected one of {', '.join(PRESETS)}, "
@@ -197,139 +133,288 @@ def _random(seed: str, arch: Architecture) -> Weights:
         sha256=state_digest(state),
         preprocessing=PRESETS["c3d"],
         pool5="ceil",
-        origin="He-normal weights that have learnt nothing",
+        origin="untrained He-normal weights",
     )
 
 
-def _load_file(path: Path) -> Weights:
-    with open_tensors(path, kind_of(path)) as tensors:
-        try:
-            return _from_tensors(path, tensors)
-        except WeightsError as error:
-            message = str(error)
+def _of_file(path: Path, contents: Contents) -> Weights:
+    """Return the weights that a file holds; WeightsError names the file."""
+    try:
+        if contents.problem is not None:
+            raise WeightsError(contents.problem)
+        arrays = dict(contents.arrays)
+        image = arrays.pop(MEAN_IMAGE, None)
+        state = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        bad = [name for name, values in state.items() if not values.isfinite().all()]
+        if bad:
             raise WeightsError(
-                message if str(path) in message else f"{path}: {message}"
-            ) from None
+                f"not finite in {', '.join(bad)}: a training that diverged"
+            )
+        weights = (
+            _presumed(contents, state)
+            if contents.stamp is None
+            else _stamped(contents, state, image)
+        )
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        return replace(weights, sha256=sha256, left_aside=contents.left_aside)
+    except WeightsError as error:
+        message = str(error)
+        raise WeightsError(
+            message if str(path) in message else f"{path}: {message}"
+        ) from None
 
 
-def _from_tensors(path: Path, tensors: Tensors) -> Weights:
-    bare = bare_names(tensors.shapes)
-    stamped = (tensors.metadata or {}).get(KEY)
-    shapes = {name: tensors.shapes[theirs] for name, theirs in bare.items()}
-    image_shape = shapes.pop(MEAN_IMAGE, None) if stamped else None
-    layout = recognise(shapes)
-    arch, theirs, aside = match(shapes, layout)
-    state = {ours: tensors.take(bare[name]) for ours, name in theirs.items()}
-    state = {ours: state[ours] for ours in arch.shapes()}
-    if bad := [name for name, values in state.items() if not values.isfinite().all()]:
-        raise WeightsError(f"not finite in {', '.join(bad)}: a training that diverged")
-    if stamped is None:
-        stamp = _presumed(tensors, layout, arch, aside)
-    else:
-        image = None
-        if image_shape == (3, arch.crop, arch.crop):
-            image = tensors.take(MEAN_IMAGE).numpy()
-        stamp = Stamp.parse(stamped, image)
-        if stamp.arch != arch.name:
-            raise WeightsError(f"its stamp says {stamp.arch}, it holds {arch.name}")
-        if stamp.state_sha256 and stamp.state_sha256 != state_digest(state):
-            raise WeightsError("its numbers are not those it was stamped with: damaged")
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+def _presumed(contents: Contents, state: Mapping[str, Tensor]) -> Weights:
+    """Describe a foreign file by what files of its kind are known to be."""
+    head = any("cls_head.fc_cls." in name for name in contents.left_aside)
+    trained = contents.training or head
+    layout, container = contents.layout, contents.container
+    preprocessing, pool5 = origin_of(layout, container, trained)
+    how = "trained in PyTorch" if trained else "converted from Caffe, or Caffe's own"
     return Weights(
         state=state,
-        arch=arch.name,
-        name=stamp.name,
-        sha256=sha256,
-        preprocessing=stamp.preprocessing,
-        pool5=stamp.pool5,
-        origin=stamp.origin,
-        left_aside=aside,
-        notes=stamp.notes,
-    )
-
-
-def _presumed(
-    tensors: Tensors,
-    layout: Layout,
-    arch: Architecture,
-    aside: tuple[str, ...],
-) -> Stamp:
-    """Say of a foreign file what those that look like it are known to be."""
-    trained = tensors.training or any(name.startswith("cls_head.") for name in aside)
-    preprocessing, pool5 = origin_of(layout, tensors.container, trained)
-    how = "trained in PyTorch" if trained else "converted from Caffe, or Caffe's own"
-    return Stamp(
-        name=f"{arch.name}, {layout.name}",
-        arch=arch.name,
-        pool5=pool5,
+        arch=contents.arch,
+        name=f"{contents.arch}, {layout}",
+        sha256="",
         preprocessing=preprocessing,
-        origin=f"{tensors.container}, laid out as {layout.name}, {how}",
+        pool5=pool5,
+        origin=f"{container}, laid out as {layout}, {how}",
     )
 
 
-def _names() -> str:
-    return ", ".join(ARCHITECTURES)
+# Our own files.
 
 
-def convert(
-    path: Path,
-    out: Path,
-    *,
-    preprocessing: str | None = None,
-    pool5: str | None = None,
-    mean: Path | None = None,
+def stamp_of(weights: Weights, digest: str = "") -> str:
+    """Return the stamp of weights as JSON.
+
+    An image mean is left out, for `mean_image`; without `digest`, that of the numbers,
+    nothing is checked against it.
+    """
+    pre = weights.preprocessing
+    preset = {part.name: getattr(pre, part.name) for part in fields(pre)}
+    if isinstance(pre.mean, np.ndarray):
+        preset["mean"] = None
+    record = {
+        "version": _VERSION,
+        "name": weights.name,
+        "arch": weights.arch,
+        "pool5": weights.pool5,
+        "preprocessing": preset,
+        "origin": weights.origin,
+        "state_sha256": digest,
+        "notes": dict(weights.notes),
+    }
+    return json.dumps(record, sort_keys=True)
+
+
+def _stamped(
+    contents: Contents,
+    state: Mapping[str, Tensor],
+    image: NDArray[np.float32] | None,
 ) -> Weights:
-    """Make a weights file of any known format a safetensors file of ours.
+    """Return the weights of a file of ours, checked against its stamp."""
+    try:
+        record = json.loads(contents.stamp or "")
+        if record.pop("version") != _VERSION:
+            raise WeightsError(f"a stamp of another version than {_VERSION}")
+        digest = record.pop("state_sha256")
+        values = dict(record.pop("preprocessing"))
+        if values["mean"] is None:
+            if image is None:
+                raise WeightsError(f"its stamp promises a tensor {MEAN_IMAGE}")
+            values["mean"] = image
+        else:
+            values["mean"] = tuple(map(float, values["mean"]))
+        values["std"] = tuple(map(float, values["std"]))
+        for text in (*map(record.get, ("name", "arch", "pool5", "origin")), digest):
+            if not isinstance(text, str) or not text.isprintable():
+                raise WeightsError(f"not a line of text: {brief(text)}")
+        preprocessing = Preprocessing(**values)
+        _require_possible(preprocessing)
+        weights = Weights(state=state, sha256="", preprocessing=preprocessing, **record)
+        if weights.pool5 not in POOL5:
+            raise WeightsError(f"unknown pool5 {weights.pool5}")
+        if not isinstance(weights.notes, dict):
+            raise WeightsError("its notes are no object")
+    except AqaError as error:
+        raise WeightsError(f"its stamp cannot be used: {brief(error)}") from None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise WeightsError("its stamp is not what aqa writes") from None
+    if weights.arch != contents.arch:
+        raise WeightsError(f"its stamp says {weights.arch}, it holds {contents.arch}")
+    if digest and digest != state_digest(state):
+        raise WeightsError("its numbers do not match its stamp: the file is damaged")
+    return weights
+
+
+def _require_possible(pre: Preprocessing) -> None:
+    """Refuse sizes and numbers of a stamp that no frame could be processed with."""
+    sizes = [pre.height, pre.crop, pre.width or 1, pre.top or 0, pre.left or 0]
+    numbers = [pre.scale, *pre.std, *np.ravel(pre.mean)]
+    possible = (
+        all(isinstance(size, int) and 0 <= size <= 4096 for size in sizes)
+        and all(np.isfinite(number) for number in numbers)
+        and min(pre.std) > 0
+    )
+    if not possible:
+        raise WeightsError("an impossible pre-processing")
+
+
+def state_digest(state: Mapping[str, Tensor]) -> str:
+    """Return the SHA-256 over names, shapes and float32 numbers, sorted by name."""
+    digest = hashlib.sha256()
+    for name in sorted(state):
+        array = state[name].numpy().astype("<f4", copy=False)
+        digest.update(f"{name} {array.shape}\n".encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
+
+
+def convert(path: Path, out: Path, **presets: Any) -> Weights:
+    """Write a weights file of any known format as a file of ours.
 
     Args:
-        path: as for `load_weights`, and the options likewise: what is chosen here
-            is what the new file brings by itself.
+        path: the file, as for `load_weights`.
         out: the file to write.
+        **presets: `preprocessing`, `pool5`, `mean` as for `load_weights`, stored in
+            the new file.
 
     Returns:
-        The weights as they were read back from `out`.
+        The weights as read back from `out`.
     """
-    weights = load_weights(path, preprocessing=preprocessing, pool5=pool5, mean=mean)
-    return save_weights(weights, out)
+    return save_weights(load_weights(path, **presets), out)
 
 
 def save_weights(
     weights: Weights, out: Path, notes: Mapping[str, Any] | None = None
 ) -> Weights:
-    """Write weights to `out` and read them back.
+    """Write weights to `out`, atomically, and return them as read back.
 
     Args:
-        weights: their digest is not used: the file's own takes its place.
+        weights: `sha256` is not used.
         out: the file to write.
         notes: in place of the weights' own.
 
     Raises:
-        AqaError: if the file cannot be written, or reads back as other weights.
+        AqaError: the file cannot be written, or reads back as other weights.
     """
-    stamp = Stamp(
-        name=weights.name,
-        arch=weights.arch,
-        pool5=weights.pool5,
-        preprocessing=weights.preprocessing,
-        origin=weights.origin,
-        state_sha256=state_digest(weights.state),
-        notes=weights.notes if notes is None else notes,
-    )
+    from safetensors.torch import save
+
+    if notes is not None:
+        weights = replace(weights, notes=notes)
     tensors = dict(weights.state)
     if isinstance(weights.preprocessing.mean, np.ndarray):
         tensors[MEAN_IMAGE] = torch.from_numpy(weights.preprocessing.mean)
+    stamp = stamp_of(weights, state_digest(weights.state))
     written = weights
 
     def read_back(path: Path) -> None:
         nonlocal written
-        written = load_weights(path)  # checks every number by the stamp's digest
-        if (written.preprocessing, written.pool5) != (stamp.preprocessing, stamp.pool5):
+        written = load_weights(path)  # checks every number by the digest
+        if (written.preprocessing, written.pool5) != (
+            weights.preprocessing,
+            weights.pool5,
+        ):
             raise WeightsError(f"{out}: what was written reads back as another preset")
 
     with (
         replacing(out, read_back) as descriptor,
         os.fdopen(descriptor, "wb", closefd=False) as file,
     ):
-        file.write(save(tensors, metadata={KEY: stamp.json()}))
+        file.write(save(tensors, metadata={STAMP: stamp}))
     return written
+
+
+# Mean volumes, and what any file is.
+
+
+def read_mean(path: Path) -> NDArray[np.float32]:
+    """Read a mean volume, (3, L, H, W).
+
+    Raises:
+        WeightsError: not a mean file, other axes, or numbers outside 0-255.
+    """
+    kind = kind_of(path)
+    if kind not in ("npy", "caffe"):
+        raise WeightsError(f"{path}: expected .binaryproto or .npy, found {kind}")
+    try:
+        volume = (
+            read_npy(path, _MOST_MEAN) if kind == "npy" else in_child(_read_blob, path)
+        )
+    except AqaError as error:
+        raise WeightsError(str(error)) from error
+    shape = volume.shape
+    while volume.ndim > 4 and volume.shape[0] == 1:
+        volume = volume[0]  # (1, 3, L, H, W) -> (3, L, H, W)
+    if volume.ndim == 3:
+        volume = volume[:, None]  # (3, H, W) -> (3, 1, H, W)
+    if volume.ndim != 4 or volume.shape[0] != 3:
+        raise WeightsError(
+            f"{path}: expected a mean of shape (3, frames, rows, columns), found "
+            f"{shape}; transpose it if its channels are elsewhere"
+        )
+    if volume.size > _MOST_MEAN:
+        raise WeightsError(f"{path}: {shape} is far larger than a clip")
+    values = volume.astype(np.float32)
+    if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 255):
+        raise WeightsError(f"{path}: expected grey levels 0-255, found others")
+    return values
+
+
+def _read_blob(path: Path) -> NDArray[np.float32]:
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        return read_blob(memoryview(mapped)).array()
+    except AqaError as error:
+        raise WeightsError(f"not a Caffe mean ({brief(error)})") from None
+
+
+def inspect(path: Path) -> dict[str, Any]:
+    """Describe a weights or mean file as JSON values, without using it.
+
+    Arrays are under the file's names, made printable; a file that cannot be used has
+    the reason under "problem". Channel means are in the file's order (Caffe: BGR).
+
+    Raises:
+        WeightsError: there is no file to read.
+    """
+    try:
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
+    record: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size}
+    record |= {"sha256": sha256, "kind": "unknown", "arrays": {}}
+    try:
+        record["kind"] = kind = kind_of(path)
+        if kind == "npy" or (kind == "caffe" and _is_mean(path)):
+            record["kind"] = "mean"
+            volume = read_mean(path)
+            record["arrays"] = {"mean": list(volume.shape)}
+            means = volume.mean((1, 2, 3), dtype=float).round(4)
+            record["channel_means"] = means.tolist()
+            return record
+        contents = read_contents(path)
+        record["kind"] = contents.container
+        record["arrays"] = {brief(k): list(v) for k, v in contents.shapes.items()}
+        weights = _of_file(path, contents)
+        for name in ("arch", "name", "origin", "pool5"):
+            record[name] = getattr(weights, name)
+        record["preprocessing"] = weights.preprocessing.record()
+        record["left_aside"] = list(weights.left_aside)
+        record["notes"] = dict(weights.notes)
+    except WeightsError as error:
+        record["problem"] = str(error).removeprefix(f"{path}: ")
+    return record
+
+
+def _is_mean(path: Path) -> bool:
+    """Tell Caffe's mean from its network: a blob, not layers of blobs."""
+    try:
+        read_mean(path)
+    except WeightsError:
+        return False
+    return True

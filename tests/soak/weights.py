@@ -7,8 +7,7 @@ import numpy as np
 import test_weights
 import torch
 
-from aqa.extract.weights.inspection import inspect
-from aqa.extract.weights.load import load_weights, read_mean
+from aqa.extract.weights.load import inspect, load_weights, read_mean
 from soak.hostile import Canary, Reader, attack_readers
 from soak.tally import Attack
 
