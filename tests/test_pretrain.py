@@ -20,9 +20,8 @@ from aqa.cli import main
 from aqa.extract.c3d import ARCHITECTURES, Architecture
 from aqa.extract.config import Limits
 from aqa.extract.preprocessing import PRESETS, Preprocessing, resize_crop
-from aqa.extract.pretraining.checkpoint import held_back
-from aqa.extract.pretraining.clips import Draw, Footage, TrainingClips, cut, window
-from aqa.extract.pretraining.clips import TestClips as CentreClips
+from aqa.extract.pretraining.checkpoint import signals_deferred
+from aqa.extract.pretraining.clips import Clip, Clips, draw_window
 from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.train import Pretrained, pretrain
 from aqa.extract.weights.load import load_weights
@@ -91,9 +90,8 @@ def decoded(path):
 
 def test_test_clips_are_what_extraction_would_see(moving):
     paths = sorted((moving / "Down").iterdir())[:3]
-    footage = Footage(paths, [20, 20, 20], PRESET, memory=0)
-    table = cut([20, 20, 20], stride=3)  # starts 0 and 3
-    frames, videos = CentreClips(footage, table)[range(1, 6)]
+    clips = Clips(paths, [20, 20, 20], PRESET, stride=3)  # starts 0 and 3
+    frames, videos = clips[[Clip(number) for number in range(1, 6)]]
     assert videos.tolist() == [0, 1, 1, 2, 2]
     for clip, video, start in zip(frames, videos, [3, 0, 3, 0, 3], strict=True):
         whole = resize_crop(decoded(paths[video]), PRESET)
@@ -103,22 +101,21 @@ def test_test_clips_are_what_extraction_would_see(moving):
 @pytest.mark.parametrize("memory", [0, 40_000, 1 << 20])
 def test_training_clips_are_crops_of_the_frames_and_their_mirrors(moving, memory):
     paths = sorted((moving / "Down").iterdir())[:3]
-    footage = Footage(paths, [20, 20, 20], PRESET, memory)
-    clips = TrainingClips(
-        footage, cut([20, 20, 20], 16), np.array([0, 1, 0]), mirror=True, seed=4
+    clips = Clips(
+        paths, [20, 20, 20], PRESET, stride=16, mirror=True, seed=4, memory=memory
     )
-    asked = [Draw(0, position, position % 3) for position in range(24)]
-    frames, labels = clips[asked]
-    assert labels.tolist() == [0, 1, 0] * 8
+    asked = [Clip(place % 3, (0, place)) for place in range(24)]
+    frames, videos = clips[asked]
+    assert videos.tolist() == [0, 1, 2] * 8
     seen = set()
-    for draw, clip in zip(asked, frames, strict=True):
-        drawn = window(draw, (4, 8), True, 4)
+    for (video, place), clip in zip(asked, frames, strict=True):
+        drawn = draw_window(place, (4, 8), True, 4)
         seen.add(drawn.mirrored)
         crop = replace(PRESET, top=drawn.top, left=drawn.left)
-        whole = resize_crop(decoded(paths[draw.clip])[:16], crop)
+        whole = resize_crop(decoded(paths[video])[:16], crop)
         assert (clip == (whole[:, :, ::-1] if drawn.mirrored else whole)).all()
     assert seen == {True, False}
-    assert footage.used <= memory
+    assert clips.used <= memory
 
 
 def rows(path):
@@ -145,12 +142,6 @@ def test_a_short_run_learns_and_tells_how_well(moving, tmp_path, micro):
     assert [int(row["iteration"]) for row in course] == list(range(1, 46))
     assert float(course[-1]["clip_accuracy"]) == run.clip_accuracy
     assert not course[0]["clip_accuracy"] and course[14]["clip_accuracy"]
-
-    # The checkpoint too is a weights file, with FC-7 and FC-8 left aside.
-    checkpoint = load_weights(tmp_path / "w.safetensors.checkpoint")
-    assert checkpoint.preprocessing == PRESET and checkpoint.pool5 == "ceil"
-    assert torch.equal(checkpoint.state["fc6.weight"], weights.state["fc6.weight"])
-    assert checkpoint.left_aside == ("fc7.weight", "fc7.bias", "fc8.weight", "fc8.bias")
 
     # And one may go on from it.
     more = config(moving, tmp_path / "more.safetensors", iterations=1,
@@ -211,9 +202,9 @@ def test_an_interrupted_run_loses_no_iteration(moving, tmp_path, micro, number):
 
 
 def test_a_second_signal_is_not_held_back():
-    with pytest.raises(KeyboardInterrupt), held_back() as interruption:
+    with pytest.raises(KeyboardInterrupt), signals_deferred() as came:
         signal.raise_signal(signal.SIGINT)
-        assert interruption.came
+        assert came.is_set()
         signal.raise_signal(signal.SIGTERM)
         raise AssertionError("interrupted before")
 
@@ -279,6 +270,15 @@ def test_the_tiny_network_resumes_bit_for_bit(moving, tmp_path):
     pretrain(replace(asked, out=parts))
     assert whole.read_bytes() == parts.read_bytes()
 
+    # The checkpoint is a weights file, too, with FC-7 and FC-8 left aside.
+    weights, checkpoint = (
+        load_weights(whole),
+        load_weights(tmp_path / "whole.checkpoint"),
+    )
+    assert checkpoint.preprocessing == weights.preprocessing == PRESETS["c3d"]
+    assert torch.equal(checkpoint.state["fc6.weight"], weights.state["fc6.weight"])
+    assert checkpoint.left_aside == ("fc7.weight", "fc7.bias", "fc8.weight", "fc8.bias")
+
 
 def test_decoding_processes_and_memory_change_nothing(moving, tmp_path, micro):
     results = set()
@@ -307,7 +307,7 @@ def test_a_checkpoint_of_other_settings_is_refused(moving, tmp_path, micro):
         ({"precision": "fp16"}, "precision: expected"),
         ({"preprocessing": "vgg"}, "preprocessing: expected one of"),
         ({"preprocessing": "vgg", "init": None}, "preprocessing: expected one of"),
-        ({"learning_rate": 1e9}, "diverged; begin anew with a smaller"),
+        ({"learning_rate": 1e9}, "diverged; start again with a smaller"),
         ({"held_out": 0.0}, "held_out: expected a part"),
     ],
 )
@@ -327,7 +327,7 @@ def test_damaged_videos_are_named_or_allowed(moving, tmp_path, micro):
     cut.write_bytes(cut.read_bytes()[:-700])
     asked = config(tmp_path / "set", tmp_path / "w", iterations=1)
     with pytest.raises(
-        AqaError, match="Down/3.avi: expected.*Across/5.avi: expected a"
+        AqaError, match="(?s)Down/3.avi: expected.*Across/5.avi: expected a"
     ):
         pretrain(asked)
     with pytest.raises(AqaError, match="Down/3.avi") as error:

@@ -1,1 +1,1 @@
-"""Pre-training C3D on labelled actions, as the paper did on UCF-101."""
+"""Pre-train C3D on labelled actions, as the paper did on UCF-101."""

@@ -1,28 +1,20 @@
-"""C3D with the two layers that turn its feature into classes, for training only.
+"""C3D with the layers that classify its feature, Caffe's SGD, and accuracies.
 
-Conventions: clips float (B, 3, 16, crop, crop) -> scores float (B, classes), before
-any softmax. Parameters are named as in C3D's prototxt: those of `C3D`, then `fc7`
-(as wide as FC-6) and `fc8`. Dropout follows FC-6 and FC-7 in training, and scales
-by 1 / (1 - p) as Caffe's does, so that nothing changes at test time.
+Conventions: clips float (B, 3, 16, crop, crop) -> scores float (B, classes), before the
+softmax. Parameters are named as in C3D's prototxt: those of `C3D`, then `fc7` (as wide
+as FC-6) and `fc8`. Dropout follows FC-6 and FC-7 and scales by 1 / (1 - p) in training,
+as Caffe's. An accuracy is a share, 0 to 1.
 
-Caffe's stochastic gradient descent, which is not quite torch's.
+The solver: V = momentum V + rate_i (gradient + decay_i w), w = w - V, with rate_i = 2
+rate and decay_i = 0 for biases (`lr_mult`, `decay_mult` in C3D's prototxt). torch's SGD
+multiplies by the rate outside V, which differs when the rate drops.
 
-Conventions: for each parameter, V = momentum V + rate_i (gradient + decay_i w), then
-w = w - V, with rate_i = 2 rate and decay_i = 0 for biases (`lr_mult`, `decay_mult`
-of C3D's prototxt). torch multiplies by the rate outside V, which is the same until
-the rate drops: Caffe's velocity then still carries the old rate.
-
-Source: facebookarchive/C3D `solver.cpp` (formula), `conv3d_ucf101_train.prototxt`.
-
-How well a classifier tells the test list's clips, and its videos.
-
-Conventions: an accuracy is the part that is right, 0 to 1. A video's class is the
-one with the largest probability averaged over its clips.
+Source: facebookarchive/C3D `solver.cpp`, `conv3d_ucf101_train.prototxt`.
 """
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -41,7 +33,7 @@ class Classifier(nn.Module):
     def __init__(
         self, arch: Architecture, classes: int, dropout: float, pool5: str = "ceil"
     ) -> None:
-        """Lay out the layers, with torch's own initial values."""
+        """Create the layers with torch's initial values."""
         super().__init__()
         self.c3d = C3D(arch, pool5)
         self.fc7 = nn.Linear(arch.features, arch.features)
@@ -57,15 +49,21 @@ class Classifier(nn.Module):
         scores: Tensor = self.fc8(x)
         return scores
 
-    def caffe_state(self) -> dict[str, Tensor]:
-        """Every parameter under Caffe's name, contiguous, on the CPU."""
+    def caffe_parameters(self) -> dict[str, Tensor]:
+        """Return the parameters by Caffe's names."""
         return {
-            name.removeprefix("c3d."): value.detach().cpu().contiguous()
-            for name, value in self.state_dict().items()
+            name.removeprefix("c3d."): value for name, value in self.named_parameters()
+        }
+
+    def caffe_state(self) -> dict[str, Tensor]:
+        """Return the parameters by Caffe's names, contiguous copies on the CPU."""
+        return {
+            name: value.detach().cpu().contiguous()
+            for name, value in self.caffe_parameters().items()
         }
 
     def load_caffe_state(self, state: Mapping[str, Tensor]) -> None:
-        """Take every parameter of `caffe_state` back."""
+        """Load all parameters by Caffe's names."""
         own = {name.removeprefix("c3d."): name for name in self.state_dict()}
         self.load_state_dict({theirs: state[ours] for ours, theirs in own.items()})
 
@@ -73,11 +71,11 @@ class Classifier(nn.Module):
 def initial_state(
     arch: Architecture, classes: int, seed: int, start: Mapping[str, Tensor] | None
 ) -> dict[str, Tensor]:
-    """Values to begin with, the same for a seed on every machine.
+    """Return initial values, the same for a seed on every machine.
 
-    Without `start`, C3D's own: Gaussian, of standard deviation 0.01, but 0.005 for
-    FC-6 and FC-7; biases 1, but 0 for the first and the last layer. With `start` up
-    to FC-6, FC-7 is He-normal without biases: its scale goes with its width.
+    Without `start` they are C3D's: Gaussian with standard deviation 0.01, or 0.005 for
+    FC-6 and FC-7; biases 1, or 0 in the first and last layer. With `start` up to FC-6,
+    FC-7 is He-normal without biases, so that its scale fits its width.
     """
     rng = np.random.default_rng(seed)
     shapes = dict(arch.shapes()) if start is None else {}
@@ -100,21 +98,28 @@ def initial_state(
 
 
 class CaffeSGD(Optimizer):
-    """Stochastic gradient descent with Caffe's velocity.
+    """Caffe's stochastic gradient descent.
 
-    Each group has `lr`, `momentum`, `weight_decay`, `lr_mult` and `decay_mult`.
+    Groups have `lr`, `momentum`, `weight_decay`, `lr_mult` and `decay_mult`.
     """
 
     def __init__(
         self,
-        groups: Iterable[dict[str, Any]],
+        named: Iterable[tuple[str, Tensor]],
         lr: float,
         momentum: float,
         weight_decay: float,
     ) -> None:
-        """Take parameter groups, as `caffe_groups` makes them."""
+        """Take named parameters; those that end in "bias" are biases."""
+        parameters = list(named)
+        weights = [value for name, value in parameters if not name.endswith("bias")]
+        biases = [value for name, value in parameters if name.endswith("bias")]
+        groups = [
+            {"params": weights, "lr_mult": 1.0, "decay_mult": 1.0},
+            {"params": biases, "lr_mult": 2.0, "decay_mult": 0.0},
+        ]
         defaults = {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        super().__init__(groups, {**defaults, "lr_mult": 1.0, "decay_mult": 1.0})
+        super().__init__(groups, defaults)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -134,24 +139,13 @@ class CaffeSGD(Optimizer):
                 parameter.sub_(velocity)
 
 
-def caffe_groups(named: Iterable[tuple[str, Tensor]]) -> list[dict[str, Any]]:
-    """Weights with multipliers 1 and 1, biases with 2 for the rate and no decay."""
-    parameters = list(named)
-    weights = [value for name, value in parameters if not name.endswith("bias")]
-    biases = [value for name, value in parameters if name.endswith("bias")]
-    return [
-        {"params": weights, "lr_mult": 1.0, "decay_mult": 1.0},
-        {"params": biases, "lr_mult": 2.0, "decay_mult": 0.0},
-    ]
-
-
 def rate_at(iteration: int, base: float, step: int, gamma: float) -> float:
-    """Rate of an iteration (0-based): multiplied by `gamma` every `step`."""
+    """Return the rate of an iteration (0-based), multiplied by `gamma` every `step`."""
     return base * gamma ** (iteration // step)
 
 
 class Accuracy(NamedTuple):
-    """Of clips, each on its own, and of videos."""
+    """Accuracy over clips, and over videos by mean probability of their clips."""
 
     clip: float
     video: float
@@ -172,11 +166,11 @@ def evaluate(
     pre: Preprocessing,
     autocast: torch.autocast,
 ) -> Accuracy:
-    """Classify clips, of which each process may see its own part.
+    """Classify clips, of which each process may get its own part.
 
     Args:
         net: on its device.
-        batches: clips and the index of the video that each is of.
+        batches: clips and the indices of their videos.
         labels: the class of each video, (videos,).
         pre: of the network.
         autocast: the precision to compute in.

@@ -1,5 +1,6 @@
-"""`aqa pretrain`: labelled videos to C3D weights."""
+"""`aqa pretrain`: train C3D weights on labelled videos."""
 
+import os
 from typing import Any
 
 import click
@@ -38,21 +39,21 @@ from aqa.extract.pretraining.config import PretrainConfig
     type=click.IntRange(1),
     default=PretrainConfig.iterations,
     show_default=True,
-    help="Batches to train on.",
+    help="Training iterations, one batch each.",
 )
 @click.option(
     "--batch",
     type=click.IntRange(1),
     default=PretrainConfig.batch,
     show_default=True,
-    help="Clips in a batch.",
+    help="Clips per batch.",
 )
 @click.option(
     "--learning-rate",
     type=float,
     default=PretrainConfig.learning_rate,
     show_default=True,
-    help="Initial rate of SGD.",
+    help="Initial learning rate.",
 )
 @click.option(
     "--step",
@@ -66,26 +67,25 @@ from aqa.extract.pretraining.config import PretrainConfig
     type=click.IntRange(1),
     default=PretrainConfig.checkpoint_every,
     show_default=True,
-    help="Iterations after which the state is saved, five minutes at the latest.",
+    help="Iterations between checkpoints; at least one every five minutes.",
 )
 @seed_option
 @device_option
 @click.option("--precision", type=PRECISION, help="As for extract.")
 @workers_option
-@click.option("--allow-damaged", is_flag=True, help="Train on damaged videos as well.")
+@click.option("--allow-damaged", is_flag=True, help="Train on damaged videos, too.")
 @json_option
 def pretrain(as_json: bool, **options: Any) -> None:
-    """Train C3D to tell actions apart, as the paper's was on UCF-101.
+    """Train C3D to classify actions, as the paper did on UCF-101.
 
-    Run again, it goes on where it stopped: Ctrl-C saves its state first. On several
+    Run again, it continues where it stopped; Ctrl-C saves its state first. On several
     GPUs: torchrun -m aqa.cli pretrain ... .
     """
-    from aqa.extract.pretraining.clips import rank
     from aqa.extract.pretraining.train import pretrain as run
 
     with progress_bar() as progress:
         made = run(PretrainConfig(**given(**options)), progress)
-    if rank() > 0:
+    if int(os.environ.get("RANK", 0)) > 0:  # under torchrun, one process prints
         return
     if as_json:
         print_json(
@@ -101,6 +101,6 @@ def pretrain(as_json: bool, **options: Any) -> None:
         return
     click.echo(
         f"{made.path}: {made.clip_accuracy:.1%} of the test clips and "
-        f"{made.video_accuracy:.1%} of the test videos right, of {len(made.classes)} "
+        f"{made.video_accuracy:.1%} of the test videos right, {len(made.classes)} "
         f"classes, after {made.iterations} iterations, {made.seconds:.0f} s"
     )

@@ -1,10 +1,9 @@
-"""What a pre-training is asked to do: every default of it, stated once.
+"""Settings of a pre-training run.
 
-Conventions: iterations count batches, a batch counts clips over all processes
-together. Defaults are the paper's (section 5): C3D on UCF-101, rate 0.001 divided by
-10 every 40,000 iterations, 100,000 iterations. The paper is silent on the batch, the
-clips and the dropout; they are those of C3D's own UCF-101 recipe. Imports nothing
-heavy, so that the command line can show defaults.
+Conventions: iterations count batches, a batch counts clips over all processes together.
+Defaults are the paper's (section 5): C3D on UCF-101, rate 0.001 divided by 10 every
+40,000 iterations, 100,000 iterations. Batch, clips and dropout, which the paper does
+not give, are those of C3D's UCF-101 recipe. Imports nothing heavy.
 """
 
 from dataclasses import dataclass
@@ -15,23 +14,23 @@ from aqa.extract.config import Limits
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """One pre-training run."""
+    """Settings of one pre-training run."""
 
     #: A folder of class folders: UCF-101 or any other.
     videos: Path
-    #: The weights file to write; checkpoint and curve lie beside it.
+    #: The weights file to write, with checkpoint and loss curve beside it.
     out: Path
     #: A `trainlist0N.txt`, with `testlist0N.txt` and `classInd.txt` beside it. None:
-    #: those in `videos` if there are any, else a part is held out by `seed`.
+    #: those in `videos` if there are any, else part of each class is held out.
     split: Path | None = None
-    #: The part of each class to test on, where there are no lists.
+    #: Without lists, the part of each class to test on.
     held_out: float = 0.25
     #: None: the network of `init`, "c3d-small" without it.
     arch: str | None = None
     #: Weights to start from, as for `load_weights`. None: C3D's Gaussian values.
     init: str | None = None
-    #: A name in `PRESETS`. None: that of `init`, "c3d" without it. Values of `random`
-    #: want inputs of deviation 1, as "imagenet" gives.
+    #: A name in `PRESETS`. None: that of `init`, "c3d" without it. `random` weights
+    #: need inputs of standard deviation 1, as "imagenet" gives.
     preprocessing: str | None = None
     seed: int = 0
 
@@ -55,11 +54,11 @@ class PretrainConfig:
     device: str = "auto"
     #: "auto" (bf16 or fp16 on CUDA, else fp32), "fp32", "bf16" or "fp16".
     precision: str = "auto"
-    #: Decoding processes. 0: none, decode in between; None: all processors but one.
+    #: Decoding processes. 0: decode in this one; None: all processors but one.
     workers: int | None = None
     #: Decoded videos kept in memory, MiB over all decoding processes of a GPU.
     memory: int = 1024
-    #: Train on what can be decoded of a damaged video, its last frame repeated.
+    #: Train on what can be decoded of damaged videos.
     allow_damaged: bool = False
-    #: What a video may cost when it is looked through, before anything is learnt.
+    #: Limits per video when all are checked, before the training.
     limits: Limits = Limits()

@@ -1,28 +1,28 @@
 """Labelled videos: UCF-101 with its official lists, or any folder of class folders.
 
-Conventions: labels count from 0 in memory, from 1 in UCF-101's files. A video is
-named by its path relative to the data set's root, POSIX style, as the lists do.
-`trainlist0N.txt` has lines `Class/video.avi LABEL`, `testlist0N.txt` lines
-`Class/video.avi`, `classInd.txt` lines `LABEL Class`.
+Conventions: labels count from 0 in memory, from 1 in UCF-101's files. A video is named
+by its POSIX path relative to the root, as in the lists. `trainlist0N.txt` has lines
+`Class/video.avi LABEL`, `testlist0N.txt` lines `Class/video.avi`, `classInd.txt` lines
+`LABEL Class`.
 
-Without lists a part of every class is held out by seed. Clips that were cut from
-one recording (UCF-101's `_gNN_`) stay on one side, or the test would know them.
+Without lists, part of every class is held out, chosen by seed. Clips cut from one
+recording (UCF-101's `_gNN_`) stay on one side, or the test would be too easy.
 """
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief, raise_any
+from aqa.cache.samples import is_inside
 
-#: What a folder of class folders is searched for.
+#: Suffixes of videos in a folder of class folders.
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
 _GROUP = re.compile(r"_g\d+(?=_c\d+)")
 _INDEX, _TRAIN, _TEST = "classInd.txt", "trainlist", "testlist"
-_MOST_BYTES = 64 * 2**20  # UCF-101's longest has 400 kB
+_MOST_BYTES = 64 << 20  # UCF-101's longest list has 400 kB
 
 
 @dataclass(frozen=True)
@@ -35,44 +35,52 @@ class LabelledVideo:
 
 @dataclass(frozen=True)
 class ClassSet:
-    """Classes in the order of their labels, and the videos of both sides."""
+    """Classes in the order of their labels, and the videos of both sides.
+
+    `division` says in words how the sides were chosen.
+    """
 
     root: Path
     classes: tuple[str, ...]
     train: tuple[LabelledVideo, ...]
     test: tuple[LabelledVideo, ...]
-    #: How the two sides were told apart, in words.
     division: str
 
 
 def read_classes(
     root: Path, split: Path | None = None, held_out: float = 0.25, seed: int = 0
 ) -> ClassSet:
-    """Read a data set of labelled videos, checking all of it before anything runs.
+    """Read a data set of labelled videos and check that all of them exist.
 
     Args:
         root: the folder with one folder per class.
-        split: a training list; its test list and class index lie beside it. None:
-            looks for the first split in `root`.
+        split: a training list, with its test list and class index beside it; None for
+            the first split in `root`, if there is one.
         held_out: without lists, the part of each class to test on.
         seed: without lists, chooses that part.
 
     Raises:
-        AqaError: naming what is missing, twice there, or contradicts itself.
+        AqaError: naming what is missing, listed twice, or contradictory.
     """
     if not root.is_dir():
         raise AqaError(f"{root}: expected a folder of class folders, found none")
     if split is None and (root / f"{_TRAIN}01.txt").is_file():
         split = root / f"{_TRAIN}01.txt"
     if split is None:
-        return _divide(root, held_out, seed)
+        found = _hold_out(root, held_out, seed)
+    else:
+        found = _read_lists(root, split)
+    _require_sound(found)
+    return found
+
+
+def _read_lists(root: Path, split: Path) -> ClassSet:
     if _TRAIN not in split.name:
         raise AqaError(f"{split}: expected a file named {_TRAIN}0N.txt")
     other = split.with_name(split.name.replace(_TRAIN, _TEST))
     classes = _read_index(split.with_name(_INDEX))
     train = _read_list(split, classes, labelled=True)
     test = _read_list(other, classes, labelled=False)
-    _require_sound(root, train, test)
     return ClassSet(root, classes, train, test, f"{split.name} and {other.name}")
 
 
@@ -80,7 +88,7 @@ def _lines(path: Path) -> list[str]:
     try:
         if (size := path.stat().st_size) > _MOST_BYTES:
             raise AqaError(f"{path}: {size} bytes; at most {_MOST_BYTES} are read")
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise AqaError(f"{path}: expected a list of UCF-101's ({error})") from None
     return [line.strip() for line in lines if line.strip()]
@@ -92,11 +100,16 @@ def _read_index(path: Path) -> tuple[str, ...]:
     for line in _lines(path):
         label, _, name = line.partition(" ")
         if label in names or not name:
-            raise AqaError(f"{path}: expected `LABEL Class` once each, found {line!r}")
+            raise AqaError(
+                f"{path}: expected `LABEL Class` once each, found {brief(line)!r}"
+            )
         names[label] = name.strip()
     wanted = [str(label) for label in range(1, len(names) + 1)]
     if sorted(names) != sorted(wanted):
-        raise AqaError(f"{path}: expected labels 1 to {len(names)}, found others")
+        raise AqaError(
+            f"{path}: expected labels 1 to {len(names)}, found "
+            f"{brief(', '.join(sorted(set(names) - set(wanted))))}"
+        )
     classes = tuple(names[label] for label in wanted)
     if len(set(classes)) < len(classes) or not classes:
         raise AqaError(f"{path}: expected distinct classes, found {len(set(classes))}")
@@ -106,7 +119,7 @@ def _read_index(path: Path) -> tuple[str, ...]:
 def _read_list(
     path: Path, classes: tuple[str, ...], *, labelled: bool
 ) -> tuple[LabelledVideo, ...]:
-    """Read one side; where a label is written it must be that of the folder."""
+    """Read one side; a label that is written must be that of the folder."""
     labels = {name: label for label, name in enumerate(classes)}
     videos = []
     for line in _lines(path):
@@ -116,17 +129,21 @@ def _read_list(
         if label is None or (labelled and written != str(label + 1)):
             raise AqaError(
                 f"{path}: expected `Class/video{' LABEL' * labelled}` that agrees with "
-                f"{_INDEX}, found {line[:120]!r}"
+                f"{_INDEX}, found {brief(line)!r}"
             )
         videos.append(LabelledVideo(name, label))
     return tuple(videos)
 
 
-def _divide(root: Path, held_out: float, seed: int) -> ClassSet:
-    """Hold out a part of each class, whole recordings at a time."""
+def _hold_out(root: Path, held_out: float, seed: int) -> ClassSet:
+    """Hold out part of each class, whole recordings at a time."""
     if not 0 < held_out < 1:
         raise AqaError(f"held_out: expected a part between 0 and 1, found {held_out}")
     folders = sorted(path for path in root.iterdir() if path.is_dir())
+    if len(folders) < 2:
+        raise AqaError(
+            f"{root}: expected two class folders or more, found {len(folders)}"
+        )
     train: list[LabelledVideo] = []
     test: list[LabelledVideo] = []
     for label, folder in enumerate(folders):
@@ -146,38 +163,31 @@ def _divide(root: Path, held_out: float, seed: int) -> ClassSet:
             side = test if _recording(path) in chosen else train
             side.append(LabelledVideo(path.relative_to(root).as_posix(), label))
     classes = tuple(folder.name for folder in folders)
-    if len(classes) < 2:
-        raise AqaError(f"{root}: expected two class folders or more, found {classes}")
-    _require_sound(root, train, test)
     division = f"{held_out:g} of each class held out, seed {seed}"
     return ClassSet(root, classes, tuple(train), tuple(test), division)
 
 
 def _recording(path: Path) -> str:
-    """Name what a clip was cut from: UCF-101's group, else the clip itself."""
+    """Name the recording of a clip: UCF-101's group, else the clip itself."""
     found = _GROUP.search(path.stem)
     return path.stem[: found.end()] if found else path.name
 
 
-def _require_sound(
-    root: Path, train: Iterable[LabelledVideo], test: Iterable[LabelledVideo]
-) -> None:
-    """Check that every video is there, inside the root, and on one side only."""
-    sides = [[video.name for video in side] for side in (train, test)]
-    names = [name for side in sides for name in side]
-    if not all(sides):
-        raise AqaError(f"{root}: expected videos to train and to test on, found none")
+def _require_sound(found: ClassSet) -> None:
+    """Check that every video exists, lies in the root, and is on one side only."""
+    if not (found.train and found.test):
+        raise AqaError(
+            f"{found.root}: expected videos to train and to test on, found none"
+        )
     seen: set[str] = set()
-    base = root.resolve()
     problems = []
-    for name in names:
-        if not name.isprintable() or not (base / name).resolve().is_relative_to(base):
-            problems.append(f"{name!r} leads out of the folder")
-        elif name in seen:
-            problems.append(f"{name} is listed twice")
-        elif not (base / name).is_file():
-            problems.append(f"{name} is missing")
-        seen.add(name)
-    if problems:
-        more = f" and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise AqaError(f"{root}: {', '.join(problems[:5])}{more}")
+    for video in (*found.train, *found.test):
+        path = found.root / video.name
+        if not video.name.isprintable() or not is_inside(path, found.root):
+            problems.append(f"{brief(video.name)!r} leads out of the folder")
+        elif video.name in seen:
+            problems.append(f"{video.name} is listed twice")
+        elif not path.is_file():
+            problems.append(f"{video.name} is missing")
+        seen.add(video.name)
+    raise_any([f"{found.root}: {problem}" for problem in problems])
