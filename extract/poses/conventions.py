@@ -80,7 +80,7 @@ def interpret(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> Interprete
     largest = float(np.nanmax(np.abs(coordinates)))
     if largest > MAX_COORDINATE:
         raise PoseError(f"expected pixels or metres, found a coordinate of {largest:g}")
-    layout = _layout(numbers.shape[2], coordinates.shape[-1], raw, config)
+    layout = _layout(coordinates, raw, config)
     units, coordinates, picture = _units(coordinates, raw, config)
     people = np.concatenate([coordinates, scores[..., None]], axis=-1)
     facts: dict[str, Any] = {
@@ -169,23 +169,46 @@ def _missing(coordinates: Numbers) -> npt.NDArray[np.bool_]:
     return missing
 
 
-def _layout(joints: int, axes: int, raw: RawPoses, config: PoseConfig) -> Layout:
+def _layout(coordinates: Numbers, raw: RawPoses, config: PoseConfig) -> Layout:
     layout: Layout | None
+    joints, axes = coordinates.shape[2:]
     if config.layout is not None:
         layout = named_layout(config.layout)
     elif config.joints is not None and config.root is not None:
         layout = custom_layout(config.joints, config.root)
     else:
         layout = layout_of_names(raw.names) if raw.names else None
-        layout = layout or layout_of_count(joints, axes, raw.tool)
+        if layout is None and not (joints == 17 and _like_h36m(coordinates)):
+            layout = layout_of_count(joints, axes, raw.tool)
     if layout is None:
         names = [f"--layout {name}" for name in candidates(joints)]
-        where = f" in {axes} dimensions" if names else ", which no known layout has"
+        where = ", ambiguous" if names else ", which no known layout has"
         choices = [*names, f"--joints {joints} --root I (the joint to measure from)"]
         raise PoseError(f"found {joints} joints{where}: pass {' or '.join(choices)}")
     if layout.joints != joints:
         raise PoseError(f"expected {layout.joints} joints, found {joints}")
     return layout
+
+
+def _like_h36m(coordinates: Numbers) -> bool:
+    """Tell whether 17 joints look like Human3.6M's rather than COCO's.
+
+    COCO's first five are on the head, close together. Human3.6M's are the pelvis, which
+    lies between joints 1 and 4, the hips, and the right leg.
+    """
+    known = coordinates[np.isfinite(coordinates).all(axis=(2, 3))]  # (n, 17, axes)
+    if not len(known):
+        return False
+
+    def spread(joints: Numbers) -> Numbers:
+        centred = joints - joints.mean(axis=1, keepdims=True)
+        return np.asarray(np.sqrt((centred**2).sum(axis=2).mean(axis=1)))
+
+    body = spread(known)
+    head = spread(known[:, :5])
+    middle = known[:, 0] - (known[:, 1] + known[:, 4]) / 2
+    apart = np.linalg.norm(middle, axis=1)
+    return bool(np.median(head - 0.5 * body) > 0 and np.median(apart - 0.1 * body) < 0)
 
 
 def _units(

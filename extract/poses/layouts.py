@@ -193,7 +193,7 @@ def _of_names(name: str, names: tuple[str, ...]) -> Layout:
 
 def _plain(name: str) -> str:
     """Spell a joint name in one way: `LShoulder`, `l_shoulder`, `left-shoulder`."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z])", "_", name).lower()
+    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", "_", name).lower()
     parts = [part for part in re.split(r"[^a-z0-9]+", words) if part]
     sides = {"l": "left", "r": "right"}
     parts = [sides.get(part, part) for part in parts]
