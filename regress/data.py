@@ -195,7 +195,19 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
             shared=shared,
             feature_sha256=np.array(table.feature_sha256, dtype=str)[rows],
             frames=table.frames[rows],
+            clips=_real_clips(table.clips[rows], store.shape[2]),
+            extra={
+                name: np.array(values, dtype=str)[rows]
+                for name, values in table.extra.items()
+            },
         )
+
+
+def _real_clips(clips: NDArray[np.int32], most: int) -> NDArray[np.int32] | None:
+    """Return the real clips per row (0: not padded); None where none is padded."""
+    if not clips.any():
+        return None
+    return np.where(clips > 0, clips, most).astype(np.int32)
 
 
 @dataclass(frozen=True)
