@@ -15,7 +15,7 @@ Conventions: an option that was not given is None and leaves a config its own de
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -173,3 +173,82 @@ workers_option = click.option(
 seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."
 )
+
+
+#: Options that other tools have, and what they are called here.
+SLIPS = {
+    "--lr": "--learning-rate",
+    "--epochs": "--iterations",
+    "--batch-size": "--batch",
+    "--input": "--videos",
+    "--video": "--videos",
+    "--data": "--videos",
+    "--dataset": "--videos",
+    "--csv": "--videos",
+    "--checkpoint": "--weights",
+    "--output": "--out",
+    "--num-workers": "--workers",
+    "--jobs": "--workers",
+    "--gpu": "--device",
+    "--dtype": "--precision",
+    "--split": "--folds",
+    "--frames": "--length",
+}
+
+
+class GroupedCommand(click.Command):
+    """A command whose help lists options under headings and ends with examples.
+
+    `groups` maps a heading to names of parameters; options in none of them come last.
+    `examples` are command lines. A mistyped option that other tools have is answered
+    with the one that is meant (`SLIPS`).
+    """
+
+    def __init__(
+        self,
+        *args: Any,
+        groups: Mapping[str, Sequence[str]] | None = None,
+        examples: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """Take what `click.command` passes on."""
+        super().__init__(*args, **options)
+        self.groups, self.examples = groups or {}, examples
+
+    def format_options(
+        self, ctx: click.Context, formatter: click.HelpFormatter
+    ) -> None:
+        """Write the options, group by group."""
+        left = {param.name: param for param in self.get_params(ctx)}
+        headed = {
+            heading: [left.pop(name) for name in names if name in left]
+            for heading, names in self.groups.items()
+        }
+        for heading, params in (headed | {"Options": list(left.values())}).items():
+            records = [param.get_help_record(ctx) for param in params]
+            if rows := [record for record in records if record]:
+                with formatter.section(heading):
+                    formatter.write_dl(rows)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples as they are to be typed."""
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':>{formatter.current_indent}}{line}\n")
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """Return the summary for a list of commands, whole."""
+        return super().get_short_help_str(max(limit, 120))
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and suggest an option for a common slip."""
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            meant = SLIPS.get(error.option_name)
+            known = {name for param in self.get_params(ctx) for name in param.opts}
+            if meant in known:
+                message = f"No such option {error.option_name}: did you mean {meant}?"
+                raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
+            raise

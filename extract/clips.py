@@ -24,11 +24,18 @@ def fit_length(frames: npt.NDArray[Value], config: ClipConfig) -> npt.NDArray[Va
     Shorter videos get black frames (zeros) in front; of longer ones, the frames that
     `config.keep` says stay.
     """
-    spare = len(frames) - config.length
-    if spare < 0:
-        return np.pad(frames, ((-spare, 0), *[(0, 0)] * (frames.ndim - 1)))
+    missing = config.length - len(frames)
+    if missing > 0:
+        return np.pad(frames, ((missing, 0), *[(0, 0)] * (frames.ndim - 1)))
+    kept = kept_frames(len(frames), config)
+    return frames[kept.start : kept.stop]
+
+
+def kept_frames(total: int, config: ClipConfig) -> range:
+    """Return the indices of the frames that `fit_length` keeps of `total`."""
+    spare = max(total - config.length, 0)
     first = {"first": 0, "middle": spare // 2, "last": spare}[config.keep]
-    return frames[first : first + config.length]
+    return range(first, min(first + config.length, total))
 
 
 def clip_starts(config: ClipConfig) -> npt.NDArray[np.int64]:

@@ -33,6 +33,8 @@ class ClipConfig:
     offsets: int = 6
     #: Which frames of a longer video stay: "last", "first" or "middle".
     keep: str = "last"
+    #: Frames per second that videos are resampled to; None: every frame as it is.
+    fps: float | None = None
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that leave no clip."""
@@ -47,6 +49,8 @@ class ClipConfig:
             )
         if self.keep not in KEEP:
             raise AqaError(f"keep: expected one of {KEEP}, found {self.keep!r}")
+        if self.fps is not None and not 0 < self.fps <= 1000:
+            raise AqaError(f"fps: expected more than 0, at most 1000, found {self.fps}")
 
     @property
     def clips(self) -> int:
@@ -198,7 +202,8 @@ def config_like(record: Mapping[str, Any]) -> ExtractConfig:
             "be scored with models of C3D features only"
         )
     try:
-        clips = {field.name: record[field.name] for field in fields(ClipConfig)}
+        names = {field.name for field in fields(ClipConfig)} - {"fps"}
+        clips = {name: record[name] for name in names} | {"fps": record.get("fps")}
         return ExtractConfig(clips=ClipConfig(**clips), precision=record["precision"])
     except (KeyError, TypeError) as error:
         raise AqaError(f"provenance without its clips or precision: {error}") from error

@@ -170,6 +170,7 @@ class C3DExtractor:
                 "stride": config.clips.stride,
                 "offsets": config.clips.offsets,
                 "keep": config.clips.keep,
+                **({"fps": config.clips.fps} if config.clips.fps else {}),
                 "layer": "fc6-relu",
                 "precision": self.precision,
                 "decoder": decoder_versions(),

@@ -31,10 +31,10 @@ from aqa.cache.matlab import read_matrix
 from aqa.extract.datasets.dataset import (
     Dataset,
     DatasetError,
+    Files,
     Layout,
     Problems,
     Request,
-    Tree,
     Video,
     check_actions,
 )
@@ -68,23 +68,27 @@ def _read(request: Request) -> Dataset:
             known = ", ".join(BY_NAME)
             problems.add("unknown action", f"{action}; AQA-7 has {known}")
     problems.check()
-    rows, were_hundredfold = _read_lists(root, problems)
+    rows, were_hundredfold = _read_lists(root, request, problems)
     for action in set(actions or ()) - {action for action, *_ in rows}:
         rows += [(action, number, "", math.nan) for number in _numbers(root, action)]
     present = {action for action, *_ in rows}
     wanted = actions or tuple(name for name in EXPERIMENT_ACTIONS if name in present)
     check_actions(wanted, present, problems)
-    tree = Tree(root)
+    files = Files(root, request, problems)
     videos = []
     for action, number, split, score in rows:
-        if action in wanted and (path := _find_video(tree, action, number, problems)):
+        if action in wanted and (path := files.find(*_places(action, number))):
             videos.append(Video(_key(action, number), path, action, split, score))
     problems.check()
     if not videos:
         raise DatasetError(f"{root}: no sample of the six actions; name another")
     videos.sort(key=lambda video: video.key)
     form = "times 100, and were divided" if were_hundredfold else "plain"
-    notes = (f"scores in the lists are {form}", *_counts(videos, present))
+    notes = (
+        f"scores in the lists are {form}",
+        *_counts(videos, present),
+        *files.notes(),
+    )
     return Dataset(root, LAYOUT.name, tuple(videos), notes)
 
 
@@ -104,7 +108,9 @@ def _list_path(root: Path, split: str) -> Path | None:
     return None
 
 
-def _read_lists(root: Path, problems: Problems) -> tuple[list[Row], bool]:
+def _read_lists(
+    root: Path, request: Request, problems: Problems
+) -> tuple[list[Row], bool]:
     """Read both lists; also return whether their scores were times 100."""
     tables, places = [], []
     for split in SPLITS:
@@ -118,7 +124,7 @@ def _read_lists(root: Path, problems: Problems) -> tuple[list[Row], bool]:
             )
             continue
         try:
-            if not Tree(root).holds(str(path)):
+            if not Files(root, request, problems).holds(path):
                 raise AqaError(f"{path.name} is a link out of {root}")
             tables.append(read_split_list(path, f"consolidated_{split}_list"))
         except AqaError as error:
@@ -209,22 +215,6 @@ def _places(action: str, number: int) -> tuple[str, ...]:
         f"Actions/{action}/frames/{number:03d}",
         f"{action}-out/{number:03d}",
     )
-
-
-def _find_video(
-    tree: Tree, action: str, number: int, problems: Problems
-) -> Path | None:
-    """Return where a sample lies; None, and a problem, if nowhere."""
-    places = _places(action, number)
-    for place in places:
-        try:
-            if tree.has(place):
-                return tree.root / place
-        except AqaError as error:
-            problems.add("video outside the data set", str(error))
-            return None
-    problems.add("missing video", places[0])
-    return None
 
 
 def _numbers(root: Path, action: str) -> list[int]:

@@ -7,14 +7,16 @@ unlabelled; `action` is empty in a folder without labels. Texts from lists and f
 names are in Unicode's composed form (`normal_text`).
 """
 
+import itertools
 import os
 import stat
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aqa.cache.errors import AqaError, printable
-from aqa.cache.samples import path_problem
+from aqa.cache.samples import normal_text, path_problem
 
 #: Folders and files that systems and tools leave behind; hidden ones begin with a dot.
 _LEFT_BEHIND = frozenset(
@@ -67,6 +69,12 @@ class Request:
     path: Path
     #: None: those that the layout reads by default.
     actions: tuple[str, ...] | None = None
+    #: Folders besides the data set's own that its files may lie in (`--root`).
+    roots: tuple[Path, ...] = ()
+    #: Keep videos that do not exist: extraction reports each as a failure.
+    skip_missing: bool = False
+    #: Only keys and labels are needed; videos need not exist.
+    labels_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -120,43 +128,143 @@ class Problems:
         raise DatasetError("\n  ".join([f"{where}: {total} problems", *lines]))
 
 
-class Tree:
-    """The files below a folder; paths that lead out of it are refused."""
+class Files:
+    """The files that a data set may name: below its folder, or a root of the request.
 
-    def __init__(self, root: Path) -> None:
-        """Use `root`, which may itself be a link."""
-        self.root = root
-        self._real = os.path.realpath(root)
+    Paths that lead out of all of these are refused.
+    """
+
+    def __init__(self, folder: Path, request: Request, problems: Problems) -> None:
+        """Use `folder`, which may itself be a link; problems go to `problems`."""
+        #: Keys of videos that do not exist, if the request skips them.
+        self.missing: list[str] = []
+        #: Paths of videos that also lie in another place.
+        self.ambiguous: list[str] = []
+        self.roots = (folder, *request.roots)
+        self._request, self._problems = request, problems
+        self._real = [os.path.realpath(root) for root in self.roots]
         self._folders: dict[str, str] = {}
+        self._names: dict[str, dict[str, list[str]]] = {}
 
-    def holds(self, path: str) -> bool:
-        """Return whether `path`, all links followed, lies below the root."""
+    def holds(self, path: Path | str) -> bool:
+        """Return whether `path`, all links followed, lies below one of the roots."""
         real = os.path.realpath(path)
-        return real == self._real or real.startswith(self._real.rstrip("/") + "/")
+        return any(
+            real == root or real.startswith(root.rstrip("/") + "/")
+            for root in self._real
+        )
 
-    def has(self, relative: str) -> bool:
-        """Return whether a file or folder exists at a normalised relative path.
+    def exists(self, path: Path) -> bool:
+        """Return whether there is a file or folder at `path`.
 
         Raises:
-            AqaError: a link on the way leads out of the root.
+            AqaError: the path leads out of all roots.
         """
-        folder, _, name = relative.rpartition("/")
+        folder, name = os.path.split(path)
         # Resolve each folder once: lists have a hundred thousand rows.
         if (real := self._folders.get(folder)) is None:
-            real = os.path.realpath(os.path.join(self._real, folder))
+            real = os.path.realpath(folder)
             if not self.holds(real):
-                raise AqaError(f"{relative} leads out of {self.root}")
+                raise AqaError(f"{self._shown(path)} leads out of it, to {real}")
             self._folders[folder] = real
-        path = os.path.join(real, name)
+        target = os.path.join(real, name)
         try:
-            mode = os.lstat(path).st_mode
+            mode = os.lstat(target).st_mode
             if stat.S_ISLNK(mode):
-                if not self.holds(path):
-                    raise AqaError(f"{relative} is a link out of {self.root}")
-                mode = os.stat(path).st_mode
+                if not self.holds(target):
+                    real = os.path.realpath(target)
+                    raise AqaError(
+                        f"{self._shown(path)} is a link out of it, to {real}"
+                    )
+                mode = os.stat(target).st_mode
         except OSError:
             return False
         return stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+
+    def find(
+        self, *places: str, where: str = "", roots: Sequence[Path] | None = None
+    ) -> Path | None:
+        """Return the first of some relative places that exists below a root.
+
+        If none does, it is a problem ("missing video") and None is returned, unless
+        missing videos are skipped or only labels are wanted. `where` names the row;
+        `roots` narrows the search.
+        """
+        roots = roots or self.roots
+        if self._request.labels_only:
+            return roots[0] / places[0]
+        candidates = [root / place for place in places for root in roots]
+        try:
+            found = [path for path in candidates if self.exists(path)]
+        except AqaError as error:
+            self.add_outside(f"{error}{where}")
+            return None
+        if found:
+            self.ambiguous += [str(found[0])] * (len(found) > 1)
+            return found[0]
+        hint = ""
+        for root, place in itertools.product(roots, places):
+            similar = self._similar(root, place)
+            if similar and similar != place:
+                if normal_text(similar) == normal_text(place):
+                    return root / similar  # another Unicode form of the same name
+                hint = f"; did you mean {similar}?"
+        if self._request.skip_missing:
+            self.missing.append(places[0])
+            return candidates[0]
+        self._problems.add("missing video", f"{places[0]}{where}{hint}")
+        return None
+
+    def add_outside(self, item: str) -> None:
+        """Add a problem about a file that lies outside all roots."""
+        self._problems.add(f"outside the data set; {_PERMIT}", item)
+
+    def _shown(self, path: Path) -> str:
+        return os.path.relpath(path, self.roots[0])
+
+    def _similar(self, root: Path, place: str) -> str | None:
+        """Return the only path that differs in case or Unicode form alone, if any."""
+        found: list[str] = []
+        for part in place.split("/"):
+            folder = str(root.joinpath(*found))
+            if (names := self._names.get(folder)) is None:
+                names = self._names[folder] = {}
+                with suppress(OSError):
+                    for name in os.listdir(folder):
+                        names.setdefault(_folded(name), []).append(name)
+            same = names.get(_folded(part), [])
+            if part not in same and len(same) != 1:
+                return None
+            found.append(part if part in same else same[0])
+        return "/".join(found)
+
+    def notes(self) -> list[str]:
+        """Return notes on what was decided: videos skipped, or found twice."""
+        notes = []
+        if self.missing:
+            notes.append(
+                f"{len(self.missing)} missing videos are skipped and listed in "
+                f"failures.json: {listed(self.missing)}"
+            )
+        if self.ambiguous:
+            notes.append(
+                f"{len(self.ambiguous)} videos lie in several places; used: "
+                f"{listed(self.ambiguous)}"
+            )
+        return notes
+
+
+_PERMIT = "--root DIR permits files below DIR"
+
+
+def _folded(name: str) -> str:
+    return normal_text(name).casefold()
+
+
+def listed(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names of a list in one line."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return printable(", ".join(names[:most]) + more)
 
 
 def key_of(text: str) -> str:
@@ -166,11 +274,13 @@ def key_of(text: str) -> str:
         AqaError: an absolute path, "..", or no valid key.
     """
     if text.startswith("/"):
-        raise AqaError(f"{text!r}: expected a relative path, found an absolute one")
+        raise AqaError(
+            f"{text!r}: expected a relative path, found an absolute one; {_PERMIT}"
+        )
     parts = [part for part in text.split("/") if part not in ("", ".")]
     if ".." in parts:
-        raise AqaError(f"{text!r} leads out of its folder with ..")
-    key = "/".join(parts)
+        raise AqaError(f"{text!r} leads out of its folder with ..; {_PERMIT}")
+    key = normal_text("/".join(parts))
     if problem := path_problem(key):
         raise AqaError(f"path {problem}: {text!r}")
     return key

@@ -1,22 +1,25 @@
 """A folder of videos without labels.
 
 Conventions: a file is a video if its suffix says so; hidden files and those that
-systems leave behind are ignored (`is_ignored`). Linked folders are not walked; links
-that lead out of the folder are refused.
+systems leave behind are ignored (`is_ignored`). Links out of the folder need a root of
+the request; linked folders inside it are read under their own names only.
 """
 
 import math
 import os
+from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 from aqa.cache.errors import AqaError
+from aqa.cache.samples import is_inside
 from aqa.extract.datasets.dataset import (
     Dataset,
     DatasetError,
+    Files,
     Layout,
     Problems,
     Request,
-    Tree,
     Video,
     is_ignored,
     key_of,
@@ -37,22 +40,20 @@ def _read(request: Request) -> Dataset:
             "folder, whose videos have none"
         )
     problems = Problems(root)
-    tree = Tree(root)
+    files = Files(root, request, problems)
     videos = []
-    for folder, below, names in os.walk(root, onerror=_refuse):
-        below[:] = [name for name in below if not is_ignored(name)]
-        links = [name for name in below if os.path.islink(os.path.join(folder, name))]
-        for name in [*filter(_is_video, names), *links]:
+    for relative in _video_files(root, files):
+        if path := files.find(
+            relative, where=" (a link)" * (root / relative).is_symlink()
+        ):
             try:
-                key = key_of(os.path.relpath(os.path.join(folder, name), root))
-                found = tree.has(key)
+                videos.append(Video(key_of(relative), path, "", "", math.nan))
             except AqaError as error:
-                problems.add("unusable name or link", str(error))
-                continue
-            if not found:
-                problems.add("neither file nor folder", key)
-            elif name not in links:
-                videos.append(Video(key, root / key, "", "", math.nan))
+                problems.add("unusable name", str(error))
+    videos.sort(key=lambda video: video.key)
+    for before, after in pairwise(videos):
+        if before.key == after.key:
+            problems.add("two forms of one name", before.key)
     if not videos:
         problems.add(
             "no video",
@@ -60,17 +61,36 @@ def _read(request: Request) -> Dataset:
             f"{', '.join(sorted(SUFFIXES))}",
         )
     problems.check()
-    videos.sort(key=lambda video: video.key)
-    note = f"{len(videos)} videos, unlabelled"
-    return Dataset(root, LAYOUT.name, tuple(videos), (note,))
+    notes = (f"{len(videos)} videos, unlabelled", *files.notes())
+    return Dataset(root, LAYOUT.name, tuple(videos), notes)
 
 
 LAYOUT = Layout("folder", "a folder of videos", Path.is_dir, _read)
 
 
-def _is_video(name: str) -> bool:
-    return not is_ignored(name) and os.path.splitext(name)[1].lower() in SUFFIXES
-
-
-def _refuse(error: OSError) -> None:
-    raise AqaError(f"expected a folder that can be read, found {error}") from error
+def _video_files(root: Path, files: Files) -> Iterator[str]:
+    """Yield all video files below the folder, as relative paths."""
+    folders, seen = [""], {os.path.realpath(root)}
+    while folders:
+        folder = folders.pop()
+        try:
+            entries = sorted(os.scandir(root / folder), key=lambda entry: entry.name)
+        except OSError as error:
+            raise AqaError(
+                f"expected a folder that can be read, found {error}"
+            ) from error
+        for entry in entries:
+            relative = os.path.join(folder, entry.name)
+            if is_ignored(entry.name):
+                continue
+            if entry.is_dir():
+                real = os.path.realpath(entry.path)
+                if entry.is_symlink() and is_inside(real, root):
+                    continue  # read under its own name
+                if not files.holds(real):
+                    files.add_outside(f"{relative} is a link out of it, to {real}")
+                elif real not in seen:
+                    seen.add(real)
+                    folders.append(relative)
+            elif os.path.splitext(entry.name)[1].lower() in SUFFIXES:
+                yield relative

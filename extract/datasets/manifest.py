@@ -1,33 +1,47 @@
 """A CSV of videos and labels: the layout for data of one's own.
 
-Conventions: the header is `video,action,score,split`, then one video per row. `video`
-is relative to the CSV, with / between folders, and names a file or a folder of frames
-below it; `action` is any name; `score`, in judges' units, and `split`, "train" or
-"test", may be empty.
+Conventions: the header names `video` and `action`, and optionally `score`, `split` and
+`key`; then one video per row. `video` is relative to the CSV, with / between folders,
+and names a file or a folder of frames below it or below a root of the request; absolute
+paths and ".." need a root. `key` defaults to the path; where no video is needed, it may
+stand alone. `action` is any name; `score`, in judges' units, and `split`, "train" or
+"test", may be empty. Further columns are kept as `Video.extra`.
 """
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from aqa.cache.actions import score_problem
 from aqa.cache.errors import AqaError
-from aqa.cache.samples import label_problem
+from aqa.cache.samples import label_problem, normal_text, similar_names
 from aqa.cache.tables import parse_score, read_rows
 from aqa.extract.datasets.dataset import (
     Dataset,
     DatasetError,
+    Files,
     Layout,
     Problems,
     Request,
-    Tree,
     Video,
     check_actions,
     key_of,
 )
 
-HEADER = ("video", "action", "score", "split")
+REQUIRED, OPTIONAL = ("action",), ("video", "key", "score", "split")
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A valid row: the video with its place still relative to `root`, if given."""
+
+    line: int
+    place: str
+    root: Path | None
+    video: Video
 
 
 def _matches(path: Path) -> bool:
@@ -38,61 +52,86 @@ def _read(request: Request) -> Dataset:
     """Read the videos of a CSV, those of `actions` only if given."""
     path = request.path
     problems = Problems(path)
-    rows = list(_read_videos(path, problems))
-    check_actions(request.actions, {video.action for _, video in rows}, problems)
-    tree = Tree(path.parent)
+    rows = list(_read_rows(request, problems))
+    actions = {row.video.action for row in rows}
+    check_actions(request.actions, actions, problems)
+    files = Files(path.parent, request, problems)
     lines: dict[str, int] = {}
     videos = []
-    for line, video in rows:
+    for row in rows:
+        video, line = row.video, row.line
         first = lines.setdefault(video.key, line)
         if first != line:
             problems.add("video twice", f"{video.key} in lines {first} and {line}")
         if request.actions and video.action not in request.actions:
             continue
-        try:
-            if not tree.has(video.key):
-                problems.add("missing video", f"{video.key} (line {line})")
-        except AqaError as error:
-            problems.add("video outside the CSV's folder", f"line {line}: {error}")
-        videos.append(video)
+        roots = None if row.root is None else [row.root]
+        if found := files.find(row.place, where=f" (line {line})", roots=roots):
+            labels = video.key, found, video.action, video.split, video.score
+            videos.append(Video(*labels, video.extra))
     problems.check()
     if not videos:
         raise DatasetError(f"{path}: expected one video per row after the header")
     videos.sort(key=lambda video: video.key)
-    return Dataset(path, LAYOUT.name, tuple(videos), (_summary(videos),))
+    notes = (*_notes(videos, actions), *files.notes())
+    return Dataset(path, LAYOUT.name, tuple(videos), notes)
 
 
 LAYOUT = Layout("manifest", "a CSV (video,action,score,split)", _matches, _read)
 
 
-def _read_videos(path: Path, problems: Problems) -> Iterator[tuple[int, Video]]:
-    """Yield each valid row with its line number; the others become problems."""
+def _read_rows(request: Request, problems: Problems) -> Iterator[_Row]:
+    """Yield the valid rows; the others become problems."""
+    path = request.path
     try:
-        for line, row in read_rows(path, HEADER):
+        for line, row in read_rows(path, REQUIRED, OPTIONAL, extra=True):
             try:
-                yield line, _video(row, path.parent)
+                yield _row(line, row, request)
             except AqaError as error:
                 problems.add("bad row", f"line {line}: {error}")
     except AqaError as error:
         problems.add("not a list of videos", str(error).removeprefix(f"{path}: "))
 
 
-def _video(row: dict[str, str], folder: Path) -> Video:
-    key = key_of(row["video"])
-    action, written, split = (row[name].strip() for name in HEADER[1:])
+def _row(line: int, row: dict[str, str], request: Request) -> _Row:
+    place, key = row.pop("video").strip(), row.pop("key")
+    root: Path | None = None
+    if request.labels_only:
+        place = place or key
+    elif key and not place:
+        raise AqaError("expected a video; a list of keys alone needs --poses DIR")
+    if place.startswith("/") or ".." in place.split("/"):
+        full = os.path.normpath(request.path.parent.absolute() / place)
+        for each in request.roots:
+            if Path(full).is_relative_to(each.absolute()):
+                place, root = os.path.relpath(full, each.absolute()), each
+                break
+    default = key_of(place)
+    action = normal_text(row.pop("action"))
+    split = normal_text(row.pop("split")).lower()
+    score = parse_score(row.pop("score").strip())
+    extra = {name: normal_text(value) for name, value in row.items()}
     if not action:
         raise AqaError("expected the name of an action, found none")
-    score = parse_score(written)
-    if problem := label_problem(action, split, score) or score_problem(action, score):
+    problem = label_problem(action, split, score, extra)
+    if problem := problem or score_problem(action, score):
         raise AqaError(problem)
-    return Video(key, folder / key, action, split, score)
+    key = key_of(key) if key else default
+    video = Video(key, Path(), action, split, score, extra)
+    return _Row(line, os.path.normpath(place), root, video)
 
 
-def _summary(videos: list[Video]) -> str:
+def _notes(videos: list[Video], actions: set[str]) -> Iterator[str]:
     splits = Counter(video.split or "neither" for video in videos)
     unlabelled = sum(math.isnan(video.score) for video in videos)
-    actions = {video.action for video in videos}
-    return (
-        f"{len(videos)} videos, {len(actions)} actions: {splits['train']} train, "
+    named = {video.action for video in videos}
+    yield (
+        f"{len(videos)} videos, {len(named)} actions: {splits['train']} train, "
         f"{splits['test']} test, {splits['neither']} neither; {unlabelled} unlabelled"
     )
+    for similar in similar_names(sorted(actions)):
+        yield f"actions that look alike are kept apart: {', '.join(similar)}"
+    if extra := sorted({name for video in videos for name in video.extra}):
+        yield f"further columns are kept: {', '.join(extra)}"
+    if splits["neither"] == len(videos):
+        yield "no video is assigned to train or test; `--folds` assigns them"

@@ -20,14 +20,27 @@ LAYOUTS: list[Layout] = [
 ]
 
 
-def read_dataset(path: str | Path, actions: Sequence[str] | None = None) -> Dataset:
+def read_dataset(
+    path: str | Path,
+    actions: Sequence[str] | None = None,
+    *,
+    roots: Sequence[str | Path] = (),
+    skip_missing: bool = False,
+    labels_only: bool = False,
+) -> Dataset:
     """Return the data set at `path`, checked; of `actions` only, if given.
+
+    `roots`, `skip_missing` and `labels_only` are as in `Request`.
 
     Raises:
         DatasetError: no known layout, or not complete; names every problem.
     """
     path = Path(path)
-    request = Request(path, None if actions is None else tuple(actions))
+    for root in (folders := tuple(map(Path, roots))):
+        if not root.is_dir():
+            raise DatasetError(f"--root {root}: expected a folder, found none")
+    names = None if actions is None else tuple(actions)
+    request = Request(path, names, folders, skip_missing, labels_only)
     for layout in LAYOUTS:
         if layout.matches(path):
             return layout.read(request)

@@ -41,6 +41,7 @@ from pebble import ProcessExpired, ProcessPool
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.files import replacing
+from aqa.cache.processes import limit_memory
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
@@ -49,7 +50,6 @@ from aqa.extract.poses.json_records import Person
 from aqa.extract.poses.read import MAX_FRAMES, PoseError, load_json
 from aqa.extract.source import video_changed
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.pool import limit_memory
 from aqa.extract.videos.video import watch
 
 #: Kind of a model by the ranks of its outputs: boxes and poses; x and y; boxes alone or

@@ -17,7 +17,7 @@ the memory, and decode others again as far as needed.
 import hashlib
 import json
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import groupby
@@ -25,10 +25,8 @@ from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import av
 import numpy as np
 import torch
-from av.video.frame import VideoFrame
 from numpy.typing import NDArray
 from torch.nn import functional
 
@@ -41,9 +39,10 @@ from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import Preprocessing
 from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo
-from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
+from aqa.extract.videos.integrity import VideoError
+from aqa.extract.videos.picture import Picture
 from aqa.extract.videos.pool import decode_all
-from aqa.extract.videos.video import Decoded, open_file
+from aqa.extract.videos.video import Decoded, open_frames
 
 Frames = NDArray[np.uint8]
 Batch = tuple[Frames, NDArray[np.int64]]
@@ -63,14 +62,14 @@ def count_frames(path: Path, allow_damaged: bool) -> int:
         VideoError: damaged and not allowed, too long, or empty.
     """
     count = 0
-    with _opened(path) as (promised, frames, signs):
-        for _ in frames:
+    with open_frames(path) as source:
+        for _ in source:
             count += 1
             if count > MOST_FRAMES:
                 raise VideoError(
                     f"{path}: over {MOST_FRAMES} frames; cut it into single actions"
                 )
-        damage = "; ".join(signs.found(promised, count))
+        damage = "; ".join(source.damage(count))
     if count == 0 or (damage and not allow_damaged):
         raise VideoError(
             f"{path}: expected a whole video, found {damage or 'no frames'}"
@@ -93,10 +92,10 @@ def read_frames(path: Path, pre: Preprocessing, first: int, count: int) -> Frame
         VideoError: the video ends before `first`.
     """
     kept = []
-    with _opened(path) as (_, frames, _):
-        for index, frame in enumerate(frames):
+    with open_frames(path) as source:
+        for index, picture in enumerate(source):
             if index >= first:
-                kept.append(_resize(frame, pre))
+                kept.append(_resize(picture, pre))
             if index == first + count - 1:
                 break
     if not kept:
@@ -104,23 +103,11 @@ def read_frames(path: Path, pre: Preprocessing, first: int, count: int) -> Frame
     return np.stack(kept)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[tuple[int | None, Iterator[VideoFrame], Signs]]:
-    """Yield the promised number of frames, the frames, and the signs of damage."""
-    try:
-        with ffmpeg_log() as log:
-            signs = Signs(log)
-            with open_file(path, Limits(), signs, None) as (promised, frames):
-                yield promised, frames, signs
-    except (av.FFmpegError, OSError) as error:
-        raise VideoError(f"{path}: cannot be decoded ({error.strerror})") from None
-
-
-def _resize(frame: VideoFrame, pre: Preprocessing) -> Frames:
-    """Turn a frame upright and resize it as `resize_crop` does: -> (h, w, 3)."""
-    picture = np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90))
-    image = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    size = pre.size(*picture.shape[:2])
+def _resize(picture: Picture, pre: Preprocessing) -> Frames:
+    """Resize an upright picture as `resize_crop` does: -> (h, w, 3)."""
+    pixels = picture.rgb()
+    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W)
+    size = pre.size(*pixels.shape[:2])
     image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
     return np.asarray(image[0].permute(1, 2, 0).contiguous(), np.uint8)
 

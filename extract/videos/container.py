@@ -1,64 +1,80 @@
-"""Opening a local file as a video: known containers, known codecs, nothing else.
+"""Open a local file as a video: known containers and codecs only.
 
-Conventions: FFmpeg decides by content what a file is, never by its name. A container
-or codec that is not listed here is refused before it is read or decoded: playlists
-and scripts, which name other files or addresses, and formats too rare to be tried
-against hostile input. No file but the one asked for is opened.
+FFmpeg identifies a file by its content, never by its name. A container or codec that is
+not listed here is refused before it is read: playlists and scripts, which name other
+files or addresses, and formats too rare to have been tested with hostile input. No
+other file than the given one is opened.
+
+A file may hold several streams of pictures. The film is the one with the most frames.
 """
 
 import os
+import re
 import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import av
+import av.logging
 from av.container import InputContainer
+from av.stream import Disposition
 from av.video.stream import VideoStream
 
 from aqa.extract.config import Limits
 from aqa.extract.videos.integrity import Signs, VideoError, one_line
+from aqa.extract.videos.picture import Display
 
 #: FFmpeg's names of demuxers.
-CONTAINERS = "avi mov mp4 m4a 3gp 3g2 mj2 matroska webm gif mpeg mpegts flv asf".split()
+CONTAINERS = (
+    "avi mov mp4 m4a 3gp 3g2 mj2 matroska webm gif apng mpeg mpegts flv asf".split()
+)
 #: FFmpeg's names of decoders.
 CODECS = (
     "h264 hevc av1 libdav1d vp8 vp9 mpeg4 msmpeg4 msmpeg4v1 msmpeg4v2 mpeg1video "
-    "mpeg2video h263 flv wmv1 wmv2 wmv3 vc1 mjpeg png gif prores dnxhd dvvideo "
+    "mpeg2video h263 flv wmv1 wmv2 wmv3 vc1 mjpeg png apng gif prores dnxhd dvvideo "
     "ffv1 huffyuv ffvhuff rawvideo".split()
 )
 CONVERT = "convert it, as in: ffmpeg -i IN -c:v libx264 OUT.mp4"
+#: Streams that accompany the film.
+STILLS = Disposition.attached_pic | Disposition.timed_thumbnails
+#: Streams with at least this share of the most frames count as equally long.
+_AS_LONG = 0.9
+#: FFmpeg's description of a stream: columns and rows to cut off at each side.
+_CROPPING = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class OpenVideo:
+    """An open file and its film; `notes` say what was chosen where it left a choice."""
+
+    container: InputContainer
+    stream: VideoStream
+    display: Display
+    notes: tuple[str, ...]
 
 
 @contextmanager
-def open_video(
-    path: Path, limits: Limits, signs: Signs
-) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """The open container and its video stream, ready to decode on one thread.
+def open_video(path: Path, limits: Limits, signs: Signs) -> Iterator[OpenVideo]:
+    """Open a file, ready to be decoded on one thread.
 
     Raises:
-        VideoError: not a file, not a video, not a known one, or frames too large.
+        VideoError: not a file, not a video, an unknown format, or frames too large.
     """
     _check_file(path)
-    try:
-        container = av.open(
-            os.path.abspath(path),
-            container_options={
-                "protocol_whitelist": "file",
-                "format_whitelist": ",".join(CONTAINERS),
-                "codec_whitelist": ",".join(CODECS),
-            },
-            metadata_errors="replace",
-        )
-    except MemoryError:
-        raise
-    except (av.FFmpegError, ValueError) as error:
-        raise VideoError(
-            f"{path}: expected a video in a known container, found none: "
-            f"{_reason(error)}; if a player can show it, {CONVERT}"
-        ) from error
-    with container:
-        stream = _pictures(container, path)
+    with ExitStack() as opened:
+        container = opened.enter_context(_open(path))
+        films = _films(container, path)
+        counts = {}
+        if len(films) > 1:
+            counts = _count_packets(container, films, limits)
+            opened.close()
+            signs.clear()
+            container = opened.enter_context(_open(path))
+            films = _films(container, path)
+        stream, notes = _choose(films, counts)
         codec = stream.codec_context
         if codec is None or codec.name not in CODECS:
             found = "an unknown codec" if codec is None else codec.name
@@ -69,8 +85,13 @@ def open_video(
         check_size(path, codec.width, codec.height, limits)
         codec.thread_count = 1
         codec.options = {"max_pixels": str(limits.pixels)}
-        signs.speakers |= {container.format.name, codec.name}
-        yield container, stream
+        signs.components |= {container.format.name, codec.name}
+        display = Display(
+            size=(codec.width, codec.height),
+            crop=_crop(container, stream),
+            pixel_aspect=float(stream.sample_aspect_ratio or 1),
+        )
+        yield OpenVideo(container, stream, display, notes)
 
 
 def check_size(path: Path, width: int, height: int, limits: Limits) -> None:
@@ -86,6 +107,26 @@ def check_size(path: Path, width: int, height: int, limits: Limits) -> None:
         )
 
 
+def _open(path: Path) -> InputContainer:
+    try:
+        return av.open(
+            os.path.abspath(path),
+            container_options={
+                "protocol_whitelist": "file",
+                "format_whitelist": ",".join(CONTAINERS),
+                "codec_whitelist": ",".join(CODECS),
+            },
+            metadata_errors="replace",
+        )
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError) as error:
+        raise VideoError(
+            f"{path}: expected a video in a known container, found none: "
+            f"{_reason(error)}; if a player can show it, {CONVERT}"
+        ) from error
+
+
 def _check_file(path: Path) -> None:
     try:
         found = path.stat()
@@ -97,25 +138,93 @@ def _check_file(path: Path) -> None:
         raise VideoError(f"{path}: expected a video, found an empty file")
 
 
-def _pictures(container: InputContainer, path: Path) -> VideoStream:
-    """The video stream that FFmpeg finds best; a cover picture is none."""
-    videos = [
-        stream
-        for stream in container.streams.video
-        if not stream.disposition & av.stream.Disposition.attached_pic
-    ]
-    best = container.streams.best("video")
-    if best in videos:
-        videos = [best]
-    if not videos:
+def _films(container: InputContainer, path: Path) -> list[VideoStream]:
+    """Return the streams of pictures, covers and thumbnails left out."""
+    films = [s for s in container.streams.video if not s.disposition & STILLS]
+    if not films:
         kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
         raise VideoError(f"{path}: expected a video stream, found only {kinds}")
-    return videos[0]
+    return films
+
+
+def _count_packets(
+    container: InputContainer, streams: list[VideoStream], limits: Limits
+) -> dict[int, int]:
+    """Read the file to its end and count the coded frames per stream index.
+
+    What headers say of the length is missing in half of the containers, and wrong for
+    tracks that their recorder did not finish.
+    """
+    counts = dict.fromkeys((stream.index for stream in streams), 0)
+    packets = container.demux(streams)
+    for _ in range(limits.frames * len(streams)):
+        try:
+            packet = next(packets)
+        except (StopIteration, av.FFmpegError):
+            break
+        counts[packet.stream_index] += packet.size > 0
+    return counts
+
+
+def _choose(
+    films: list[VideoStream], counts: dict[int, int]
+) -> tuple[VideoStream, tuple[str, ...]]:
+    """Take the stream with the most frames; among equals the default, the larger."""
+    if len(films) == 1:
+        return films[0], ()
+    most = max(counts.values())
+    best = max(
+        (stream for stream in films if counts[stream.index] >= _AS_LONG * most),
+        key=lambda stream: (
+            bool(stream.disposition & Disposition.default),
+            _pixels(stream),
+            -stream.index,
+        ),
+    )
+    others = [_describe(stream, counts) for stream in films if stream is not best]
+    note = f"{len(films)} video streams: took {_describe(best, counts)}, left out "
+    return best, (note + ", ".join(others),)
+
+
+def _pixels(stream: VideoStream) -> int:
+    codec = stream.codec_context
+    return 0 if codec is None else codec.width * codec.height
+
+
+def _describe(stream: VideoStream, counts: dict[int, int]) -> str:
+    codec = stream.codec_context
+    kind = f"{codec.name} {codec.width} x {codec.height}" if codec else "unknown codec"
+    return f"#{stream.index} ({kind}, {counts[stream.index]} frames)"
+
+
+def _crop(
+    container: InputContainer, stream: VideoStream
+) -> tuple[int, int, int, int] | None:
+    """Read the clean aperture (MP4's `clap`, Matroska's PixelCrop) of a stream.
+
+    PyAV has no access to it but FFmpeg's description of the file.
+    """
+    described: Any = container  # PyAV's stubs lack the method
+    level = av.logging.get_level()
+    av.logging.set_level(av.logging.INFO)
+    try:
+        description = described.dumps_format()
+    finally:
+        av.logging.set_level(level)
+    parts = re.split(r"^  Stream #0:(\d+)", description, flags=re.MULTILINE)
+    mine = dict(zip(parts[1::2], parts[2::2], strict=True)).get(str(stream.index), "")
+    found = _CROPPING.search(mine)
+    if found is None:
+        return None
+    left, right, top, bottom = map(int, found.groups())
+    codec = stream.codec_context
+    crop = (top, codec.height - bottom, left, codec.width - right)
+    return crop if crop[0] < crop[1] and crop[2] < crop[3] else None
 
 
 def _reason(error: Exception) -> str:
-    """What FFmpeg said last, or else the name of its error."""
-    _, speaker, text = getattr(error, "log", None) or (0, "", "")
+    """Return what FFmpeg logged last, or the name of its error."""
+    _, component, text = getattr(error, "log", None) or (0, "", "")
     if "not on whitelist" in text:
-        return f"this is {speaker}"
+        return f"this is {component}"
     return one_line(text) or getattr(error, "strerror", "") or str(error)

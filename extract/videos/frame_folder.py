@@ -1,55 +1,181 @@
 """Frames of a video that was unpacked into numbered pictures.
 
-Conventions: JPEG or PNG files of one name, `img_00001.jpg` and on, ordered by
-number whatever its width, from any first number. A number that is missing in
-between is damage. The digest of a folder is that of its files' names and digests.
+Conventions: pictures of one name, `img_00001.jpg` and on, ordered by number whatever
+its width, from any first number. A missing number in between is damage. Each picture is
+decoded on its own, by Pillow, in the format that its content has, and turned as its
+EXIF orientation says; alpha is dropped, of 16 bits the upper 8 stay. The digest of a
+folder is that of its files' names and digests.
 """
 
 import hashlib
+import io
 import os
 import re
+import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
 
 import av
-from av.video.codeccontext import VideoCodecContext
-from av.video.frame import VideoFrame
+import numpy as np
+from PIL import Image, ImageFile, ImageOps
 
 from aqa.extract.config import Limits
 from aqa.extract.videos.container import check_size
 from aqa.extract.videos.integrity import Signs, VideoError, one_line
+from aqa.extract.videos.picture import Picture, Pixels
 
-NUMBERED = re.compile(r"(.*?)(\d+)\.(jpg|jpeg|png)", re.IGNORECASE)
-DECODERS = {"jpg": "mjpeg", "jpeg": "mjpeg", "png": "png"}
-MOST_BYTES = 1 << 26
+#: Suffixes of pictures, and Pillow's names of the formats that they may hold.
+SUFFIXES = ("jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm")
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
+NUMBERED = re.compile(rf"(.*?)(\d+)\.({'|'.join(SUFFIXES)})", re.IGNORECASE)
+MAX_BYTES = 1 << 26
 
 
-@contextmanager
-def open_folder(
-    folder: Path, limits: Limits, signs: Signs
-) -> Iterator[tuple[int, Iterator[VideoFrame]]]:
-    """How many pictures there are, and the frames; `signs` fill up.
+class FolderFrames:
+    """The pictures of a folder, in order; iterating adds to the signs of damage."""
 
-    Raises:
-        VideoError: no pictures, several series of them, or links that lead out.
+    def __init__(self, folder: Path, limits: Limits, signs: Signs) -> None:
+        """List the pictures.
+
+        Raises:
+            VideoError: no pictures, several series of them, or links that lead out.
+        """
+        numbers, self._paths = _series(folder)
+        self._limits, self.signs = limits, signs
+        missing = numbers[-1] - numbers[0] + 1 - len(numbers)
+        if missing:
+            after = next(
+                a for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1
+            )
+            signs.defects.append(
+                f"{missing} pictures missing, the first is number {after + 1}"
+            )
+        signs.components.add("mjpeg")
+        self.promised = len(self._paths)
+        self.notes: tuple[str, ...] = ()
+
+    def damage(self, total: int | None) -> tuple[str, ...]:
+        """Return the signs of damage; `total` pictures are all, None: a part."""
+        return self.signs.describe(self.promised if total else None, total or 0)
+
+    def times(self) -> None:
+        """Return no times: nobody knows when the pictures were taken."""
+
+    def seek(self, seconds: float) -> bool:
+        """Stay at the first picture."""
+        return False
+
+    def passed(self, seconds: float) -> bool:
+        """Return whether all pictures shown before a time have been read."""
+        return False
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Yield the pictures, without those that cannot be opened."""
+        for path in self._paths:
+            try:
+                yield _open(path, self._limits, self.signs)
+            except (MemoryError, VideoError):
+                raise
+            except Exception as error:  # Pillow's readers raise errors of all kinds
+                self.signs.refuse(error)
+
+
+@dataclass(slots=True)
+class Still:
+    """One picture, checked; its pixels are decoded when they are asked for."""
+
+    image: Image.Image
+    data: bytes
+    name: str
+    signs: Signs
+
+    @property
+    def width(self) -> int:
+        """Columns of the stored picture."""
+        return self.image.width
+
+    @property
+    def height(self) -> int:
+        """Rows of the stored picture."""
+        return self.image.height
+
+    def aspect(self) -> float:
+        """Width / height of the picture as it is shown."""
+        return self.image.width / self.image.height
+
+    def rgb(self) -> Pixels:
+        """Return the picture as it is shown, (H, W, 3)."""
+        try:
+            self.image.load()
+        except OSError as error:
+            self.signs.defects.append(f"{self.name}: {one_line(str(error))}")
+            self.image = _load_truncated(self.data)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of malformed EXIF
+            ImageOps.exif_transpose(self.image, in_place=True)
+        return _to_rgb(self.image)
+
+
+def _open(path: Path, limits: Limits, signs: Signs) -> Still:
+    """Open a picture and check what its format allows to check without decoding."""
+    if (size := os.path.getsize(path)) > MAX_BYTES:
+        raise VideoError(f"{path}: expected a picture, found {size} bytes")
+    data = path.read_bytes()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # Pillow warns of truncated files
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        check_size(path, image.width, image.height, limits)
+        if image.format == "PNG":
+            image.verify()  # the checksum of each part
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+        elif image.format in ("JPEG", "MPO"):
+            _check_jpeg(data, signs)
+        else:
+            image.load()
+    return Still(image, data, path.name, signs)
+
+
+def _check_jpeg(data: bytes, signs: Signs) -> None:
+    """Let FFmpeg log what is wrong with a JPEG: Pillow ignores most damage.
+
+    FFmpeg decodes an eighth of the width and height: less work, the same errors.
     """
-    numbers, paths = _series(folder)
-    missing = numbers[-1] - numbers[0] + 1 - len(numbers)
-    if missing:
-        after = next(
-            a for a, b in zip(numbers, numbers[1:], strict=False) if b != a + 1
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.thread_count = 1
+    decoder.options = {"lowres": "3"}
+    for frame in decoder.decode(av.Packet(data)):
+        signs.corrupt_frames += frame.is_corrupt
+
+
+def _load_truncated(data: bytes) -> Image.Image:
+    """Decode what there is of a picture whose file is cut short."""
+    before = ImageFile.LOAD_TRUNCATED_IMAGES
+    ImageFile.LOAD_TRUNCATED_IMAGES = True
+    try:
+        image = Image.open(io.BytesIO(data), formats=FORMATS)
+        image.load()
+        return image
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = before
+
+
+def _to_rgb(image: Image.Image) -> Pixels:
+    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+        grey = (np.asarray(image) >> 8).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.mode in ("I", "F"):
+        raise VideoError(
+            f"expected pictures of 8 or 16 bits, found {image.mode}, 32 bits"
         )
-        signs.notes.append(
-            f"{missing} pictures missing, the first is number {after + 1}"
-        )
-    signs.speakers |= set(DECODERS.values())
-    yield len(paths), _decoded(paths, limits, signs)
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
 
 
 def folder_sha256(folder: Path) -> str:
-    """Digest of the pictures of a folder, hex."""
+    """Return the digest of the pictures of a folder, in hexadecimal."""
     digest = hashlib.sha256()
     for path in _series(folder)[1]:
         with path.open("rb") as file:
@@ -59,7 +185,7 @@ def folder_sha256(folder: Path) -> str:
 
 
 def _series(folder: Path) -> tuple[list[int], list[Path]]:
-    """Numbers and paths of the pictures in a folder, in order."""
+    """Return numbers and paths of the pictures in a folder, in order."""
     found: dict[int, Path] = {}
     names = set()
     for path in folder.iterdir():
@@ -82,32 +208,3 @@ def _series(folder: Path) -> tuple[list[int], list[Path]]:
         )
     numbers = sorted(found)
     return numbers, [found[number] for number in numbers]
-
-
-def _decoded(paths: list[Path], limits: Limits, signs: Signs) -> Iterator[VideoFrame]:
-    decoders = {name: _decoder(name, limits) for name in set(DECODERS.values())}
-    for path in paths:
-        if (size := os.path.getsize(path)) > MOST_BYTES:
-            raise VideoError(f"{path}: expected a picture, found {size} bytes")
-        decoder = decoders[DECODERS[path.suffix[1:].lower()]]
-        try:
-            frames = decoder.decode(av.Packet(path.read_bytes()))
-        except MemoryError:
-            raise
-        except (av.FFmpegError, ValueError) as error:
-            signs.refuse(error)
-            continue
-        for frame in frames:
-            check_size(path, frame.width, frame.height, limits)
-            signs.corrupt_frames += frame.is_corrupt
-            yield frame
-
-
-def _decoder(name: str, limits: Limits) -> VideoCodecContext:
-    decoder = cast(VideoCodecContext, av.CodecContext.create(name, "r"))
-    decoder.thread_count = 1
-    decoder.options = {
-        "max_pixels": str(limits.pixels),
-        "err_detect": "crccheck",  # a PNG carries a checksum of each part
-    }
-    return decoder

@@ -1,37 +1,23 @@
-"""The other side of `aqa.extract.videos.pool`: what happens in a worker process.
+"""Decode videos in worker processes, ahead of the network.
 
-Conventions: a worker computes on one thread, writes frames into its slot of the
-shared memory and answers with their shape and the rest of `Decoded`. Whatever goes
-wrong inside is answered as a `VideoError`; what goes wrong with the process itself
-is the caller's to notice.
+Conventions: results come in the order of the videos. A video that crashes its worker,
+hangs or exceeds its memory limit gives a VideoError for that video only, and the worker
+is replaced. Frames come back in shared memory, in a fixed number of slots: that bounds
+how far ahead videos are decoded and the memory that this takes.
 
-Decoding ahead of the network, in processes that may die.
-
-Conventions: results come in the order of the videos. A video that crashes its
-worker, hangs or outgrows its memory costs a `VideoError` for that video; the worker
-is replaced. Frames come back through shared memory in a fixed number of slots, which
-bounds what is decoded ahead and what it takes.
-
-Workers are forked from a server that has imported torch and FFmpeg and done nothing
-else: quick to replace, and free of the caller's threads and GPU. They end with the
-process that started them, however that ends.
+Workers are forked from a server process that has imported torch and FFmpeg and has done
+nothing else: they start quickly and inherit neither threads nor the GPU. They compute
+on one thread and end with the process that started them, however that ends.
 """
 
 import multiprocessing
-import os
-import re
-import resource
-import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import wait
 from concurrent.futures.process import BrokenProcessPool
 from ctypes import c_ubyte
-from dataclasses import dataclass
-from multiprocessing import parent_process
-from multiprocessing.connection import wait as wait_for_connection
+from dataclasses import dataclass, replace
 from pathlib import Path
-from signal import Signals
 from typing import Any
 
 import numpy as np
@@ -40,90 +26,24 @@ import torch
 from pebble import ProcessExpired, ProcessPool
 
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import (
+    exit_cause,
+    exit_with_parent,
+    limit_memory,
+    usable_processors,
+)
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import Preprocessing
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.video import LIMITS, Decoded, decode
 
-#: `Decoded`, but of its pixels the shape.
-Answer = tuple[tuple[int, ...], int, tuple[str, ...], str, tuple[float, ...]]
-
-_slots: npt.NDArray[np.uint8]
-
-
-def prepare(shared: Any, size: int, memory: int) -> None:
-    """Make a new process ready; `memory` bytes are what a video may add to it."""
-    global _slots
-    _slots = np.frombuffer(shared, np.uint8).reshape(-1, size)
-    torch.set_num_threads(1)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    limit_memory(memory)
-
-
-def work(
-    slot: int,
-    decoder: Callable[..., Decoded],
-    path: Path,
-    pre: Preprocessing,
-    options: dict[str, Any],
-) -> Answer:
-    """Decode one video into a slot.
-
-    Raises:
-        VideoError: with whatever went wrong.
-    """
-    try:
-        decoded = decoder(path, pre, **options)
-    except VideoError:
-        raise
-    except AqaError as error:
-        raise VideoError(f"{path}: {error}") from error
-    except Exception as error:
-        # torch has no MemoryError; any other is a file that found a hole in FFmpeg's
-        # or our own checks, and must not end the run.
-        if isinstance(error, MemoryError) or "allocate memory" in str(error):
-            raise VideoError(f"{path}: needs more memory than it may take") from error
-        raise VideoError(f"{path}: {type(error).__name__}: {error}") from error
-    _slots[slot, : decoded.frames.size] = decoded.frames.ravel()
-    shape, rest = decoded.frames.shape, (decoded.total, decoded.damage)
-    return shape, *rest, decoded.source_sha256, decoded.times
-
-
-def _end_with_parent() -> None:
-    """Exit as soon as the process that wanted the frames is gone.
-
-    The kernel's own signal for this would not come: a worker's parent is the server
-    that forked it, which lives while any worker does.
-    """
-    parent = parent_process()
-    if parent is not None:
-        wait_for_connection([parent.sentinel])
-    os._exit(1)
-
-
-def limit_memory(extra: int) -> None:
-    """Let this process allocate `extra` bytes more than now, where the system can.
-
-    The limit is on writable private memory; one on addresses would count torch's
-    libraries, and what they reserve without using it.
-    """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:  # only Linux heeds such limits
-        return
-    if held := re.search(r"VmData:\s+(\d+) kB", status):
-        most = int(held[1]) * 1024 + extra
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
-#: Slots for each worker: a video in work, one done and one to follow.
+#: Slots per worker: a video in work, one done and one to follow.
 AHEAD = 3
 #: How many pools in a row may die without finishing a video, before giving up.
-PATIENCE = 3
+MAX_BROKEN = 3
+
+_slots: npt.NDArray[np.uint8]
 
 
 def decode_all(
@@ -138,11 +58,11 @@ def decode_all(
     end: float | None = None,
     decoder: Callable[..., Decoded] = decode,
 ) -> Generator[tuple[Video, Decoded | VideoError]]:
-    """Each video with its frames, or with the reason why it has none, in order.
+    """Yield each video with its frames, or with the reason why it has none, in order.
 
-    `workers` None takes one fewer than the processors, at least one; `start` and
-    `end` are as in `decode`. Closing the iterator ends the workers. `decoder` takes
-    the arguments of `decode`: tests hand in one that fails.
+    `workers` None: one fewer than the usable processors, at least one. `start` and
+    `end` are as in `decode`, and so are the arguments of `decoder`. Closing the
+    iterator ends the workers.
 
     Raises:
         AqaError: workers die before they do anything, whatever the video.
@@ -154,21 +74,58 @@ def decode_all(
         "start": start,
         "end": end,
     }
-    shape = (config.length, pre.crop, pre.crop, 3)
-    crew = _Crew(workers or _spare_processors(), shape, limits)
-    under_way: deque[tuple[Video, _Task]] = deque()
+    workers = workers or max(usable_processors() - 1, 1)
+    pool = _Pool(workers, (config.length, pre.crop, pre.crop, 3), limits)
+    pending: deque[tuple[Video, _Task]] = deque()
     try:
         for video in videos:
-            if crew.busy:
-                oldest, task = under_way.popleft()
-                yield oldest, crew.result(task)
+            if pool.busy:
+                oldest, task = pending.popleft()
+                yield oldest, pool.result(task)
             arguments = (decoder, video.path, pre, options)
-            under_way.append((video, crew.begin(video.path, arguments)))
-        while under_way:
-            oldest, task = under_way.popleft()
-            yield oldest, crew.result(task)
+            pending.append((video, pool.submit(video.path, arguments)))
+        while pending:
+            oldest, task = pending.popleft()
+            yield oldest, pool.result(task)
     finally:
-        crew.dismiss()
+        pool.stop()
+
+
+def _prepare(shared: Any, size: int, memory: int) -> None:
+    """Set up a new worker; `memory` bytes are what a video may add to it."""
+    global _slots
+    _slots = np.frombuffer(shared, np.uint8).reshape(-1, size)
+    torch.set_num_threads(1)
+    exit_with_parent()
+    limit_memory(memory)
+
+
+def _work(
+    slot: int,
+    decoder: Callable[..., Decoded],
+    path: Path,
+    pre: Preprocessing,
+    options: dict[str, Any],
+) -> tuple[tuple[int, ...], Decoded]:
+    """Decode one video into a slot; return the shape of its frames, and the rest.
+
+    Raises:
+        VideoError: with whatever went wrong.
+    """
+    try:
+        decoded = decoder(path, pre, **options)
+    except VideoError:
+        raise
+    except AqaError as error:
+        raise VideoError(f"{path}: {error}") from error
+    except Exception as error:
+        # torch has no MemoryError; any other error is a file that found a gap in the
+        # checks of FFmpeg or of this package, and must not end the run.
+        if isinstance(error, MemoryError) or "allocate memory" in str(error):
+            raise VideoError(f"{path}: needs more memory than it may take") from error
+        raise VideoError(f"{path}: {type(error).__name__}: {error}") from error
+    _slots[slot, : decoded.frames.size] = decoded.frames.ravel()
+    return decoded.frames.shape, replace(decoded, frames=np.empty(0, np.uint8))
 
 
 @dataclass
@@ -181,17 +138,18 @@ class _Task:
     future: Any = None
 
 
-class _Crew:
-    """A pool of workers and the shared memory that they hand frames back in."""
+class _Pool:
+    """Workers, replaced as they die, and the shared memory they return frames in."""
 
     def __init__(self, workers: int, shape: tuple[int, ...], limits: Limits) -> None:
-        """Start nothing yet; `shape` is that of the largest result."""
-        self._context = _context()
+        """Start the workers; `shape` is that of the largest result."""
+        self._context: Any = multiprocessing.get_context("forkserver")
+        self._context.set_forkserver_preload([__name__])
         self._workers, self._limits, self._size = workers, limits, int(np.prod(shape))
         slots = workers * AHEAD
-        # Nameless, so that nothing is left behind whoever is killed.
+        # Nameless, so that nothing is left behind whichever process is killed.
         self._shared = self._context.RawArray(c_ubyte, slots * self._size)
-        self._frames: npt.NDArray[np.uint8] = np.frombuffer(self._shared, np.uint8)
+        self._frames = np.frombuffer(memoryview(self._shared), np.uint8)
         self._free = list(range(slots))
         self._tasks: list[_Task] = []
         self._broken = 0
@@ -202,7 +160,7 @@ class _Crew:
         """Whether every slot is taken."""
         return not self._free
 
-    def begin(self, path: Path, arguments: tuple[Any, ...]) -> _Task:
+    def submit(self, path: Path, arguments: tuple[Any, ...]) -> _Task:
         """Take a free slot and queue a video for it."""
         task = _Task(path, arguments, self._free.pop())
         self._tasks.append(task)
@@ -210,37 +168,37 @@ class _Crew:
         return task
 
     def result(self, task: _Task) -> Decoded | VideoError:
-        """Wait for a video and give its slot free."""
+        """Wait for a video and free its slot."""
         while not self._finished(task):
             self._replace_pool()
         self._tasks.remove(task)
         self._free.append(task.slot)
         self._broken = 0
         try:
-            shape, *rest = task.future.result()
+            shape: tuple[int, ...]
+            decoded: Decoded
+            shape, decoded = task.future.result()
         except TimeoutError:
             seconds = f"{self._limits.seconds:g}"
             return VideoError(f"{task.path}: takes longer than {seconds} s to decode")
         except ProcessExpired as error:
-            cause = _cause(error.exitcode)
+            cause = exit_cause(error.exitcode)
             return VideoError(f"{task.path}: the decoder crashed ({cause})")
         except VideoError as error:
             return error
-        frames = self._slot(task)[: int(np.prod(shape))].reshape(shape).copy()
-        return Decoded(frames, *rest)
+        begin = task.slot * self._size
+        frames = self._frames[begin : begin + int(np.prod(shape))]
+        return replace(decoded, frames=frames.reshape(shape).copy())
 
-    def dismiss(self) -> None:
-        """End all workers, whatever they are at."""
+    def stop(self) -> None:
+        """End all workers, whatever they are doing."""
         self._pool.stop()
         self._pool.join()
-
-    def _slot(self, task: _Task) -> npt.NDArray[np.uint8]:
-        return self._frames[task.slot * self._size : (task.slot + 1) * self._size]
 
     def _new_pool(self) -> Any:
         return ProcessPool(
             self._workers,
-            initializer=prepare,
+            initializer=_prepare,
             initargs=(self._shared, self._size, self._limits.memory),
             context=self._context,
         )
@@ -248,7 +206,7 @@ class _Crew:
     def _schedule(self, task: _Task) -> None:
         try:
             task.future = self._pool.schedule(
-                work,
+                _work,
                 (task.slot, *task.arguments),
                 timeout=self._limits.seconds,
             )
@@ -256,7 +214,7 @@ class _Crew:
             task.future = None
 
     def _finished(self, task: _Task) -> bool:
-        """Wait until a task has an outcome: False if its pool broke instead."""
+        """Wait until a task has an outcome; return False if its pool broke instead."""
         while task.future is not None:
             if wait([task.future], timeout=1).done:
                 return not isinstance(task.future.exception(), BrokenProcessPool)
@@ -265,14 +223,14 @@ class _Crew:
         return False
 
     def _replace_pool(self) -> None:
-        """Start anew with all that the broken pool left undone.
+        """Start a new pool with all that the broken one left undone.
 
-        Pools break when a worker is killed that had no video in hand: a worker
-        that crashes over a video costs that video only.
+        A pool breaks when a worker is killed that has no video in hand: a worker that
+        crashes over a video costs that video only.
         """
-        self.dismiss()
+        self.stop()
         self._broken += 1
-        if self._broken > PATIENCE:
+        if self._broken > MAX_BROKEN:
             raise AqaError(
                 f"expected decoding processes to start, found that they died "
                 f"{self._broken} times; is there memory for {self._workers} of them, "
@@ -284,28 +242,3 @@ class _Crew:
             done = task.future is not None and task.future.done()
             if not done or isinstance(task.future.exception(), BrokenProcessPool):
                 self._schedule(task)
-
-
-def _context() -> Any:
-    """Where processes come from."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return context
-
-
-def _cause(exitcode: int) -> str:
-    if exitcode >= 0:
-        return f"exit code {exitcode}"
-    try:
-        return Signals(-exitcode).name
-    except ValueError:
-        return f"signal {-exitcode}"
-
-
-def _spare_processors() -> int:
-    """One for each processor that this process may use, but one for the network."""
-    try:
-        processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        processors = os.cpu_count() or 1
-    return max(processors - 1, 1)

@@ -1,0 +1,212 @@
+"""Decode the film of one video file.
+
+Conventions: frames come in the order of showing, with damage noted and passed over.
+Time stamps are in units of the stream's time base, as `timeline.frame_times` takes
+them. `promised` is known when all frames have been read: frames that the container
+counts and no player shows are taken off then.
+
+What is no damage, although FFmpeg complains or frames are missing:
+- A recording cut without encoding again may begin with an open group of pictures: its
+  leading pictures refer to ones before the cut, and are not shown.
+- A transport or program stream that was recorded from the air begins anywhere; nothing
+  is shown before the first key frame.
+- MPEG-4 encoders write a picture that is "not coded" where nothing changed.
+"""
+
+import re
+from array import array
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.packet import Packet
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
+
+from aqa.extract.videos.container import STILLS, OpenVideo
+from aqa.extract.videos.integrity import Signs, is_cut_short, promised_frames
+from aqa.extract.videos.picture import Picture, VideoPicture
+from aqa.extract.videos.timeline import Seconds, frame_times
+
+#: Containers with an index to seek by; others are decoded from their beginning.
+INDEXED = ("mov", "matroska", "avi")
+#: Containers of broadcasts: recordings of them begin anywhere.
+BROADCAST = ("mpegts", "mpeg")
+#: A frame is decoded at most this much later than a frame that is shown after it.
+REORDER_SECONDS = 1.0
+#: H.264's complaints about pictures before the first one of the file.
+_MISSING_REFERENCES = re.compile(
+    r"mmco|co located POCs|reference (picture|frames)|Missing reference"
+)
+#: An MPEG-4 picture that is not coded is its header alone.
+_MAX_NOT_CODED = 19
+_VOP = b"\0\0\1\xb6"
+
+
+class StreamFrames:
+    """The frames of an open video, read once; the attributes fill up meanwhile."""
+
+    def __init__(self, video: OpenVideo, path: Path, signs: Signs) -> None:
+        """Stand before the first frame."""
+        self._video, self.signs = video, signs
+        self._stream, self._format = video.stream, video.container.format.name
+        self._codec = video.stream.codec_context.name
+        self._base = self._stream.time_base or Fraction(1)
+        self._zero = Fraction(0) if self._format == "avi" else self._clock_zero()
+        #: Time stamps of the frames so far, in the order of showing.
+        self._stamps = array("q")
+        self._timed = True
+        self._restarts: list[float] = []
+        self._cut_short = is_cut_short(path, self._format)
+        self._promised = promised_frames(video.container, self._stream, path)
+        self._passed_over = 0
+        self._key_frames = 0
+        self._begin: int | None = None
+        self._open_group = False
+        # Time stamps of packets that have given no frame yet.
+        self._not_coded: set[int | None] = set()
+        self._leading: set[int | None] = set()
+
+    @property
+    def promised(self) -> int | None:
+        """Frames that the container states, without those that nobody can show."""
+        if self._promised is None:
+            return None
+        return self._promised - len(self._not_coded) - len(self._leading)
+
+    def damage(self, total: int | None) -> tuple[str, ...]:
+        """Return the signs of damage; `total` frames are all, None: a part was read."""
+        if total is None:
+            return self.signs.describe(None, 0)
+        early = ("the file ends too early",) if self._cut_short else ()
+        return early + self.signs.describe(self.promised, total)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was chosen or passed over, for the user to know."""
+        notes = list(self._video.notes)
+        if self._passed_over:
+            notes.append(
+                f"{self._passed_over} packets before the first key frame passed over"
+            )
+        if self._restarts:
+            seconds = ", ".join(f"{time:.2f}" for time in self._restarts[:5])
+            notes.append(f"time stamps begin anew at {seconds} s: read in file order")
+        return tuple(notes)
+
+    def times(self) -> Seconds | None:
+        """Return when the frames so far are shown; None if the file does not say."""
+        if not self._timed:
+            return None
+        stamps = np.asarray(self._stamps, np.int64)
+        if self._format == "avi":
+            stamps = np.sort(stamps)
+        times, restarts = frame_times(stamps, self._base, self._zero)
+        self._restarts = [float(times[index]) for index in restarts]
+        return times
+
+    def passed(self, seconds: float) -> bool:
+        """Return whether all frames shown before a time have been read."""
+        if not self._stamps:
+            return False
+        latest = float(self._stamps[-1] * self._base - self._zero)
+        return latest >= seconds + REORDER_SECONDS
+
+    def seek(self, seconds: float) -> bool:
+        """Go to a key frame well before a time; False if there is no index."""
+        start = seconds - REORDER_SECONDS
+        if start <= 0 or not self._format.startswith(INDEXED):
+            return False
+        stamp = int((Fraction(start) + self._zero) / self._base)
+        try:
+            self._video.container.seek(stamp, stream=self._stream)
+        except av.FFmpegError:
+            return False
+        return True
+
+    def __iter__(self) -> Iterator[Picture]:
+        """Decode to the end."""
+        convert = VideoReformatter()
+        display = self._video.display
+        for frame in self._decoded():
+            self.signs.corrupt_frames += frame.is_corrupt
+            if frame.pts is None:
+                self._timed = False
+            else:
+                self._stamps.append(frame.pts)
+            yield VideoPicture(frame, convert, display)
+
+    def _decoded(self) -> Iterator[VideoFrame]:
+        packets = self._video.container.demux(self._stream)
+        while True:
+            try:
+                packet = next(packets)
+                if not self._key_frames and self._is_before_first_key(packet):
+                    continue
+                self.signs.corrupt_packets += packet.is_corrupt
+                self._note(packet)
+                frames = packet.decode()
+            except StopIteration:
+                return
+            except MemoryError:
+                raise
+            except av.FFmpegError as error:
+                self.signs.refuse(error)
+                continue
+            finally:
+                if self._open_group and self._key_frames < 2:
+                    self.signs.excuse(self._codec, _MISSING_REFERENCES)
+            for frame in frames:
+                self._not_coded.discard(frame.pts)
+                self._leading.discard(frame.pts)
+                yield frame
+
+    def _is_before_first_key(self, packet: "Packet[VideoStream]") -> bool:
+        """Return whether to pass over a packet of a recording from the air."""
+        if self._format not in BROADCAST or not packet.size:
+            return False
+        if packet.is_keyframe:
+            if self._passed_over:
+                self.signs.excuse(self._codec, re.compile(""))
+            return False
+        self._passed_over += 1
+        return True
+
+    def _note(self, packet: "Packet[VideoStream]") -> None:
+        """Take down what a packet tells before it is decoded."""
+        if self._format == "avi":
+            # Chunks have a number and no time: the frames' sorted numbers are the
+            # times of showing, whatever the order of coding.
+            packet.pts = packet.dts
+        if packet.is_keyframe:
+            self._key_frames += 1
+            self._begin = packet.pts if self._key_frames == 1 else None
+        elif packet.size and self._begin is not None:
+            # Leading pictures follow the key frame at once, with times before its
+            # own; Matroska has no times below zero: there they are missing.
+            if packet.pts is None or packet.pts < self._begin:
+                self._open_group = True
+                if not packet.is_discard:
+                    self._leading.add(packet.pts)
+            else:
+                self._begin = None
+        if self._codec == "png":
+            packet.is_keyframe = True  # or FFmpeg adds the picture to the last one
+        if self._codec == "mpeg4" and 0 < packet.size <= _MAX_NOT_CODED:
+            if bytes(packet).startswith(_VOP) and not packet.is_discard:
+                self._not_coded.add(packet.pts)
+
+    def _clock_zero(self) -> Fraction:
+        """Return where the clock of a player begins, in time stamps' seconds."""
+        starts = [
+            Fraction(stream.start_time * stream.time_base)
+            for stream in self._video.container.streams
+            if stream.type in ("audio", "video")
+            and not stream.disposition & STILLS
+            and stream.start_time is not None
+            and stream.time_base is not None
+        ]
+        return min(starts, default=Fraction(0))
