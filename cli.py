@@ -145,7 +145,7 @@ def score(
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.network import C3DExtractor
     from aqa.regress.heads.model_file import load_model
-    from aqa.regress.heads.scoring import action_of, length_warning
+    from aqa.regress.heads.scoring import action_of
     from aqa.regress.heads.scoring import score as score_features
     from aqa.regress.report.score_page import Scored, write_score_page
 
@@ -170,9 +170,10 @@ def score(
             action,
             padding=sum(not clip for clip in shown),
             seconds=[(at[c[0]], at[c[-1]]) if c else None for c in shown] if at else (),
+            frames=decoded.total,
         )
-        if warning := length_warning(fitted, said.action, decoded.total):
-            click.echo(f"{printable(video.path)}: {warning}", err=True)
+        for warning in said.warnings:
+            click.echo(f"{printable(video.path)}: warning: {warning}", err=True)
         strip = middle_frames(decoded.frames, base.clips)
         scored.append(Scored(video.path, said, strip))
     if html is not None:

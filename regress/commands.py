@@ -1,4 +1,7 @@
-"""`aqa fit`, `aqa compare` and `aqa model`: from a cache to models and tables."""
+"""Commands of the regression stage: `aqa fit`, `aqa compare` and `aqa model`.
+
+Conventions: an option that is not given is None; its default is that of the settings.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -10,58 +13,164 @@ from aqa.cache.console import (
     actions_option,
     cache_option,
     device_option,
-    given,
     json_option,
     print_json,
     progress_bar,
-    seed_option,
     workers_option,
 )
-from aqa.regress.config import PRODUCTS, CompareConfig, FitConfig, LstmConfig, Schedule
+from aqa.cache.errors import printable
+from aqa.regress.config import (
+    LABEL_SCALES,
+    LABELS,
+    LOSSES,
+    MODES,
+    PRODUCTS,
+    CompareConfig,
+    FitConfig,
+    LstmConfig,
+    Schedule,
+    TrainingConfig,
+    configured,
+)
 from aqa.regress.experiments import ALL, EXPERIMENTS
+from aqa.regress.heads import HEADS
 
 products_option = click.option(
     "--products",
     type=click.Choice(PRODUCTS),
-    default=LstmConfig.products,
-    show_default=True,
-    help="What an LSTM multiplies in: bf16 is faster where the hardware has it.",
+    show_default=LstmConfig.products,
+    help="Precision of an LSTM's products: bf16 is faster where hardware has it.",
 )
+
+
+def _folds(_: click.Context, __: click.Parameter, text: str | None) -> Any:
+    """Read a number of folds, or the name of a column."""
+    if text is None or not text.isdecimal():
+        return text
+    return int(text)
+
+
+#: Options of every command that trains heads; what is not given keeps the default of
+#: the settings or the value in the file of `--config`.
+TRAINING_OPTIONS = (
+    click.option(
+        "--config",
+        "settings",
+        type=PATH,
+        help="TOML file with any settings; options replace what it says.",
+    ),
+    actions_option,
+    click.option(
+        "--folds",
+        callback=_folds,
+        metavar="K|COLUMN",
+        help="Cross-validate: K folds, or those of a label column.",
+    ),
+    click.option(
+        "--leave-one-out",
+        metavar="COLUMN",
+        help="Cross-validate: leave out one value of a label column at a time.",
+    ),
+    click.option(
+        "--iterations",
+        type=click.IntRange(1),
+        show_default=str(Schedule.iterations),
+        help="Batches that an LSTM trains on; the schedule scales alike.",
+    ),
+    click.option(
+        "--label-scale",
+        type=click.Choice(LABEL_SCALES),
+        show_default=TrainingConfig.label_scale,
+        help="Divide labels by each action's std (the paper), or take z-scores.",
+    ),
+    click.option(
+        "--loss",
+        type=click.Choice(LOSSES),
+        show_default=TrainingConfig.loss,
+        help="LSTM: squared error, or ranking of pairs within each action.",
+    ),
+    click.option(
+        "--standardise/--no-standardise",
+        default=None,
+        show_default="all features but C3D's",
+        help="LSTM: standardise the inputs on the training samples.",
+    ),
+    click.option(
+        "--hidden",
+        type=click.IntRange(1),
+        show_default=str(LstmConfig.hidden),
+        help="LSTM: hidden units.",
+    ),
+    click.option(
+        "--init-std",
+        type=click.FloatRange(0),
+        show_default=str(LstmConfig.init_std),
+        help="LSTM: standard deviation of the initial weights.",
+    ),
+    click.option(
+        "--learning-rate",
+        type=click.FloatRange(0, min_open=True),
+        show_default=str(Schedule.learning_rate),
+        help="LSTM: Adam's learning rate at the start.",
+    ),
+    click.option(
+        "--step",
+        type=click.IntRange(1),
+        show_default=str(Schedule.step),
+        help="LSTM: iterations between two reductions of the learning rate.",
+    ),
+    click.option(
+        "--gamma",
+        type=click.FloatRange(0, 1, min_open=True),
+        show_default=str(Schedule.gamma),
+        help="LSTM: factor of a reduction.",
+    ),
+    click.option(
+        "--batch",
+        type=click.IntRange(1),
+        show_default=str(Schedule.batch),
+        help="LSTM: sequences per batch.",
+    ),
+    click.option(
+        "--head-seed",
+        type=click.IntRange(0),
+        help="LSTM: seed of initial weights and batches.",
+    ),
+    products_option,
+    device_option,
+    workers_option,
+)
+
+
+def training_options(command: Any) -> Any:
+    """Add `TRAINING_OPTIONS` to a command, which passes them to `configured`."""
+    for option in reversed(TRAINING_OPTIONS):
+        command = option(command)
+    return command
 
 
 @click.command()
 @cache_option
 @click.option(
     "--mode",
-    type=click.Choice(["all-action", "single-action"]),
-    default=FitConfig.mode,
-    show_default=True,
-    help="One model of all actions, or one of each.",
+    type=click.Choice(MODES),
+    show_default=FitConfig.mode,
+    help="One model of all actions, or one per action.",
 )
 @click.option(
     "--head",
-    type=click.Choice(["lstm", "svr", "nu-svr"]),
-    default=FitConfig.head,
-    show_default=True,
+    type=click.Choice(list(HEADS)),
+    show_default=FitConfig.head,
     help="LSTM over the clips, SVR on their mean, or the nu-SVR of pose features.",
 )
-@actions_option
-@click.option(
-    "--iterations",
-    type=click.IntRange(1),
-    help=f"Batches that an LSTM learns from; the paper's {Schedule.iterations}.",
-)
-@seed_option
 @click.option(
     "--labels",
-    type=click.Choice(["final", "incremental"]),
-    default=FitConfig.labels,
-    show_default=True,
+    type=click.Choice(LABELS),
+    show_default=FitConfig.labels,
     help="incremental: clip k of K learns k/K of the score, to localise errors.",
 )
-@products_option
-@device_option
-@workers_option
+@click.option("--seed", type=click.IntRange(0), show_default="0", help="Random seed.")
+@training_options
 @click.option(
     "--out",
     type=PATH,
@@ -70,32 +179,28 @@ products_option = click.option(
     help="Folder of the model files.",
 )
 @json_option
-def fit(cache: Path, products: str, out: Path, as_json: bool, **options: Any) -> None:
+def fit(
+    cache: Path, settings: Path | None, out: Path, as_json: bool, **options: Any
+) -> None:
     """Train heads on the cached features, test them, and write model files.
 
-    Trains on the training list and reports Spearman's rho on the test list. Needs a
-    cache and nothing else: no video, no network, no GPU.
+    Trains on the training list and reports Spearman's rho on the test list, or
+    cross-validates. Needs a cache and nothing else: no video, no network, no GPU.
     """
-    from rich.console import Console
-
     from aqa.regress.heads.fit import fit as run
-    from aqa.regress.report.write import rich_table
 
-    config = FitConfig(**given(**options), lstm=LstmConfig(products=products))
+    config = configured(FitConfig(), settings, options)
     with progress_bar() as progress:
         report = run(cache, config, out, progress)
     for warning in report.warnings:
-        click.echo(f"warning: {warning}", err=True)
+        click.echo(f"warning: {printable(warning)}", err=True)
     if as_json:
-        print_json(
-            {
-                "models": [str(path) for path in report.models],
-                "results": dict(report.results),
-                "average": dict(report.average),
-                "warnings": list(report.warnings),
-            }
-        )
+        print_json(report.record())
         return
+    from rich.console import Console
+
+    from aqa.regress.report.write import rich_table
+
     Console().print(rich_table(report.table()))
     for path in report.models:
         click.echo(path)
@@ -173,7 +278,7 @@ def compare(
     from aqa.regress.experiments.compare import compare as run
     from aqa.regress.report.write import joined, print_results
 
-    config = CompareConfig(**given(**options), lstm=LstmConfig(products=products))
+    config = configured(CompareConfig(), None, {"products": products, **options})
     with progress_bar() as progress:
         results = run(cache, [experiment], config, out, progress, also=also)
     if as_json:

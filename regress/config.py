@@ -26,6 +26,8 @@ LABEL_SCALES = ("std", "zscore")
 #: only; "incremental" labels step k of K with k / K of the score (Parmar and Morris,
 #: "Learning to Score Olympic Events", its second form).
 LABELS = ("final", "incremental")
+#: One model of all actions, or one per action.
+MODES = ("all-action", "single-action")
 #: Loss functions of LSTM heads, see `heads.lstm_training`.
 LOSSES = ("squared", "rank")
 
@@ -75,6 +77,8 @@ class SvrConfig:
     nu: float | None = None
     scaled: bool = True
     folds: int = 5
+    #: Cross-validations, each with folds of its own, that a choice averages.
+    repeats: int = 3
 
 
 #: The linear nu-SVR of Pirsiavash et al. 2014, nothing scaled: "nu-svr" by name.

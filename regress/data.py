@@ -214,7 +214,8 @@ def _real_clips(clips: NDArray[np.int32], most: int) -> NDArray[np.int32] | None
 class LabelScale:
     """Affine map between judges' units and the scaled labels that heads learn.
 
-    scaled = (score - offset) / scale, with offset and scale per action.
+    scaled = (score - offset) / scale, with offset and scale per action. `kind` is one
+    of `LABEL_SCALES`, or "rank" for the outputs of a ranking head.
     """
 
     kind: str
@@ -222,7 +223,9 @@ class LabelScale:
     scale: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        """Check the numbers; raises `AqaError`."""
+        """Check kind and numbers; raises `AqaError`."""
+        if self.kind not in (*LABEL_SCALES, "rank"):
+            raise AqaError(f"label scale {str(self.kind)[:60]!r} is not known")
         if self.offset.keys() != self.scale.keys():
             raise AqaError("label scale: offset and scale are of different actions")
         for action, scale in self.scale.items():

@@ -1,23 +1,34 @@
 """`fit` writes models that score, and learns nothing from the test list."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file
 from scipy.stats import spearmanr
+from sklearn.linear_model import Ridge
 from sklearn.svm import NuSVR
 
+from aqa.cache.console import silent
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import Label, relabel
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
-from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig
-from aqa.regress.data import load
+from aqa.regress.config import (
+    FitConfig,
+    LstmConfig,
+    Schedule,
+    SplitConfig,
+    SvrConfig,
+)
+from aqa.regress.data import LabelScale, deal, load
+from aqa.regress.heads import HEADS
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model, residual_bounds
+from aqa.regress.heads.registry import Part, kind_of
 from aqa.regress.heads.scoring import length_warning, score, surprises
+from aqa.regress.splits import split_features
 
 COUNTS = {"diving": (14, 6), "gym_vault": (12, 5)}
 QUICK = FitConfig(
@@ -53,11 +64,12 @@ def test_fit_reports_what_the_models_do(cache, tmp_path, mode, head):
         scores = [score(model, features.x[row], name).score for row in rows]
         found = report.results[name]
         rhos.append(spearmanr(features.score[rows], scores).statistic)
-        assert found["spearman"] == pytest.approx(rhos[-1])
-        assert (found["n_train"], found["n_test"]) == (train, test)
+        assert found.spearman == pytest.approx(rhos[-1])
+        assert (found.n_train, found.n_test) == (train, test)
         own = features.score[features.rows(name, "train")]
-        assert model.deviations[name] == pytest.approx(own.std(ddof=1))
-        assert dict(model.results[name]) == dict(found)
+        assert model.label_scale.scale[name] == pytest.approx(own.std(ddof=1))
+        assert model.ranges[name] == (own.min(), own.max())
+        assert dict(model.results[name]) == asdict(found)
         assert model.frames[name] == (100, 100)
     assert report.average["arithmetic"] == pytest.approx(np.mean(rhos))
     assert report.average["fisher_z"] == pytest.approx(np.tanh(np.arctanh(rhos).mean()))
@@ -88,7 +100,7 @@ def test_test_labels_leave_no_trace(plant, tmp_path, head):
     assert arrays.keys() == others.keys()
     for name in arrays:
         assert arrays[name].tobytes() == others[name].tobytes()
-    for name in ("deviations", "calibration", "settings", "frames"):
+    for name in ("label_scale", "calibration", "settings", "frames", "ranges"):
         assert getattr(model, name) == getattr(other, name)
 
 
@@ -102,9 +114,7 @@ def test_score_has_an_interval_and_a_course(cache, tmp_path):
     assert known.videos == 14 and known.folds == 2
     assert found.course[-1] == pytest.approx(found.score)
     assert np.cumsum(found.changes) == pytest.approx(found.course)
-    lost = surprises(np.array(found.course), True) - surprises(
-        np.array(known.typical), True
-    )
+    lost = surprises(np.array(found.course)) - surprises(np.array(known.typical))
     assert found.lost == pytest.approx(lost)
     assert found.worst_clip == np.argmin(found.lost)
     padded = score(model, x, "diving", padding=found.worst_clip + 1)
@@ -113,9 +123,8 @@ def test_score_has_an_interval_and_a_course(cache, tmp_path):
 
 def test_clip_surprises_by_what_was_not_to_be_expected():
     course = np.array([2.0, 4.0, 5.0])
-    assert surprises(course, incremental=False).tolist() == [2, 2, 1]
     # After 2 of 3 clips 4 points: the third was expected to make them 6.
-    assert surprises(course, incremental=True).tolist() == [2, 0, -1]
+    assert surprises(course).tolist() == [2, 0, -1]
 
 
 def test_course_marks_the_clip_where_quality_was_lost(tmp_path):
@@ -189,33 +198,45 @@ def test_nu_svr_is_the_preset_for_one_action_at_a_time(cache, tmp_path):
     model = load_model(report.models[0])
     scores = [score(model, features.x[row]).score for row in test]
     np.testing.assert_allclose(scores, machine.predict(samples[test, 0]), rtol=1e-3)
-    assert model.settings["svr"]["nu"] == 0.5 and model.settings["converged"]
+    assert model.head.choice.nu == 0.5
+    (warning,) = model.settings["warnings"]  # features of unit variance, not pixels
+    assert "nothing is scaled" in warning
     with pytest.raises(AqaError, match="one action at a time: --mode single-action"):
         fit(cache, replace(config, mode="all-action"), tmp_path / "out")
 
 
 def test_an_svr_that_was_stopped_is_a_warning(cache, tmp_path, monkeypatch):
-    config = replace(QUICK, head="svr", actions=("diving",))
+    one = replace(QUICK.svr, costs=(1.0,))
+    config = replace(QUICK, head="svr", actions=("diving",), svr=one)
     assert fit(cache, config, tmp_path / "a").warnings == ()
     monkeypatch.setattr("aqa.regress.heads.svr.MOST_ITERATIONS", 1)
     report = fit(cache, config, tmp_path / "b")
-    (warning,) = report.warnings
-    assert "before it converged" in warning
-    assert load_model(report.models[0]).settings["converged"] is False
+    assert "before it converged" in report.warnings[0]
+    assert "before it converged" in load_model(report.models[0]).settings["warnings"][0]
+
+
+def test_only_models_of_scores_so_far_say_where_most_was_lost(cache, tmp_path):
+    report = fit(cache, QUICK, tmp_path / "out")
+    found = score(load_model(report.models[0]), load(cache).x[3], "diving")
+    assert found.lost == () and found.worst_clip is None
+    assert "most lost" not in found.describe()
+    assert "guess at the final score after each clip" in found.describe()
+    assert (
+        found.record()["course_meaning"] == "guess at the final score after each clip"
+    )
 
 
 def test_score_without_calibration_has_no_interval(cache, tmp_path):
     report = fit(cache, replace(QUICK, calibration_folds=0), tmp_path / "out")
     found = score(load_model(report.models[0]), load(cache).x[0], "diving")
     assert found.interval is None and found.lost == ()
-    assert found.worst_clip == np.argmin(found.changes)
 
 
 def test_action_that_gives_the_units(cache, tmp_path):
     report = fit(cache, replace(QUICK, head="svr"), tmp_path / "out")
     model, x = load_model(report.models[0]), load(cache).x[0]
     diving, vault = (score(model, x, name).score for name in COUNTS)
-    units = model.deviations
+    units = model.label_scale.scale
     assert diving / units["diving"] == pytest.approx(vault / units["gym_vault"])
     with pytest.raises(AqaError, match="knows diving, gym_vault; name one"):
         score(model, x)
@@ -229,7 +250,7 @@ def test_length_far_from_what_was_learnt(cache, tmp_path):
     report = fit(cache, replace(QUICK, head="svr"), tmp_path / "out")
     model = load_model(report.models[0])
     assert length_warning(model, "diving", 90) == ""
-    assert "learnt diving from videos of 100 to 100" in length_warning(
+    assert "training videos of diving have 100 to 100" in length_warning(
         model, "diving", 900
     )
 
@@ -252,10 +273,12 @@ def test_stopped_fit_goes_on(cache, tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"mode": "each"}, "cannot fit each lstm: modes are all-action and"),
-        ({"head": "mlp"}, "heads lstm and svr"),
+        ({"mode": "each"}, "mode: expected all-action or single-action, found 'each'"),
+        ({"head": "mlp"}, "head: expected lstm or svr or nu-svr, found 'mlp'"),
+        ({"label_scale": "minmax"}, "label_scale: expected std or zscore"),
+        ({"loss": "rank", "head": "svr"}, "the rank loss is for LSTM heads"),
         ({"actions": ("luge",)}, "no sample of luge"),
-        ({"labels": "all"}, "labels must be"),
+        ({"labels": "all"}, "labels: expected final or incremental"),
     ],
 )
 def test_fits_that_cannot_be_had(cache, tmp_path, change, message):
@@ -283,22 +306,178 @@ def test_trampoline_is_fitted_only_by_name(plant, tmp_path):
 def test_actions_without_test_videos_are_fitted_and_not_judged(plant, tmp_path):
     cache = plant(tmp_path / "features.h5", "shared", {"diving": (8, 0)})
     report = fit(cache, QUICK, tmp_path / "out")
-    assert report.results["diving"]["spearman"] is None
+    assert report.results["diving"].spearman is None
     assert report.average == {"fisher_z": None, "arithmetic": None, "undefined": 1}
 
 
+def test_two_test_videos_have_no_rank_correlation(plant, tmp_path):
+    cache = plant(tmp_path / "features.h5", "shared", {"diving": (8, 2)})
+    found = fit(cache, QUICK, tmp_path / "out").results["diving"]
+    assert (found.spearman, found.kendall, found.rl2_x100, found.n_test) == (
+        None,
+        None,
+        None,
+        2,
+    )
+
+
 def test_bounds_are_order_statistics():
-    residuals = np.random.default_rng(0).permutation(np.arange(1.0, 20))
-    # Of 20 places for the next residual, 5 % is one: below the lowest of 19.
-    assert residual_bounds(residuals, 0.9) == (1, 19)
-    assert residual_bounds(np.arange(1.0, 40), 0.9) == (2, 38)
-    assert residual_bounds(np.arange(3.0), 0.9) == (0, 2)
+    residuals = np.random.default_rng(0).permutation(np.arange(-9.0, 10))
+    # Of 20 gaps for the next residual, 5 % is one: below the lowest of 19.
+    assert residual_bounds(residuals, 0.9) == (-9, 9, pytest.approx(0.9))
+    assert residual_bounds(np.arange(-19.0, 20), 0.9)[:2] == (-18, 18)
+    # Residuals of one sign: the model is off, but a score is in its own interval.
+    assert residual_bounds(np.arange(1.0, 20), 0.9)[:2] == (0, 19)
 
 
-def test_interval_holds_as_often_as_it_says():
-    generator = np.random.default_rng(0)
+@pytest.mark.parametrize("n", [2, 5, 10, 14, 19, 59])
+def test_interval_holds_as_often_as_it_says(n):
+    """The level that n residuals allow is computed: 67 % of 5, 82 % of 10."""
+    generator = np.random.default_rng(n)
     hits = []
-    for _ in range(2000):
-        low, high = residual_bounds(generator.exponential(size=59), 0.9)
-        hits.append(low <= generator.exponential() <= high)
-    assert np.mean(hits) == pytest.approx(0.9, abs=0.03)
+    for _ in range(4000):
+        residuals = generator.exponential(size=n + 1) - 1
+        low, high, level = residual_bounds(residuals[:n], 0.9)
+        hits.append(low <= residuals[n] <= high)
+    assert level == pytest.approx(1 - 2 * max(1, int((n + 1) * 0.05 + 1e-9)) / (n + 1))
+    # Above the level by the times that 0 lies outside of the residuals.
+    assert level - 0.02 < np.mean(hits) < level + 0.02 + (0.12 if n < 5 else 0.01)
+
+
+def test_the_level_of_few_videos_is_printed(plant, tmp_path):
+    cache = plant(tmp_path / "features.h5", "shared", {"diving": (5, 3)})
+    model = load_model(fit(cache, QUICK, tmp_path / "out").models[0])
+    found = score(model, load(cache).x[0])
+    assert model.calibration["diving"].level == pytest.approx(2 / 3)
+    assert "67 %, calibrated on 5 training videos" in found.describe()
+
+
+@pytest.mark.parametrize("head", ["lstm", "svr"])
+def test_held_out_predictions_are_those_of_heads_made_alike(cache, tmp_path, head):
+    """The interval's residuals: each fold by a head fitted to the others in full."""
+    config = replace(QUICK, head=head, mode="single-action", actions=("diving",))
+    model = load_model(fit(cache, config, tmp_path / "out").models[0])
+    features = load(cache, ("diving",))
+    rows = features.rows("diving", "train")
+    folds = deal(features.action[rows], 2, 0)
+    residuals = np.empty(len(rows))
+    scale = model.label_scale
+    labels = scale.to_scaled(features.score, features.action)
+    kind = kind_of(head)
+    for fold in range(2):
+        inside, outside = rows[folds != fold], rows[folds == fold]
+        part = Part("alone", inside, labels[inside])
+        (alone,) = kind.fit_heads(features, [part], config, tmp_path, silent)
+        made = scale.to_units(alone.predict(features.x[outside, 0]), "diving")
+        residuals[folds == fold] = features.score[outside] - made
+    low, high, level = residual_bounds(residuals)
+    known = model.calibration["diving"]
+    assert (known.low, known.high) == (pytest.approx(low), pytest.approx(high))
+    assert known.level == level and known.folds == 2
+
+
+@pytest.mark.parametrize("head", ["lstm", "svr"])
+def test_folds_test_each_sample_once(cache, tmp_path, head):
+    """Scores of the pooled held-out predictions; nothing of a fold trains its heads."""
+    config = replace(QUICK, head=head, split=SplitConfig(folds=3))
+    report = fit(cache, config, tmp_path / "out")
+    features = load(cache)
+    split = split_features(features, config.split)
+    made = np.full(len(features.x), np.nan)
+    for fold in split.folds:
+        rows = fold.features.rows(split="train")
+        outside = fold.features.rows(split="test")
+        scale = LabelScale.learn(features, rows)
+        labels = scale.to_scaled(features.score[rows], features.action[rows])
+        part = Part("alone", rows, labels)
+        (alone,) = kind_of(head).fit_heads(features, [part], config, tmp_path, silent)
+        units = scale.to_units(
+            alone.predict(features.x[outside, 0]), features.action[outside]
+        )
+        assert np.isnan(made[outside]).all()
+        made[outside] = units
+    for name, counts in COUNTS.items():
+        own = features.action == name
+        found = report.results[name]
+        rho = spearmanr(made[own], features.score[own]).statistic
+        assert found.spearman == pytest.approx(rho)
+        assert found.n_test == found.n_train == sum(counts)
+    assert "3 folds" in report.split
+    model = load_model(report.models[0])
+    assert model.calibration["diving"].videos == sum(COUNTS["diving"])
+    assert model.settings["tested_on"] == report.split
+
+
+def test_z_scored_labels_and_ranks_are_scored_in_units(cache, tmp_path):
+    features = load(cache)
+    for change in ({"label_scale": "zscore"}, {"loss": "rank"}):
+        config = replace(QUICK, **change)
+        model = load_model(fit(cache, config, tmp_path / str(change)).models[0])
+        for name in COUNTS:
+            rows = features.rows(name, "train")
+            made = [score(model, features.x[row], name).score for row in rows]
+            truth = features.score[rows]
+            assert np.mean(made) == pytest.approx(truth.mean(), abs=truth.std() / 2)
+            assert spearmanr(made, truth).statistic > 0.6
+    assert model.label_scale.kind == "rank"
+    assert "loss rank (paper: squared)" in model.settings["unlike_paper"]
+
+
+RIDGE = """
+'A trial head: ridge regression on the mean features.'
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from aqa.regress.heads.registry import Head, averaged
+
+
+@dataclass(frozen=True, eq=False)
+class RidgeHead(Head):
+    kind = "ridge"
+    weights: np.ndarray
+
+    def predict(self, x, clips=None):
+        return averaged(x, clips) @ self.weights[1:] + self.weights[0]
+
+    def arrays(self):
+        return {"weights": self.weights}
+
+
+def fit_heads(features, parts, config, store, progress):
+    heads = []
+    for part in parts:
+        x = features.clip_means(part.rows)
+        x = np.hstack([np.ones((len(x), 1)), x])
+        gram = x.T @ x + np.diag([0.0] + [1.0] * (x.shape[1] - 1))
+        heads.append(RidgeHead(np.linalg.solve(gram, x.T @ part.labels)))
+    return heads
+
+
+def read_head(arrays, facts):
+    return RidgeHead(arrays["weights"])
+"""
+
+
+def test_a_new_head_is_one_file_and_one_line(cache, tmp_path, monkeypatch):
+    (tmp_path / "trial_ridge.py").write_text(RIDGE)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(HEADS, "ridge", "trial_ridge")
+    report = fit(cache, replace(QUICK, head="ridge"), tmp_path / "out")
+    model, features = load_model(report.models[0]), load(cache)
+    rows = features.rows(split="train")
+    scale = LabelScale.learn(features, rows)
+    reference = Ridge(1.0).fit(
+        features.x[rows, 0].mean(1, dtype=float),
+        scale.to_scaled(features.score[rows], features.action[rows]),
+    )
+    test = features.rows("diving", "test")
+    scaled = reference.predict(features.x[test, 0].mean(1, dtype=float))
+    expected = scale.to_units(scaled, "diving")
+    found = [score(model, features.x[row], "diving") for row in test]
+    np.testing.assert_allclose([one.score for one in found], expected, rtol=1e-6)
+    assert found[0].interval[0] < found[0].score < found[0].interval[1]
+    assert report.results["diving"].spearman == pytest.approx(
+        spearmanr(expected, features.score[test]).statistic
+    )

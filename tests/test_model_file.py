@@ -13,7 +13,9 @@ from safetensors.numpy import load_file, save, save_file
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import SVR_PRESETS, LstmConfig, SvrConfig
-from aqa.regress.heads.lstm import LstmHead, initial_parameters
+from aqa.regress.data import LabelScale
+from aqa.regress.heads.lstm import initial_parameters
+from aqa.regress.heads.lstm_head import LstmHead
 from aqa.regress.heads.model_file import (
     ENTRY,
     Calibration,
@@ -21,8 +23,13 @@ from aqa.regress.heads.model_file import (
     load_model,
     save_model,
 )
+from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.svr import fit_svr
 
+SCALE = LabelScale(
+    "zscore", {"diving": 55.0, "luge": 7.0}, {"diving": 13.5, "luge": 0.25}
+)
+DIVING = LabelScale("std", {"diving": 0.0}, {"diving": 8.0})
 CHEAP = SvrConfig(costs=(1.0,), epsilons=(0.1,), folds=2)
 
 
@@ -33,12 +40,20 @@ def model():
             initial_parameters(5, LstmConfig(hidden=3), np.random.default_rng(0))
         ),
         actions=("diving", "luge"),
-        deviations={"diving": 13.5, "luge": 0.25},
+        label_scale=SCALE,
         provenance=Provenance({"features": "c3d", "weights": {"sha256": "12" * 32}}),
         settings={"seed": 3},
         results={"diving": {"spearman": None, "n_test": 7}},
         calibration={"diving": Calibration(-2.0, 3.5, 0.9, 12, 3, (1.5, 2.0))},
         frames={"diving": (80, 120)},
+        ranges={"diving": (20.0, 99.5), "luge": (1.0, 1.0)},
+        plausibility=Plausibility(
+            mean=np.zeros(5, np.float32),
+            std=np.ones(5, np.float32),
+            samples=np.arange(30, dtype=np.float32).reshape(6, 5),
+            counts={"diving": 6},
+            thresholds={"diving": 1.5},
+        ),
     )
 
 
@@ -53,18 +68,53 @@ def test_model_comes_back(model, written):
     again = load_model(written)
     x = np.random.default_rng(1).random((4, 6, 5), np.float32)
     assert np.array_equal(again.head.predict(x), model.head.predict(x))
-    for name in ("actions", "deviations", "provenance", "settings", "results"):
+    for name in ("actions", "label_scale", "provenance", "settings", "results"):
         assert getattr(again, name) == getattr(model, name)
-    assert again.calibration == model.calibration
-    assert again.frames == model.frames
-    assert again.kind == "lstm"
+    for name in ("calibration", "frames", "ranges"):
+        assert getattr(again, name) == getattr(model, name)
+    assert again.plausibility.thresholds == model.plausibility.thresholds
+    for one in x[:, None]:
+        distance = model.plausibility.distance(one, "diving")
+        assert again.plausibility.distance(one, "diving") == distance
+    assert again.head.kind == "lstm"
+
+
+def test_predictions_are_in_judges_units(model):
+    x = np.random.default_rng(1).random((4, 6, 5), np.float32)
+    scaled = model.head.predict(x)
+    assert model.predict(x, "luge") == pytest.approx(7 + 0.25 * scaled)
+    both = model.predict(x, np.array(["diving", "luge", "luge", "diving"]))
+    assert both[[0, 3]] == pytest.approx(55 + 13.5 * scaled[[0, 3]])
+
+
+def test_standardised_inputs_come_back(model, tmp_path):
+    scaling = {"x_mean": np.arange(5, dtype=np.float32), "x_std": np.full(5, 2, "f4")}
+    head = LstmHead({**model.head.parameters, **scaling})
+    save_model(tmp_path / "m.safetensors", replace(model, head=head))
+    again = load_model(tmp_path / "m.safetensors")
+    x = np.random.default_rng(1).random((4, 6, 5), np.float32)
+    assert np.array_equal(again.head.predict(x), head.predict(x))
+    assert not np.array_equal(again.head.predict(x), model.head.predict(x))
+
+
+def test_models_of_version_1_are_read(written):
+    header, arrays = header_of(written), load_file(written)
+    header["version"], header["deviations"] = 1, {"diving": 13.5, "luge": 0.25}
+    for name in ("label_scale", "ranges", "plausibility"):
+        del header[name]
+    arrays = {n: a for n, a in arrays.items() if not n.startswith("features.")}
+    save_file(arrays, written, {ENTRY: json.dumps(header)})
+    model = load_model(written)
+    assert model.label_scale.scale == {"diving": 13.5, "luge": 0.25}
+    assert model.label_scale.to_units(2.0, "diving") == 27
+    assert model.plausibility is None and model.ranges == {}
 
 
 def test_same_model_same_bytes(model, written, tmp_path):
     shuffled = replace(
         model,
         head=LstmHead(dict(reversed(model.head.parameters.items()))),
-        deviations=dict(reversed(model.deviations.items())),
+        ranges=dict(reversed(model.ranges.items())),
     )
     save_model(tmp_path / "again.safetensors", shuffled)
     assert (tmp_path / "again.safetensors").read_bytes() == written.read_bytes()
@@ -76,20 +126,19 @@ def test_svr_comes_back(make_features, tmp_path, kernel):
     config = replace(CHEAP, kernels=(kernel,))
     head = fit_svr(features, features.score / 8, range(12), config)
     path = tmp_path / "svr.safetensors"
-    made = Model(head, ("diving",), {"diving": 8.0}, features.provenance)
+    made = Model(head, ("diving",), DIVING, features.provenance)
     save_model(path, made)
     again = load_model(path)
     x = features.x[12:, 0]
     assert np.array_equal(again.head.predict(x), head.predict(x))
-    assert again.kind == "svr" and again.head.choice == head.choice
-    assert again.head.worth == head.worth
+    assert again.head.kind == "svr" and again.head.choice == head.choice
 
 
 def test_nu_svr_comes_back(make_features, tmp_path):
     features = make_features(copies=1, clips=1)
     head = fit_svr(features, features.score / 8, range(12), SVR_PRESETS["pose-dct"])
     path = tmp_path / "nu.safetensors"
-    save_model(path, Model(head, ("diving",), {"diving": 8.0}, features.provenance))
+    save_model(path, Model(head, ("diving",), DIVING, features.provenance))
     choice = load_model(path).head.choice
     assert choice.nu == 0.5 and math.isnan(choice.epsilon)
 
@@ -112,11 +161,15 @@ def test_file_is_safetensors_with_one_json_entry(model, written):
     assert np.array_equal(arrays["w_x"], model.head.parameters["w_x"])
     header = header_of(written)
     assert header["provenance"] == model.provenance.record
-    assert header["deviations"] == {"diving": 13.5, "luge": 0.25}
+    assert header["label_scale"]["scale"] == {"diving": 13.5, "luge": 0.25}
 
 
 def change(**fields):
     return lambda header, arrays: header.update(fields)
+
+
+def scaled(**scale):
+    return lambda header, arrays: header["label_scale"].update(scale=scale)
 
 
 def put(**changed):
@@ -135,19 +188,34 @@ def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
 @pytest.mark.parametrize(
     ("hostile", "message"),
     [
-        (change(version=2), "version 2; version 1 is read"),
-        (change(head="mlp"), "head 'mlp'; lstm and svr are known"),
+        (change(version=3), "version 3; versions 1 to 2 are read"),
+        (change(head="mlp"), "head 'mlp': expected lstm, svr, nu-svr"),
         (change(head=["lstm"]), "head: expected str"),
-        (change(head="svr"), "svr: expected dict"),
+        (change(head="svr"), "vectors: no such array"),
         (change(actions=[]), "at least one action"),
         (change(actions=["diving", "../x"]), "cannot be part of a file's name"),
         (change(actions=["diving", "\x1b[2J"]), "control character"),
         (change(actions=[1, 2]), "not a model"),
-        (change(deviations={"diving": 1.0}), "one deviation for each"),
-        (change(deviations={"diving": 0.0, "luge": 1.0}), "above 0, not 0.0"),
-        (change(deviations={"diving": 1e999, "luge": 1.0}), "not a JSON number"),
-        (change(deviations={"diving": 10**400, "luge": 1.0}), "not a model"),
-        (change(deviations={"diving": "1", "luge": 1.0}), "not a model"),
+        (scaled(diving=1.0), "of different actions"),
+        (scaled(diving=0.0, luge=1.0), "above 0, not 0.0"),
+        (scaled(diving=1e999, luge=1.0), "not a JSON number"),
+        (scaled(diving=10**400, luge=1.0), "not a model"),
+        (scaled(diving="1", luge=1.0), "not a model"),
+        (change(label_scale={"kind": "std"}), "not a model"),
+        (
+            change(label_scale={"kind": "x", "offset": {}, "scale": {}}),
+            "label scale 'x' is not known",
+        ),
+        (
+            change(label_scale={"kind": "std", "offset": {}, "scale": {}}),
+            "a label scale for each",
+        ),
+        (change(ranges={"diving": [9, 3]}), "no scores lie in 9.0 to 3.0"),
+        (change(plausibility={}), "not a model"),
+        (
+            change(plausibility={"diving": {"videos": 9, "threshold": 1}}),
+            "plausibility of 6 samples",
+        ),
         (change(provenance=[]), "provenance: expected dict"),
         (change(settings=None), "settings: expected dict"),
         (change(calibration={"ski": {}}), "not a model"),
@@ -170,7 +238,7 @@ def test_hostile_models_are_refused(written, hostile, message):
     assert str(raised.value).startswith(f"{written}: not a model of this aqa")
 
 
-@pytest.mark.parametrize("name", ["settings", "provenance", "deviations"])
+@pytest.mark.parametrize("name", ["settings", "provenance", "results"])
 def test_numbers_too_large_to_be_any_are_refused(written, name):
     header, arrays = header_of(written), load_file(written)
     header[name] = {**header[name], "diving": "huge"}
@@ -198,9 +266,9 @@ def test_another_decoder_or_precision_is_named_and_not_refused(model):
         (b"", "not a model"),
         (b"\xff" * 100, "at most 1048576 are read"),
         (save({}), "`aqa fit` writes models"),
-        (save({}, {ENTRY: "[" * 100_000}), "no JSON"),
-        (save({}, {ENTRY: "[]"}), "no JSON object"),
-        (save({}, {ENTRY: "{"}), "no JSON"),
+        (save({}, {ENTRY: "[" * 100_000}), "not JSON"),
+        (save({}, {ENTRY: "[]"}), "not a JSON object"),
+        (save({}, {ENTRY: "{"}), "not JSON"),
     ],
 )
 def test_other_files_are_refused(tmp_path, content, message):
@@ -222,9 +290,7 @@ def test_flipped_bytes_are_refused_or_harmless(tmp_path_factory, data):
     path = folder / "model.safetensors"
     if not path.exists():
         start = initial_parameters(2, LstmConfig(hidden=1), np.random.default_rng(0))
-        made = Model(
-            LstmHead(start), ("diving",), {"diving": 2.0}, Provenance({"a": 1})
-        )
+        made = Model(LstmHead(start), ("diving",), DIVING, Provenance({"a": 1}))
         save_model(path, made)
     content = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 4))):

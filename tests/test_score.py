@@ -53,6 +53,7 @@ def model(tmp_path_factory):
         schedule=Schedule(iterations=5),
         lstm=LstmConfig(hidden=4),
         calibration_folds=2,
+        labels="incremental",
         device="cpu",
     )
     return fit(cache, config, folder).models[0]

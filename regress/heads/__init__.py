@@ -1,1 +1,8 @@
-"""Heads: what turns a video's cached features into a score."""
+"""Heads: they map the cached features of a video to a score."""
+
+#: Module of each kind of head, see `registry`.
+HEADS = {
+    "lstm": "aqa.regress.heads.lstm_head",
+    "svr": "aqa.regress.heads.svr",
+    "nu-svr": "aqa.regress.heads.svr",
+}

@@ -249,14 +249,3 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return the prediction after the last clip, (n, clips, D) -> (n,), scaled."""
     return course(parameters, x, clips)[:, -1]
-
-
-@dataclass(frozen=True, eq=False)
-class LstmHead:
-    """One trained head."""
-
-    parameters: Arrays
-
-    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return predictions (n,) for features (n, clips, D)."""
-        return predict(self.parameters, x)

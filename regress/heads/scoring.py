@@ -1,9 +1,11 @@
-"""One video's score in judges' units, with an interval, and its course over the clips.
+"""One video's score in judges' units, with an interval, warnings and a trajectory.
 
 Conventions: features of a video are float32 (copies, clips, D); the score is that of
-copy 0, as in testing. Courses exist for LSTM heads: the score as it stands after each
-clip (clips,), and the change that each clip brings, the first counted from nothing.
-Seconds are those of the video; a short video begins with clips of nothing but padding.
+copy 0, as in testing. LSTM heads give a trajectory: the prediction after each clip
+(clips,), and the change that each clip brings, the first counted from 0. Only a model
+trained with labels "incremental" predicts a score so far, of which clips can lose
+some; with labels "final" each value is a guess at the final score. Seconds are those
+of the video; a short video begins with clips of nothing but padding.
 """
 
 from collections.abc import Sequence
@@ -14,9 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
-from aqa.regress.evaluation.metrics import Floats
-from aqa.regress.heads import lstm
-from aqa.regress.heads.lstm import LstmHead
+from aqa.regress.data import Floats
 from aqa.regress.heads.model_file import Calibration, Model
 
 #: From and to.
@@ -25,14 +25,15 @@ Span = tuple[float, float]
 
 @dataclass(frozen=True)
 class Score:
-    """What a model says of one video.
+    """What a model predicts for one video.
 
-    `calibration` is None in a model without. `course`, `changes` and `lost` are empty
-    for heads without a course. `lost` is by how much each clip surprised (see
-    `surprises`), less what it does in the typical training video: the lowest marks
-    where quality was lost. `seconds` holds what each clip shows of the video, None for
-    the first clips, `padding` in number, that show none of it; it is empty where the
-    video has no times.
+    `calibration` is None in a model without. `course` and `changes` are empty for
+    heads without a trajectory. `lost`, of models that localise only, is by how much
+    each clip differs from what the trajectory before it predicts (see `surprises`),
+    minus the same of the typical training video: most negative where most quality was
+    lost. `seconds` holds the part of the video that each clip shows, None for the
+    first `padding` clips, which show none; it is empty for features without times.
+    `range` are the lowest and highest training score.
     """
 
     action: str
@@ -43,35 +44,47 @@ class Score:
     lost: tuple[float, ...] = ()
     padding: int = 0
     seconds: tuple[Span | None, ...] = ()
+    range: Span | None = None
+    warnings: tuple[str, ...] = ()
 
     @property
     def interval(self) -> Span | None:
-        """Between what the judges' score is expected."""
+        """Interval that contains the judges' score with the calibration's level."""
         if self.calibration is None:
             return None
         return self.score + self.calibration.low, self.score + self.calibration.high
 
     @property
     def worst_clip(self) -> int | None:
-        """The clip, counted from 0, that lost most; None without a course."""
-        compared = (self.lost or self.changes)[self.padding :]
+        """The clip, counted from 0, that lost most; None where that is unknown."""
+        compared = self.lost[self.padding :]
         return self.padding + int(np.argmin(compared)) if compared else None
 
     @property
     def scored(self) -> Span | None:
-        """The seconds of the video that the score rests on, where they are known."""
+        """The seconds of the video that the score is based on, where known."""
         shown = [span for span in self.seconds if span]
         return (shown[0][0], shown[-1][1]) if shown else None
 
+    @property
+    def course_words(self) -> str:
+        """What the values of the trajectory are."""
+        if self.lost:
+            return "score so far after each clip"
+        return "guess at the final score after each clip"
+
     def record(self) -> dict[str, Any]:
-        """Everything as JSON values, the worst clip counted from 1."""
+        """Return everything as JSON values, the worst clip counted from 1."""
         known, worst = self.calibration, self.worst_clip
         return {
             "action": self.action,
             "score": self.score,
             "interval": self.interval,
             "interval_of": known and known.basis(),
+            "range": self.range,
+            "warnings": list(self.warnings),
             "course": self.course,
+            "course_meaning": self.course_words if self.course else None,
             "changes": self.changes,
             "lost": self.lost,
             "padding": self.padding,
@@ -81,16 +94,18 @@ class Score:
         }
 
     def describe(self) -> str:
-        """Say the score, its interval and its course in one line."""
+        """Return score, interval and trajectory in one line; warnings are apart."""
         said = f"{self.action} {self.score:.2f}"
         if self.interval and self.calibration:
             low, high = self.interval
             said += f" ({low:.2f} to {high:.2f}: {self.calibration.words()})"
         if self.scored:
             said += "; scored from {:.1f} to {:.1f} s".format(*self.scored)
-        if self.worst_clip is not None:
+        if self.course:
             course = " ".join(f"{value:.1f}" for value in self.course)
-            said += f"; after each clip {course}; most lost in {self.worst_clip + 1}"
+            said += f"; {self.course_words} {course}"
+        if self.worst_clip is not None:
+            said += f"; most lost in {self.worst_clip + 1}"
             if self.seconds and (span := self.seconds[self.worst_clip]):
                 said += " ({:.1f} to {:.1f} s)".format(*span)
         return said
@@ -103,58 +118,91 @@ def score(
     *,
     padding: int = 0,
     seconds: Sequence[Span | None] = (),
+    frames: int | None = None,
+    clips: int | None = None,
 ) -> Score:
-    """Score the features of one video as an action that the model knows.
+    """Score the features of one video as an action of the model.
 
-    `padding` and `seconds` are as in `Score`. `AqaError` as in `action_of`, and for
-    features of another shape.
+    x: (copies, clips, D), features of any kind that the model was made with; `padding`
+    and `seconds` as in `Score`, `frames` is the length of the video, `clips` the number
+    of real clips where the first ones are to be ignored. Raises `AqaError` as
+    `action_of`, and for features of another shape.
     """
     name = action_of(model, action)
-    if x.ndim != 3:
+    if x.ndim != 3 or 0 in x.shape:
         raise AqaError(
             f"expected features (copies, clips, D) of one video; found {x.shape}"
         )
-    unit = model.deviations[name]
+    if not np.isfinite(x).all():
+        raise AqaError("features hold values that are not finite")
+    real = None if clips is None else np.array([clips], np.int32)
+    first = x[:1]
+    final = float(model.predict(first, name, real)[0])
+    outputs = model.head.course(first, real)[0]
+    course = model.label_scale.to_units(outputs, name)
     known = model.calibration.get(name)
-    if isinstance(model.head, LstmHead):
-        course = unit * lstm.course(model.head.parameters, x[:1])[0].astype(float)
-        changes = np.diff(course, prepend=0.0)
-        incremental = model.settings.get("labels") == "incremental"
-        final = float(course[-1])
-        lost = np.empty(0)
-        if known and len(known.typical) == len(course):
-            typical = np.array(known.typical)
-            lost = surprises(course - typical, incremental)
-    else:
-        final = unit * float(model.head.predict(x[:1])[0])
-        course = changes = lost = np.empty(0)
+    lost = np.empty(0)
+    if model.localises and known and len(known.typical) == len(course):
+        offset = model.label_scale.offset[name]
+        lost = surprises(course - offset) - surprises(np.array(known.typical) - offset)
     return Score(
         action=name,
         score=final,
         calibration=known,
         course=tuple(course.tolist()),
-        changes=tuple(changes.tolist()),
+        changes=tuple(np.diff(course, prepend=0.0).tolist()),
         lost=tuple(lost.tolist()),
         padding=padding,
         seconds=tuple(seconds),
+        range=model.ranges.get(name),
+        warnings=tuple(_warnings(model, name, x, final, frames, real)),
     )
 
 
-def surprises(course: Floats, incremental: bool) -> Floats:
-    """What each clip brings beyond what the course before it led to expect.
+def surprises(course: Floats) -> Floats:
+    """Return how much each clip adds beyond what the trajectory predicts (clips,).
 
-    (clips,) -> (clips,). A head with final labels guesses the same score after every
-    clip and expects no change; one with incremental labels has seen k / K of the
-    score after clip k, and expects the next as good as those before. Linear.
+    A head with incremental labels has seen k / K of the score after clip k, and
+    expects the next clip to be as good as those before. Linear in the course.
     """
     clips = np.arange(1, len(course) + 1)
-    growth = clips[1:] / clips[:-1] if incremental else np.ones(len(course) - 1)
-    expected = np.concatenate([[0.0], course[:-1] * growth])
+    expected = np.concatenate([[0.0], course[:-1] * clips[1:] / clips[:-1]])
     return np.asarray(course - expected)
 
 
+def _warnings(
+    model: Model,
+    action: str,
+    x: NDArray[np.float32],
+    score: float,
+    frames: int | None,
+    clips: NDArray[np.int32] | None,
+) -> list[str]:
+    """Return the reasons to doubt a score."""
+    found = []
+    if model.plausibility and action in model.plausibility.thresholds:
+        distance = model.plausibility.distance(x[:1], action, clips)
+        usual = model.plausibility.thresholds[action]
+        if not distance <= usual:
+            found.append(
+                f"features unlike any training video of {action}: distance "
+                f"{distance:.3g}, of training videos at most {usual:.3g}; is this "
+                f"{action}, seen as in training?"
+            )
+    if action in model.ranges:
+        lowest, highest = model.ranges[action]
+        if not lowest <= score <= highest:
+            found.append(
+                f"score outside the judges' range: training scores of {action} lie "
+                f"from {lowest:g} to {highest:g}"
+            )
+    if frames is not None and (warning := length_warning(model, action, frames)):
+        found.append(warning)
+    return found
+
+
 def length_warning(model: Model, action: str, frames: int) -> str:
-    """Say so where a video is far from all lengths the model learnt; "" where not.
+    """Return a warning for a video far shorter or longer than training videos, or "".
 
     Far is less than half the shortest or more than twice the longest, in frames.
     """
@@ -164,15 +212,15 @@ def length_warning(model: Model, action: str, frames: int) -> str:
     if shortest / 2 <= frames <= 2 * longest:
         return ""
     return (
-        f"{frames} frames: the model learnt {action} from videos of {shortest} to "
-        f"{longest}; cut the video to the action, or take the score with care"
+        f"{frames} frames: training videos of {action} have {shortest} to {longest}; "
+        "cut the video to the action, or take the score with care"
     )
 
 
 def action_of(model: Model, action: str | None) -> str:
-    """The action to score: it may be left out where the model knows one only.
+    """Return the action to score; None is the only action of a model of one.
 
-    `AqaError` otherwise, and for an action that the model does not know.
+    Raises `AqaError` for several actions, and for one that the model does not have.
     """
     known = ", ".join(model.actions)
     if action is None and len(model.actions) > 1:

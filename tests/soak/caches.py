@@ -8,7 +8,9 @@ from aqa.cache.parts import verify
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
 from aqa.regress.config import LstmConfig
-from aqa.regress.heads.lstm import LstmHead, initial_parameters
+from aqa.regress.data import LabelScale
+from aqa.regress.heads.lstm import initial_parameters
+from aqa.regress.heads.lstm_head import LstmHead
 from aqa.regress.heads.model_file import Model, load_model, save_model
 from soak.hostile import Canary, Reader, attack_readers
 from soak.tally import Attack
@@ -64,6 +66,7 @@ def model_seeds(folder) -> list[bytes]:
             width, LstmConfig(hidden=hidden), np.random.default_rng()
         )
         head, provenance = LstmHead(start), Provenance({"features": "c3d"})
-        save_model(path, Model(head, ("diving",), {"diving": 2.0}, provenance))
+        scale = LabelScale("std", {"diving": 0.0}, {"diving": 2.0})
+        save_model(path, Model(head, ("diving",), scale, provenance))
         made.append(path.read_bytes())
     return made
