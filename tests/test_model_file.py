@@ -48,9 +48,8 @@ def model():
         frames={"diving": (80, 120)},
         ranges={"diving": (20.0, 99.5), "luge": (1.0, 1.0)},
         plausibility=Plausibility(
-            mean=np.zeros(5, np.float32),
-            std=np.ones(5, np.float32),
             samples=np.arange(30, dtype=np.float32).reshape(6, 5),
+            scales=np.full((1, 5), 2, np.float32),
             counts={"diving": 6},
             thresholds={"diving": 1.5},
         ),
@@ -211,9 +210,9 @@ def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
             "a label scale for each",
         ),
         (change(ranges={"diving": [9, 3]}), "no scores lie in 9.0 to 3.0"),
-        (change(plausibility={}), "not a model"),
+        (change(plausibility=[]), "not a model"),
         (
-            change(plausibility={"diving": {"videos": 9, "threshold": 1}}),
+            change(plausibility=[{"action": "diving", "videos": 9, "threshold": 1}]),
             "plausibility of 6 samples",
         ),
         (change(provenance=[]), "provenance: expected dict"),

@@ -170,7 +170,7 @@ class Model:
 
     def record(self) -> dict[str, Any]:
         """Return everything but the arrays, as JSON values."""
-        plausibility = self.plausibility.record() if self.plausibility else {}
+        plausibility = self.plausibility.record() if self.plausibility else []
         return {
             "head": self.head.kind,
             "actions": list(self.actions),
@@ -245,7 +245,7 @@ def _model(header: Header, tensors: Tensors) -> Model:
     head = kind_of(kind).read_head(tensors, header.get(kind) or {})
     plausibility = None
     if named:
-        plausibility = Plausibility.read(named, _get(header, "plausibility", dict))
+        plausibility = Plausibility.read(named, _get(header, "plausibility", list))
     if header["version"] == 1:
         scale = _get(header, "deviations", dict)
         label_scale = LabelScale("std", dict.fromkeys(scale, 0.0), scale)
