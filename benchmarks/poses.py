@@ -25,7 +25,7 @@ from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.extractor import PoseExtractor
 from aqa.extract.stage import extract
 from aqa.regress.config import SVR_PRESETS
-from aqa.regress.data import FeatureSet, deviations, load
+from aqa.regress.data import FeatureSet, LabelScale, load
 from aqa.regress.evaluation.metrics import fisher_mean, spearman
 from aqa.regress.heads.svr import fit_svr
 
@@ -87,7 +87,9 @@ def correlations(features: FeatureSet, head: str) -> Iterator[float]:
     """Rho on the test list, action by action."""
     for action in np.unique(features.action):
         train = features.rows(action, "train")
-        targets = features.score / deviations(features, train)[str(action)]
+        targets = LabelScale.learn(features, train).to_scaled(
+            features.score, features.action
+        )
         fitted = fit_svr(features, targets, train, HEADS[head])
         test = features.rows(action, "test")
         yield spearman(fitted.predict(features.x[test, 0]), features.score[test])

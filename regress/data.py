@@ -308,17 +308,6 @@ def scaling_std(mean: Floats, variance: Floats, count: int) -> Floats:
     return np.where(constant, 1.0, np.sqrt(variance))
 
 
-def deviations(features: FeatureSet, rows: Sequence[int] | Rows) -> dict[str, float]:
-    """Return the standard deviation of each action's scores, see `LabelScale`."""
-    return dict(LabelScale.learn(features, rows).scale)
-
-
-def scaled_labels(features: FeatureSet, scale: Mapping[str, float]) -> Floats:
-    """Return the scores (N,) over their action's standard deviation."""
-    offset = dict.fromkeys(scale, 0.0)
-    return LabelScale("std", offset, scale).to_scaled(features.score, features.action)
-
-
 def deal(actions: NDArray[Any], folds: int, seed: int) -> NDArray[np.int64]:
     """Return a fold number (n,) from 0 for samples with these actions (n,).
 

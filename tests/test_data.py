@@ -11,9 +11,7 @@ from aqa.cache.errors import AqaError
 from aqa.regress.data import (
     LabelScale,
     SharedArray,
-    deviations,
     load,
-    scaled_labels,
     scaling_std,
     share,
 )
@@ -51,10 +49,11 @@ def test_deviation_is_that_of_training_rows(make_features):
     features = make_features({"diving": 3, "luge": 2})
     features.score[:3] = [1, 2, 6]
     features.score[5:7] = [10, 14]
-    found = deviations(features, features.rows(split="train"))
+    found = LabelScale.learn(features, features.rows(split="train"))
     # Squares of -2, -1 and 3 over 2; of -2 and 2 over 1.
-    assert found == pytest.approx({"diving": np.sqrt(7), "luge": np.sqrt(8)})
-    labels = scaled_labels(features, {"diving": 2.0})
+    assert found.scale == pytest.approx({"diving": np.sqrt(7), "luge": np.sqrt(8)})
+    scale = LabelScale("std", {"diving": 0.0}, {"diving": 2.0})
+    labels = scale.to_scaled(features.score, features.action)
     assert list(labels[:3]) == [0.5, 1, 3]
     assert np.isnan(labels[5:]).all()
 
@@ -70,7 +69,7 @@ def test_labels_that_cannot_be_scaled(make_features, scores, message):
     features = make_features({"diving": 3})
     features.score[:3] = scores
     with pytest.raises(AqaError, match=message):
-        deviations(features, [0, 1, 2])
+        LabelScale.learn(features, [0, 1, 2])
 
 
 def test_z_scores_are_learned_from_training_rows_and_undone(make_features):
@@ -114,7 +113,7 @@ def test_constant_columns_are_those_of_scikit_learn():
 
 def test_one_sample_has_no_deviation(make_features):
     with pytest.raises(AqaError, match="one training sample"):
-        deviations(make_features(), [4])
+        LabelScale.learn(make_features(), [4])
 
 
 def test_shapes_are_checked(make_features):
