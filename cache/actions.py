@@ -1,4 +1,4 @@
-"""The seven actions of AQA-7 and what Table 1 of the paper says of them.
+"""The seven actions of AQA-7, with the facts of Table 1 of the paper.
 
 Conventions: `ACTIONS` is in the order of the data set's ids, 1 to 7; scores are in
 judges' units. Source: Parmar and Morris, "Action Quality Assessment Across
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Action:
-    """One sport of AQA-7.
+    """One action of AQA-7.
 
-    `mean_length` in frames; `score_range` in judges' units, both ends possible;
-    `train` and `test` count the samples of the released lists (split 4).
+    `mean_length` is in frames, `score_range` in judges' units, ends included; `train`
+    and `test` count the samples of the released lists (split 4).
     """
 
     name: str
@@ -49,7 +49,7 @@ BY_NAME = {action.name: action for action in ACTIONS}
 
 
 def score_problem(action: str, score: float) -> str | None:
-    """Say why an action of AQA-7 cannot have this score; None for any other action.
+    """Return why an action of AQA-7 cannot have this score; None for other actions.
 
     >>> score_problem("gym_vault", 1458.5)[:52]
     "expected a score of 12.3 to 16.87, as AQA-7's gym_va"

@@ -1,16 +1,10 @@
-"""How a stage tells what it is doing, without knowing who listens.
+"""What commands share: progress, printing, and options.
 
-Conventions: `done` and `total` are in the stage's own unit of work, `done` never
-falls within one call of a stage; `label` names what is under work.
-
-What commands show: progress on stderr, results on stdout.
-
-Conventions: on a terminal progress is a bar, elsewhere a line now and then; JSON is
-one strict value and nothing else beside it. Names of files are shown as `printable`.
-
-Options that several commands have, said in one way.
-
-Conventions: an option that was not given is None and leaves a config its own default.
+Conventions: progress goes to stderr (on a terminal a bar, elsewhere a line now and
+then), results to stdout; JSON is one strict value and nothing beside it. Of a progress
+callback `done` and `total` are in the stage's unit of work, `done` never decreases
+within one call, and `label` names the current item. An option that was not given is
+None, so that configs keep their own defaults.
 """
 
 import json
@@ -23,12 +17,13 @@ from typing import Any
 import click
 
 from aqa.cache.errors import printable
+from aqa.cache.samples import normal_text
 
 Progress = Callable[[float, float, str], None]
 
 
 def silent(done: float, total: float, label: str) -> None:
-    """Listen to nothing: the default of every stage."""
+    """Show no progress: the default of every stage."""
 
 
 #: Exit code of a command that finished, though not with every video.
@@ -74,7 +69,7 @@ def progress_bar() -> Iterator[Progress]:
                 "total": round(total),
                 "rate": f"{rate:.3g}/s" if rate else "",
             }
-            if bar is None:  # what was done before does not count for the time left
+            if bar is None:  # started here, so that earlier work does not count
                 bar = bars.add_task(**now)
             else:
                 bars.update(bar, **now)
@@ -103,7 +98,7 @@ def log_lines(every: float = 10.0) -> Progress:
 
 
 def pace() -> Callable[[float], float]:
-    """Tell how much is done a second, what was done at the first call left aside."""
+    """Return a function from `done` to the rate per second since its first call."""
     begun: tuple[float, float] | None = None
 
     def rate(done: float) -> float:
@@ -128,15 +123,15 @@ def print_failures(failures: Any) -> None:
 
 
 def given(**options: Any) -> dict[str, Any]:
-    """Keep the options that were given, so that configs keep their own defaults."""
+    """Return the options that were given."""
     return {name: value for name, value in options.items() if value is not None}
 
 
 def as_actions(_: click.Context, __: click.Parameter, text: str | None) -> Any:
-    """Read a comma-separated list of action names, blanks around them aside."""
+    """Parse a comma-separated list of action names."""
     if not text:
         return None
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(normal_text(name) for name in text.split(","))
     if not all(names):
         raise click.BadParameter("expected names with a comma between them")
     return names
@@ -158,7 +153,7 @@ json_option = click.option(
 )
 device_option = click.option(
     "--device",
-    help="cpu, cuda, cuda:1, ...; auto, the default, takes CUDA where it is.",
+    help="cpu, cuda, cuda:1, ...; auto, the default, uses CUDA if present.",
 )
 actions_option = click.option(
     "--actions",
@@ -168,7 +163,7 @@ actions_option = click.option(
 workers_option = click.option(
     "--workers",
     type=click.IntRange(1),
-    help="Processes at once; by default as many as suit the processors.",
+    help="Number of processes; by default chosen by the number of processors.",
 )
 seed_option = click.option(
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed."

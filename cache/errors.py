@@ -1,12 +1,9 @@
-"""What goes wrong on bad input, and the exit code each kind ends with.
+"""Errors on bad input, their exit codes, and text that is safe to print.
 
-Conventions: a message is written for the user and says what was expected, what
-was found and what to do. `AqaError` is the base of every error that the package
-raises on purpose; anything else is a defect of ours.
-
-Many problems as one error: all are counted, the first of them are shown.
-
-Conventions: a problem is one line without a full stop that names its place first.
+Conventions: a message is written for the user: what was expected, what was found, what
+to do. `AqaError` is the base of every error that the package raises on purpose; any
+other exception is a defect of ours. A problem in a list of problems is one line without
+a full stop that names its place first.
 """
 
 from collections.abc import Sequence
@@ -19,11 +16,14 @@ class AqaError(ValueError):
 
 
 class UnreadableFile(AqaError):
-    """A file that may be sound, but cannot be read now: nobody may act as if not."""
+    """The file could not be read (permission, I/O, memory).
+
+    It may be sound: do not treat it as damaged.
+    """
 
 
 class ProvenanceMismatch(AqaError):
-    """A cache or model was made with other features than those asked for."""
+    """A cache or model was made with features other than those asked for."""
 
     exit_code = 4
 
@@ -34,27 +34,25 @@ def counted(number: int, noun: str) -> str:
 
 
 def brief(words: object, most: int = 120) -> str:
-    """Put what a file or a library says in one harmless line of bounded length."""
+    """Return text from a file or a library as one printable line of limited length."""
     text = " ".join(str(words).split())
     return "".join(c if c.isprintable() else "?" for c in text[:most])
 
 
 def printable(text: object) -> str:
-    """Text that a terminal shows and does not obey.
-
-    Control characters, and bytes of a file's name that are no text, are escaped.
-    """
+    """Return text with control characters and undecodable bytes escaped."""
     return "".join(
         letter if letter.isprintable() else letter.encode("unicode_escape").decode()
         for letter in str(text)
     )
 
 
+#: Problems that `raise_any` lists; further ones are counted.
 MOST_SHOWN = 20
 
 
 def raise_any(problems: Sequence[str], advice: str = "") -> None:
-    """Raise AqaError listing `problems`, with `advice` at the end; nothing if none."""
+    """Raise AqaError listing `problems`, if there are any, with `advice` at the end."""
     if not problems:
         return
     lines = list(problems[:MOST_SHOWN])

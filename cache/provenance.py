@@ -1,10 +1,9 @@
-"""What features were made with: a JSON record and its digest.
+"""Provenance: the settings that features were made with, as JSON and its digest.
 
-Conventions: a record is a JSON object of strings, numbers, booleans, nulls, lists and
-objects; its canonical text has sorted keys, no spaces and no NaN, and the SHA-256 of
-that text (UTF-8, lower-case hexadecimal) names it. Two provenances are the same when
-their canonical texts are, so 1 and 1.0 differ. A path like `weights.sha256` is the
-chain of keys from the top of the record.
+Conventions: a record is a JSON object; its canonical text has sorted keys, no spaces
+and no NaN, and is identified by its SHA-256 (of UTF-8, lower-case hexadecimal). Two
+provenances are equal when their canonical texts are, so 1 and 1.0 differ. A path like
+`weights.sha256` is the chain of keys from the top of the record.
 """
 
 import hashlib
@@ -33,7 +32,7 @@ class Provenance:
     sha256: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        """Bring the record into canonical form; tuples become lists."""
+        """Convert the record to canonical form; tuples become lists."""
         try:
             text = json.dumps(
                 dict(self.record),
@@ -51,17 +50,16 @@ class Provenance:
             )
         record = json.loads(text)
         for _ in _leaves(record):
-            pass  # walks the whole record, and so refuses one that is too deep
+            pass  # refuses a record that is too deep
         object.__setattr__(self, "record", record)
         object.__setattr__(self, "json", text)
         object.__setattr__(self, "sha256", hashlib.sha256(encoded).hexdigest())
 
     @classmethod
     def parse(cls, text: str, sha256: str | None = None) -> "Provenance":
-        """Read the record from `text`, in any spacing and order of keys.
+        """Parse a record, in any spacing and order of keys.
 
-        `sha256` is the digest of `text` as it stands; AqaError when it is another,
-        or when the text is not a JSON object.
+        Raises AqaError when `text` is not a JSON object, or its digest not `sha256`.
         """
         if len(text) > MAX_BYTES:
             raise AqaError(
@@ -82,9 +80,9 @@ class Provenance:
         return cls(record)
 
     def differences(self, other: "Provenance") -> list[str]:
-        """Say where this record (found) differs from `other` (asked for).
+        """List where this record (found) differs from `other` (asked for).
 
-        `["weights.sha256: found 12ab…, asked for 34cd…"]`; empty when they agree.
+        Like `["weights.sha256: found 12ab…, asked for 34cd…"]`; empty when equal.
         """
         found, asked = dict(_leaves(self.record)), dict(_leaves(other.record))
         return [
@@ -96,10 +94,10 @@ class Provenance:
 
 
 def require_same(found: Provenance, asked: Provenance, where: str) -> None:
-    """Raise ProvenanceMismatch, naming every difference, unless both are the same."""
+    """Raise ProvenanceMismatch, naming every difference, unless both are equal."""
     if found != asked:
         raise ProvenanceMismatch(
-            f"{where}: made with other features than asked for: "
+            f"{where}: made with features other than those asked for: "
             f"{'; '.join(found.differences(asked))}. "
             "Ask for what was found, or use another cache or model"
         )
@@ -112,7 +110,7 @@ def _leaves(
         raise AqaError(f"provenance is nested more than {MAX_DEPTH} deep")
     if isinstance(value, dict) and value:
         for key, inner in value.items():
-            # Quoted and cut, for a message: a hostile key may be anything.
+            # As JSON, since the path is printed and a key may be anything.
             yield from _leaves(inner, (*path, _json(key)[1:-1]))
     elif isinstance(value, list) and any(isinstance(v, dict | list) for v in value):
         for index, inner in enumerate(value):
@@ -122,7 +120,7 @@ def _leaves(
 
 
 def _json(value: Any) -> str:
-    """Give a value as JSON, of printable characters alone."""
+    """Return a value as JSON of printable characters."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 

@@ -63,7 +63,7 @@ class Table:
                 name looks like a misspelt missing one.
         """
         self.path = Path(path)
-        self._known = [*required, *optional]
+        self._known, self._ignored = [*required, *optional], ignored
         self._encoding = self._find_encoding()
         self._separator, self._header, self._first = self._find_header(required)
         columns = [name for name in self._header if name]
@@ -155,7 +155,7 @@ class Table:
         """Return the name of a column; those asked for are recognised in any case."""
         name = normal_text(field)
         folded = name.casefold()
-        return folded if folded in self._known else name
+        return folded if folded in (*self._known, *self._ignored) else name
 
     def _check_extra(self) -> None:
         if len(self.extra) > MAX_EXTRA:
@@ -194,9 +194,13 @@ class Table:
             raise self._not_text(number, error) from error
 
     def _not_text(self, number: int, error: UnicodeError) -> AqaError:
+        expected = "UTF-16" if self._encoding == "utf-16" else "UTF-8"
+        found = ""
+        if isinstance(error, UnicodeDecodeError):
+            found = f" (byte 0x{error.object[error.start]:02x})"
         return AqaError(
-            f"{self.path}: after line {number}: cannot be read as CSV: {error}; "
-            "save it as UTF-8"
+            f"{self.path}: not {expected} after line {number}{found}; "
+            "save it as CSV in UTF-8"
         )
 
 

@@ -8,6 +8,9 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from aqa.cache.errors import AqaError
+from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
+from aqa.cache.store import write_cache
 from aqa.regress.data import (
     LabelScale,
     SharedArray,
@@ -29,6 +32,23 @@ def test_cache_is_loaded_once_and_by_action(plant, tmp_path):
     assert vault.digests == features.digests[6:]
     assert vault.digests == replace(vault, feature_sha256=None).digests
     assert list(vault.frames) == [100] * 4
+
+
+def test_padding_and_further_columns_come_with_the_features(tmp_path):
+    samples = [
+        Sample("a", "kata", "", 1.0, 9, "", clips=2, extra={"fold": "1"}),
+        Sample("b", "kata", "", 2.0, 9, "", extra={"fold": "2"}),
+        Sample("c", "luge", "", 2.0, 9, "", extra={"judge": "J"}),
+    ]
+    x = np.arange(24, dtype=np.float32).reshape(3, 1, 4, 2)
+    path = write_cache(tmp_path / "f.h5", samples, x, Provenance({"features": "x"}))
+    features = load(path)
+    assert features.clips.tolist() == [2, 4, 4]
+    assert features.extra["fold"].tolist() == ["1", "2", ""]
+    assert load(path, ["luge"]).extra["judge"].tolist() == ["J"]
+    assert features.clip_means([0]).tolist() == [[5, 6]]  # of (4, 5) and (6, 7)
+    write_cache(path, samples[1:], x[1:], Provenance({"features": "x"}))
+    assert load(path).clips is None
 
 
 def test_action_that_is_not_there_is_named(plant, tmp_path):

@@ -126,7 +126,7 @@ def test_a_comma_that_may_separate_thousands_is_refused():
         ("key,action,score,split\na,b,1e999,train\n", "not a number"),
         ("key,action,score,split\na,b,1_0,train\n", "not a number"),
         ("key,action,score,split\na,b,1,\na,b,2,\n", "line 3: key 'a' is there twice"),
-        (b"key,action,score,split\n\xff,b,1,\n", "cannot be read as CSV"),
+        (b"key,action,score,split\n\xff,b,1,\n", "not UTF-8 .*0xff.*save it as"),
         ('key,action,score,split\n"a,b,1,\n', "cannot be read as CSV"),
         ("key,action,score,split\n" + "a" * 200_000 + ",b,1,\n", "65536 characters"),
     ],
