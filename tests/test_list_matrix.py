@@ -5,8 +5,6 @@ import random
 import pytest
 from list_matrix import CASES, ENCODINGS, EXTRA, READERS, cells, outcome, prepare
 
-from aqa.extract.datasets.dataset import Video
-
 ALL = list(cells())
 UNREADABLE = ("UTF-16, no mark", "UTF-32, mark", "Latin-1")
 
@@ -21,7 +19,7 @@ def folder(tmp_path_factory):
 
 def check(cell, reader, folder):
     found = outcome(cell, reader, folder)
-    if reader == "videos" and cell.extra == "fold" and not hasattr(Video, "extra"):
+    if reader == "videos" and cell.extra == "fold" and "further columns" in found:
         return
     if cell.encoding in UNREADABLE:
         assert found == "cannot be written" or found.startswith("refused: "), cell
