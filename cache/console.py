@@ -17,7 +17,6 @@ from typing import Any
 import click
 
 from aqa.cache.errors import printable
-from aqa.cache.samples import normal_text
 
 Progress = Callable[[float, float, str], None]
 
@@ -129,6 +128,8 @@ def given(**options: Any) -> dict[str, Any]:
 
 def as_actions(_: click.Context, __: click.Parameter, text: str | None) -> Any:
     """Parse a comma-separated list of action names."""
+    from aqa.cache.samples import normal_text  # which loads NumPy
+
     if not text:
         return None
     names = tuple(normal_text(name) for name in text.split(","))
