@@ -39,6 +39,7 @@ from aqa.extract.config import config_like
 from aqa.extract.poses.commands import poses
 from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
+from aqa.extract.weights.formats import check_weights
 from aqa.regress.commands import compare, fit, model
 
 INTERRUPTED = 130
@@ -141,6 +142,8 @@ def score(
     The weights must be those that the model's features were made with. Of a long
     video the end is scored; which seconds that is is said.
     """
+    if options["weights"] is not None:
+        check_weights(options["weights"])
     from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.network import C3DExtractor
@@ -153,6 +156,8 @@ def score(
     action = action_of(fitted, action)
     base = config_like(fitted.provenance.record)
     extractor = C3DExtractor(replace(base, **given(**options)))
+    for note in extractor.notes:
+        click.echo(printable(note), err=True)
     for difference in fitted.require(extractor.provenance):
         click.echo(f"warning: the model knows other features: {difference}", err=True)
     scored, failed = [], False

@@ -37,6 +37,7 @@ from aqa.extract.poses.commands import (
     with_file_options,
     with_pose_options,
 )
+from aqa.extract.weights.formats import check_weights
 
 Command = Callable[..., Any]
 ARCH = click.Choice(["c3d-tiny", "c3d-small", "c3d-full"])
@@ -192,6 +193,8 @@ def extract(
     Several runs may fill one cache at the same time, on any number of machines that
     share the folder, with or without --shard. The run that finishes last merges.
     """
+    if options["engine"] == "local" and options["weights"] is not None:
+        check_weights(options["weights"])
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled

@@ -141,7 +141,6 @@ class C3DExtractor:
         self.device = choose_device(config.device)
         self.precision = choose_precision(config.precision, self.device)
         note = precision_note(self.precision, self.device)
-        self.notes = (note,) if note else ()
         weights = load_weights(
             config.weights,
             config.arch,
@@ -149,6 +148,7 @@ class C3DExtractor:
             pool5=config.pool5,
             mean=config.mean,
         )
+        self.notes = (*([note] if note else []), *weights.warnings)
         self.config = config
         self.preprocessing = weights.preprocessing
         net = build(ARCHITECTURES[weights.arch], weights.state, weights.pool5)

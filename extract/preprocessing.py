@@ -113,9 +113,10 @@ class Preprocessing:
         """
         if cube.ndim != 4 or cube.shape[0] != 3:
             raise AqaError(f"mean cube: expected (3, L, H, W), found {cube.shape}")
-        top, left = self.corner(*cube.shape[2:])
         image = cube.mean(axis=1, dtype=np.float64)  # (3, L, H, W) -> (3, H, W)
-        image = image[:, top : top + self.crop, left : left + self.crop]
+        if image.shape[1:] != (self.crop, self.crop):  # not cropped yet
+            top, left = self.corner(*cube.shape[2:])
+            image = image[:, top : top + self.crop, left : left + self.crop]
         return replace(self, mean=image.astype(np.float32))
 
 

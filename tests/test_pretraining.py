@@ -124,8 +124,13 @@ def test_a_plain_folder_is_divided_by_recording_and_seed(tmp_path):
             for clip in range(3):
                 (tmp_path / name / f"v_x_g{group:02d}_c{clip:02d}.avi").touch()
     (tmp_path / "notes.txt").touch()
+    for name in (".ipynb_checkpoints", "__MACOSX", "@eaDir", ".Trash-1000"):
+        (tmp_path / name).mkdir()
+        (tmp_path / "Jump" / name).mkdir()
+        (tmp_path / name / "v_x_g00_c00.avi").touch()
+    (tmp_path / "Jump" / "._v_x_g00_c00.avi").touch()
     one, same, other = (read_classes(tmp_path, seed=seed) for seed in (0, 0, 1))
-    assert one == same and one.test != other.test
+    assert one == same and one.test != other.test and one.classes == ("Jump", "Run")
     assert len(one.test) == 2 * 2 * 3 and len(one.train) == 2 * 6 * 3
     groups = [{v.name[:-8] for v in side} for side in (one.train, one.test)]
     assert not groups[0] & groups[1]

@@ -5,6 +5,8 @@ import json
 import os
 import pickle
 import struct
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -14,6 +16,8 @@ from safetensors.torch import save_file
 
 from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES, build
+from aqa.extract.config import ExtractConfig
+from aqa.extract.network import C3DExtractor
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.weights.load import WeightsError, convert, inspect, load_weights
 
@@ -575,3 +579,171 @@ def test_an_inspection_says_what_a_file_is(tmp_path, arrays):
     assert record["sha256"] == load_weights(path).sha256
     with pytest.raises(AqaError, match="cannot be read"):
         inspect(tmp_path / "absent")
+
+
+# How training code leaves checkpoints.
+
+
+def put(prefix, **beside):
+    """Put `prefix` in front of all names."""
+    return lambda a: {prefix + k: v for k, v in tensors(a).items()} | beside
+
+
+class OldTensor:
+    """Pickled as PyTorch 0.2, which wrote c3d.pickle, did: without hooks."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __reduce__(self):
+        parts = (0, tuple(self.tensor.shape), self.tensor.stride())
+        return torch._utils._rebuild_tensor, (self.tensor._typed_storage(), *parts)
+
+
+CHECKPOINTS = {
+    **{
+        prefix: put(prefix)
+        for prefix in (
+            *("_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."),
+            *("model.", "net.", "encoder.", "backbone.", "model.backbone.module."),
+        )
+    },
+    "module. on the network, not on the head": put(
+        "module.", **{"fc9.weight": torch.ones(4)}
+    ),
+    "a head and a loss beside the backbone": put(
+        "backbone.", **{"cls_head.fc.bias": torch.ones(3), "loss.weight": torch.ones(2)}
+    ),
+    "torch.optim.swa_utils": put("module.", n_averaged=torch.tensor(7)),
+    "Lightning": lambda a: {
+        "epoch": 1,
+        "global_step": 10,
+        "pytorch-lightning_version": "2.2",
+        "state_dict": put("model.")(a),
+        "hyper_parameters": {"lr": 0.1},
+        "optimizer_states": [{}],
+        "callbacks": {},
+    },  # fmt: skip
+    "net_state_dict": lambda a: {"net_state_dict": tensors(a), "step": 7},
+    "net": lambda a: {"net": put("module.")(a), "acc": 71.5, "epoch": 3},
+    "a moving average beside": lambda a: {
+        "model": {k: v + 1 for k, v in tensors(a).items()},
+        "model_ema": tensors(a),
+    },  # fmt: skip
+    "thop's counters": lambda a: (
+        tensors(a) | {"total_ops": torch.zeros(1), "conv1a.total_params": torch.ones(1)}
+    ),
+    "Parameters": lambda a: {k: torch.nn.Parameter(v) for k, v in tensors(a).items()},
+    "fc8 of 487 classes": lambda a: tensors(a) | {"fc8.weight": torch.ones(487, 5)},
+    "PyTorch 0.2": lambda a: {k: OldTensor(v) for k, v in pickled(a).items()},
+}
+
+
+@pytest.mark.parametrize("name", CHECKPOINTS)
+def test_checkpoints_of_training_code_give_their_numbers(tmp_path, arrays, name):
+    path = tmp_path / "w.pth"
+    old = name == "PyTorch 0.2"
+    torch.save(CHECKPOINTS[name](arrays), path, _use_new_zipfile_serialization=not old)
+    weights = load_weights(path)
+    for parameter in TINY.shapes():
+        assert torch.equal(weights.state[parameter], torch.tensor(arrays[parameter]))
+    average = name == "a moving average beside"
+    assert any("moving average `model_ema`" in w for w in weights.warnings) == average
+
+
+def test_data_parallel_on_the_convolutions_alone(tmp_path):
+    """As in torchvision's VGG; the layout has eight convolutions, so FULL's sizes."""
+    state = {}
+    ids = (0, 3, 6, 8, 11, 13, 16, 18)
+    layers = [name[:-7] for name in FULL.shapes() if name.endswith("weight")]
+    theirs = dict(zip(layers, [*(f"features.module.{i}" for i in ids), "classifier.0"],
+                      strict=True))  # fmt: skip
+    for name, shape in FULL.shapes().items():
+        layer, part = name.split(".")
+        state[f"{theirs[layer]}.{part}"] = torch.full((1,), 0.5).expand(shape)
+    torch.save(state, tmp_path / "w.pth")
+    assert load_weights(tmp_path / "w.pth").arch == "c3d-full"
+
+
+def test_what_other_ports_leave_is_refused_with_what_to_do(tmp_path, arrays):
+    path = tmp_path / "w"
+    state = tensors(arrays)
+    for change, reason in (
+        # TensorFlow's and Keras's order, saved as it was.
+        ({"fc6.weight": state["fc6.weight"].T.contiguous()}, "transposed, as TensorFl"),
+        ({"conv1a.weight": state["conv1a.weight"].permute(2, 3, 4, 1, 0).contiguous()},
+         r"conv1a.weight is \(3, 3, 3, 3, 16\), not \(16, 3, 3, 3, 3\)"),
+        # A Caffe without C3D's field of length reads four axes of five.
+        ({"conv1a.weight": state["conv1a.weight"][:, :, 0]}, r"\(16, 3, 3, 3\), not"),
+        ({"fc6.bias": torch.zeros(256, dtype=torch.int8)}, "fc6.bias is torch.int8"),
+    ):  # fmt: skip
+        torch.save(state | change, path)
+        with pytest.raises(WeightsError, match=reason):
+            load_weights(path)
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(WeightsError, match=r"of an .npz under Caffe's names as safet"):
+        load_weights(tmp_path / "w.npz")
+
+
+def test_a_mean_that_is_cropped_already_is_used_whole(tmp_path, arrays):
+    save_file(tensors(arrays), tmp_path / "w")
+    cube = np.random.default_rng(0).uniform(0, 255, (3, 16, 112, 112)).astype("f")
+    np.save(tmp_path / "crop_mean.npy", cube)
+    found = load_weights(tmp_path / "w", mean=tmp_path / "crop_mean.npy")
+    np.testing.assert_allclose(
+        found.preprocessing.mean, cube.astype(float).mean(1), rtol=1e-6
+    )
+    np.save(tmp_path / "tf.npy", cube.transpose(1, 2, 3, 0))  # C3D-tensorflow's order
+    with pytest.raises(AqaError, match="found .16, 112, 112, 3.; transpose it"):
+        load_weights(tmp_path / "w", mean=tmp_path / "tf.npy")
+
+
+def test_caffes_weights_without_their_mean_are_said_once(tmp_path, arrays, aqa):
+    model, cube = tmp_path / "m.caffemodel", tmp_path / "mean.npy"
+    model.write_bytes(caffemodel(arrays, old_blob))
+    np.save(cube, np.full((3, 16, 128, 171), 90, "f"))
+    (warning,) = load_weights(model).warnings
+    assert "4 to 6 %" in warning and "--mean" in warning
+    assert not load_weights(model, mean=cube).warnings
+    assert not load_weights(model, preprocessing="imagenet").warnings
+    assert not load_weights("tiny").warnings + load_weights("random").warnings
+    torch.save(training(arrays), tmp_path / "run")
+    assert not load_weights(tmp_path / "run").warnings
+
+    converted = tmp_path / "c.safetensors"
+    said = aqa("weights", "convert", model, converted).stderr
+    assert said.count("mean cube") == 1
+    assert load_weights(converted).warnings == (warning,)
+    extractor = C3DExtractor(ExtractConfig(weights=str(converted)))
+    assert extractor.notes == (warning,)
+
+
+def test_inspect_exits_with_1_on_what_cannot_be_used(tmp_path, arrays, aqa):
+    save_file(tensors(arrays), tmp_path / "good")
+    assert "arch: c3d-tiny" in aqa("weights", "inspect", tmp_path / "good").stdout
+    (tmp_path / "bad").write_bytes(b"<html>")
+    found = aqa("weights", "inspect", tmp_path / "bad", "--json", code=1)
+    assert "a web page" in json.loads(found.stdout)["problem"]
+    assert "problem: " in aqa("weights", "inspect", tmp_path / "bad", code=1).stdout
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["extract", "--videos", ".", "--weights", "absent.pth"],
+        ["score", "v.mp4", "--model", "m", "--weights", "absent.pth"],
+        ["pretrain", "--videos", ".", "--out", "w", "--init", "absent.pth"],
+        ["weights", "inspect", "absent.pth"],
+        ["weights", "convert", "absent.pth", "w"],
+    ],
+)
+def test_missing_weights_are_said_before_torch_is_loaded(command):
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from aqa.cli import main; main(sys.argv[1:])"
+    )
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *command], capture_output=True, text=True
+    )
+    assert ran.returncode == 1
+    assert ran.stderr.startswith("Error: absent.pth: cannot be read (No such file")

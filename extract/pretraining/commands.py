@@ -17,6 +17,7 @@ from aqa.cache.console import (
 )
 from aqa.extract.commands import ARCH, PRECISION
 from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.weights.formats import check_weights
 
 
 @click.command()
@@ -81,6 +82,8 @@ def pretrain(as_json: bool, **options: Any) -> None:
     Run again, it continues where it stopped; Ctrl-C saves its state first. On several
     GPUs: torchrun -m aqa.cli pretrain ... .
     """
+    if options["init"] is not None:
+        check_weights(options["init"])
     from aqa.extract.pretraining.train import pretrain as run
 
     with progress_bar() as progress:

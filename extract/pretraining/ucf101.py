@@ -17,6 +17,7 @@ import numpy as np
 
 from aqa.cache.errors import AqaError, brief, raise_any
 from aqa.cache.samples import is_inside
+from aqa.extract.datasets.dataset import is_ignored
 
 #: Suffixes of videos in a folder of class folders.
 SUFFIXES = (".avi", ".mp4", ".mkv", ".mov", ".webm", ".m4v", ".mpg", ".mpeg", ".gif")
@@ -139,7 +140,9 @@ def _hold_out(root: Path, held_out: float, seed: int) -> ClassSet:
     """Hold out part of each class, whole recordings at a time."""
     if not 0 < held_out < 1:
         raise AqaError(f"held_out: expected a part between 0 and 1, found {held_out}")
-    folders = sorted(path for path in root.iterdir() if path.is_dir())
+    folders = sorted(
+        path for path in root.iterdir() if path.is_dir() and not is_ignored(path.name)
+    )
     if len(folders) < 2:
         raise AqaError(
             f"{root}: expected two class folders or more, found {len(folders)}"
@@ -148,7 +151,9 @@ def _hold_out(root: Path, held_out: float, seed: int) -> ClassSet:
     test: list[LabelledVideo] = []
     for label, folder in enumerate(folders):
         videos = sorted(
-            path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES
+            path
+            for path in folder.iterdir()
+            if path.suffix.lower() in SUFFIXES and not is_ignored(path.name)
         )
         groups = sorted({_recording(path) for path in videos})
         if len(groups) < 2:

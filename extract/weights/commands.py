@@ -7,6 +7,7 @@ import click
 
 from aqa.cache.console import PATH, json_option, print_json
 from aqa.extract.commands import with_presets
+from aqa.extract.weights.formats import check_weights, kind_of
 
 
 @click.group()
@@ -22,6 +23,8 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 
     Exit code 1 if it cannot be used.
     """
+    if not file.is_file():
+        kind_of(file)  # says so before torch is loaded
     from aqa.extract.weights.load import inspect
 
     record = inspect(file)
@@ -44,7 +47,10 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 @with_presets
 def weights_convert(file: Path, out: Path, **presets: Any) -> None:
     """Write FILE as OUT, a verified safetensors file with its preset inside."""
+    check_weights(str(file))
     from aqa.extract.weights.load import convert
 
     made = convert(file, out, **presets)
+    for warning in made.warnings:
+        click.echo(f"warning: {warning}", err=True)
     click.echo(f"{out}: {made.arch}, {made.origin}, sha256 {made.sha256}")

@@ -53,6 +53,30 @@ _SIGNATURES = (
 )
 
 
+def check_weights(spec: str) -> None:
+    """Refuse a missing file, a foreign format or a wrong name, before torch is loaded.
+
+    Raises:
+        WeightsError: what `load_weights` would raise.
+    """
+    if spec != "tiny" and random_seed(spec) is None:
+        kind_of(Path(spec))
+
+
+def random_seed(spec: str) -> int | None:
+    """Return SEED of `random:SEED`, 0 for `random`, None for anything else.
+
+    Raises:
+        WeightsError: the seed is not a number.
+    """
+    kind, _, seed = spec.partition(":")
+    if kind != "random":
+        return None
+    if seed and not (seed.isascii() and seed.isdigit() and len(seed) < 19):
+        raise WeightsError(f"expected random or random:SEED, found random:{seed}")
+    return int(seed or 0)
+
+
 def kind_of(path: Path) -> str:
     """Return the kind of a file; "caffe" for one without a known signature.
 

@@ -10,6 +10,7 @@ Presets follow the origin: weights converted from Caffe go with Caffe's last poo
 padding that they were trained with.
 """
 
+import itertools
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -21,6 +22,9 @@ from aqa.extract.weights.formats import WeightsError
 _C3D = PRESETS["c3d"]
 #: The same mean, rounded as in video-caffe and the PyTorch ports.
 _ROUNDED = replace(_C3D, mean=(90.0, 98.0, 102.0))
+#: Channel means that stand for the mean cube which Caffe's C3D was trained with.
+CHANNEL_MEANS = (_C3D.mean, _ROUNDED.mean)
+FROM_CAFFE = "converted from Caffe, or Caffe's own"
 
 _CONVOLUTIONS = (
     *("conv1a", "conv2a", "conv3a", "conv3b"),
@@ -95,6 +99,8 @@ LAYOUTS = (
 
 #: Counters that the profiler thop leaves in a state dict.
 _COUNTERS = ("total_ops", "total_params")
+#: What DataParallel and torch.compile insert into names.
+_INSERTED = ("module", "_orig_mod")
 
 
 @dataclass(frozen=True)
@@ -117,14 +123,15 @@ def match(shapes: Mapping[str, tuple[int, ...]]) -> Match:
         WeightsError: another network, or a list of every missing, surplus and
             misshapen parameter.
     """
-    layout, prefix = _recognise(shapes)
+    plain = {name: _plain(name) for name in shapes}
+    layout, prefix = _recognise(plain.values())
     theirs: dict[str, str] = {}
     aside, problems = [], []
-    for name in shapes:
-        inner = name.removeprefix(prefix)
+    for name, whole in plain.items():
+        inner = whole.removeprefix(prefix)
         layer, _, part = inner.rpartition(".")
         ours = f"{layout.layers[layer]}.{part}" if layer in layout.layers else None
-        if not name.startswith(prefix) or layer in layout.aside or part in _COUNTERS:
+        if not whole.startswith(prefix) or layer in layout.aside or part in _COUNTERS:
             aside.append(name)
         elif ours is None or part not in ("weight", "bias"):
             problems.append(f"surplus {name}")
@@ -145,6 +152,14 @@ def match(shapes: Mapping[str, tuple[int, ...]]) -> Match:
         raise WeightsError(f"not a whole {arch.name}: {_some(problems)}")
     names = {name: theirs[name] for name in expected}
     return Match(layout.name, arch.name, names, tuple(aside))
+
+
+def _plain(name: str) -> str:
+    """Return a name without what is inserted behind its front."""
+    parts = name.split(".")
+    front = list(itertools.takewhile(lambda part: part in _INSERTED, parts))
+    rest = (part for part in parts[len(front) :] if part not in _INSERTED)
+    return ".".join([*front, *rest])
 
 
 def _recognise(names: Iterable[str]) -> tuple[Layout, str]:
@@ -194,6 +209,12 @@ def _architecture(fc6: tuple[int, ...] | None) -> Architecture:
     known = {(arch.features, arch.pooled): arch for arch in ARCHITECTURES.values()}
     if fc6 is None:
         raise WeightsError("no fc6.weight: FC-6 is the feature, nothing replaces it")
+    if fc6[::-1] in known:
+        raise WeightsError(
+            f"fc6.weight is {fc6}, transposed, as TensorFlow and Keras store it. Their "
+            "inputs of FC-6 are in another order, too: (time, row, column, channel) "
+            "where C3D has (channel, time, row, column); reorder both"
+        )
     if fc6 not in known:
         listed = ", ".join(f"{arch.name} {shape}" for shape, arch in known.items())
         raise WeightsError(f"fc6.weight is {fc6}; expected one of: {listed}")

@@ -34,8 +34,8 @@ from aqa.cache.tables import read_npy
 from aqa.extract.c3d import ARCHITECTURES, POOL5, Architecture, random_state
 from aqa.extract.preprocessing import PRESETS, Preprocessing
 from aqa.extract.weights.caffe import read_blob
-from aqa.extract.weights.formats import WeightsError, kind_of
-from aqa.extract.weights.layouts import origin_of
+from aqa.extract.weights.formats import WeightsError, kind_of, random_seed
+from aqa.extract.weights.layouts import CHANNEL_MEANS, FROM_CAFFE, origin_of
 from aqa.extract.weights.read import (
     MEAN_IMAGE,
     STAMP,
@@ -49,6 +49,11 @@ DEFAULT_ARCH = "c3d-small"
 #: Most numbers of a mean volume, far more than a clip has.
 _MOST_MEAN = 1 << 26
 _VERSION = 1
+_NO_CUBE = (
+    "the weights are from Caffe and were trained with a mean cube; channel means in "
+    "its place change features by 4 to 6 %. Pass the cube (sport1m_train16_128_mean or "
+    "ucf101_train_mean, .binaryproto) with --mean"
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +74,16 @@ class Weights:
     origin: str
     left_aside: tuple[str, ...] = ()
     notes: Mapping[str, Any] = field(default_factory=dict)
+    choices: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know about these weights, one line each."""
+        mean = self.preprocessing.mean
+        approximate = isinstance(mean, tuple) and mean in CHANNEL_MEANS
+        if approximate and FROM_CAFFE in self.origin:
+            return (*self.choices, _NO_CUBE)
+        return self.choices
 
 
 def load_weights(
@@ -94,8 +109,8 @@ def load_weights(
     if arch is not None and arch not in ARCHITECTURES:
         names = ", ".join(ARCHITECTURES)
         raise WeightsError(f"arch: expected one of {names}, found {arch!r}")
-    kind, _, seed = str(spec).partition(":")
-    if kind == "random":
+    seed = random_seed(str(spec))
+    if seed is not None:
         weights = _random(seed, ARCHITECTURES[arch or DEFAULT_ARCH])
     elif str(spec) == "tiny":
         data = importlib.resources.files("aqa.extract") / "data" / "tiny.safetensors"
@@ -121,15 +136,12 @@ def load_weights(
     return replace(weights, preprocessing=chosen, pool5=pool5 or weights.pool5)
 
 
-def _random(seed: str, arch: Architecture) -> Weights:
-    if seed and not (seed.isascii() and seed.isdigit() and len(seed) < 19):
-        raise WeightsError(f"expected random or random:SEED, found random:{seed}")
-    number = int(seed or 0)
-    state = random_state(arch, number)
+def _random(seed: int, arch: Architecture) -> Weights:
+    state = random_state(arch, seed)
     return Weights(
         state=state,
         arch=arch.name,
-        name=f"random:{number}",
+        name=f"random:{seed}",
         sha256=state_digest(state),
         preprocessing=PRESETS["c3d"],
         pool5="ceil",
@@ -171,7 +183,7 @@ def _presumed(contents: Contents, state: Mapping[str, Tensor]) -> Weights:
     trained = contents.training or head
     layout, container = contents.layout, contents.container
     preprocessing, pool5 = origin_of(layout, container, trained)
-    how = "trained in PyTorch" if trained else "converted from Caffe, or Caffe's own"
+    how = "trained in PyTorch" if trained else FROM_CAFFE
     return Weights(
         state=state,
         arch=contents.arch,
@@ -180,6 +192,7 @@ def _presumed(contents: Contents, state: Mapping[str, Tensor]) -> Weights:
         preprocessing=preprocessing,
         pool5=pool5,
         origin=f"{container}, laid out as {layout}, {how}",
+        choices=contents.choices,
     )
 
 
@@ -405,6 +418,7 @@ def inspect(path: Path) -> dict[str, Any]:
             record[name] = getattr(weights, name)
         record["preprocessing"] = weights.preprocessing.record()
         record["left_aside"] = list(weights.left_aside)
+        record["warnings"] = list(weights.warnings)
         record["notes"] = dict(weights.notes)
     except WeightsError as error:
         record["problem"] = str(error).removeprefix(f"{path}: ")

@@ -55,8 +55,10 @@ class Contents:
     shapes: Mapping[str, tuple[int, ...]]
     #: Written by a training run: an optimiser or an epoch lies beside the weights.
     training: bool = False
-    #: JSON that a file of ours carries (`load.Weights`).
+    #: JSON that a file of ours carries (`load.stamp_of`).
     stamp: str | None = None
+    #: What was chosen where the file left a choice.
+    choices: tuple[str, ...] = ()
     problem: str | None = None
     layout: str = ""
     arch: str = ""
@@ -102,9 +104,10 @@ def _contents(
     take: Callable[[str], Array],
     training: bool = False,
     stamp: str | None = None,
+    choices: tuple[str, ...] = (),
 ) -> Contents:
     """Match the arrays with a network's parameters and copy those with `take`."""
-    found = Contents(container, dict(shapes), training, stamp)
+    found = Contents(container, dict(shapes), training, stamp, choices)
     try:
         image = shapes.get(MEAN_IMAGE) if stamp is not None else None
         of_network = {
@@ -181,9 +184,11 @@ def _read_caffe(path: Path) -> Contents:
 
 # PyTorch.
 
-#: Names under which training code stores the state dict, the first found is taken.
+#: Names under which training code stores the state dict; the first found is taken.
+#: Moving averages come first: they are what is evaluated.
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "ema", "shadow")
 _WRAPPERS = (
-    *("state_dict_ema", "model_ema", "ema_state_dict", "ema", "shadow"),
+    *_AVERAGES,
     *("state_dict", "model_state_dict", "model_state", "model", "net", "network"),
     *("weights", "params", "module", "backbone"),
 )
@@ -222,15 +227,14 @@ _IGNORED: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = [
 def _read_pytorch(path: Path) -> Contents:
     found = load_pickle(path)
     stamp = found.get(STAMP) if isinstance(found, Mapping) else None
-    state, training = _unwrap(found)
+    state, training, choices = _unwrap(found)
     shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
 
     def take(name: str) -> Array:
         return _as_float32(name, state[name])
 
-    return _contents(
-        "PyTorch", shapes, take, training, stamp if isinstance(stamp, str) else None
-    )
+    stamp = stamp if isinstance(stamp, str) else None
+    return _contents("PyTorch", shapes, take, training, stamp, choices)
 
 
 def load_pickle(path: Path) -> Any:
@@ -258,19 +262,23 @@ def _load_failure(error: Exception) -> str:
         )
     if "TorchScript" in message:
         return "a TorchScript archive; save the state dict of the module instead"
-    if "data.pkl" in message:
-        return "a zip that torch.save did not write; unpack it"
+    if "data.pkl" in message or "not in a subdirectory" in message:
+        return (
+            "a zip that torch.save did not write: unpack an archive; save the arrays "
+            "of an .npz under Caffe's names as safetensors"
+        )
     return (
         f"not a sound PyTorch file ({type(error).__name__}: {brief(message)}); "
         "download it again"
     )
 
 
-def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
-    """Return the state dict inside the wrappers of training code, and whether it was
-    written by a training run.
+def _unwrap(found: object) -> tuple[dict[str, Tensor], bool, tuple[str, ...]]:
+    """Find the state dict inside the wrappers of training code.
+
+    Returns it, whether a training run wrote the file, and what was chosen.
     """
-    training = False
+    training, choices = False, tuple[str, ...]()
     for _ in range(_DEEPEST + 1):
         if not isinstance(found, Mapping):
             break
@@ -283,6 +291,9 @@ def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
                 inner = mappings[0]
         if inner is None:
             break
+        others = [key for key in mappings if key in _WRAPPERS and key != inner]
+        if inner in _AVERAGES and others:
+            choices += (f"the moving average `{inner}` is used, not `{others[0]}`",)
         found = found[inner]
     else:
         raise WeightsError(f"a state dict in more than {_DEEPEST} wrappers")
@@ -301,4 +312,4 @@ def _unwrap(found: object) -> tuple[dict[str, Tensor], bool]:
                 f"expected names and dense arrays, found {brief(name)!r}: "
                 f"{type(value).__name__}"
             )
-    return state, training
+    return state, training, choices
