@@ -1,17 +1,17 @@
 """Decide what the numbers of a pose file mean: third number, units, layout, missing.
 
 Conventions: the numbers of a file are float64 (frames, people, joints, columns), with
-columns as in `RawPoses`. `Interpreted.people` is (frames, people, joints, axes + 1):
-x, y and in three dimensions z, then the score; NaN where a joint is missing.
+columns as in `RawPoses`. `PoseFile.people` is (frames, people, joints, axes + 1): x, y
+(downwards in pictures), in three dimensions z, then the score; NaN where a joint is
+missing.
 
 A decision is taken from the options if they state it, else from the file if it states
-it (its format, its names), else from the numbers if they allow one reading only; a
-`PoseError` says what to pass otherwise. What was decided is in `facts` (recorded with
-the features) and in `notes`.
+it (its format, its names), else from the numbers if they allow one reading only;
+otherwise `PoseError` says what to pass.
 
-Missing joints are NaN, null or empty in the file, (0, 0), or (-1, -1) in pixels, with
-any score: tools write these for joints that they did not find. The one joint that is
-always 0 in poses that are centred on a joint is kept.
+Missing joints are NaN, null or empty in the file, or (0, 0), or (-1, -1) in pixels, with
+any score: tools write these for joints that they did not find, and some put a constant
+score beside them. The one joint that is always 0 in centred poses is kept.
 
 Pixels stay pixels, and fractions of the picture become pixels. Other units (metres,
 millimetres, three dimensions) differ by a factor that nobody states, so features of
@@ -19,6 +19,7 @@ such poses are computed at a common body size.
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,103 +28,100 @@ import numpy.typing as npt
 from aqa.extract.config import PoseConfig
 from aqa.extract.poses.json_records import RawPoses
 from aqa.extract.poses.layouts import (
+    LAYOUTS,
+    UNAMBIGUOUS,
     Layout,
-    candidates,
     custom_layout,
-    layout_of_count,
     layout_of_names,
     named_layout,
 )
-from aqa.extract.poses.read import PoseError
+from aqa.extract.poses.read import PoseError, read_raw
 
 Numbers = npt.NDArray[np.float64]
 
 MAX_COORDINATE = 1e6
-#: Scores go from 0 to 1; RTMPose's and OpenPose's can be a little more, and COCO's
-#: flags go to 2.
+#: Scores go from 0 to 1, some tools' a little beyond, and COCO's flags to 2.
 MAX_SCORE = 2.0
-#: Coordinates of a person in pixels are larger than this, in metres they are not.
+#: Coordinates in pixels are larger than this, in metres they are not.
 MAX_METRES = 10.0
 #: Share of negative coordinates in poses that are centred on a joint.
 MIN_NEGATIVE = 0.1
 
 
 @dataclass(frozen=True)
-class Interpreted:
-    """People of a video in known units and layout; see the module."""
+class PoseFile:
+    """People of a video in known units and layout.
+
+    `facts` say what the numbers were taken for and go into the provenance; `notes` say
+    what else was decided.
+    """
 
     people: Numbers
     layout: Layout
-    units: str
     facts: dict[str, Any]
     notes: tuple[str, ...]
 
     @property
     def summary(self) -> str:
         """Say in one line what the numbers were taken for."""
-        layout = self.layout.name
-        if self.layout.kept != layout:
-            layout += f" as {self.layout.kept}"
-        return f"{layout}, {self.people.shape[-1] - 1}-D, in {self.units}"
+        kept = "" if self.layout.kept == self.layout.name else f" as {self.layout.kept}"
+        axes, units = self.facts["axes"], self.facts["units"]
+        return f"{self.layout.name}{kept}, {axes}-D, in {units}"
 
 
-def interpret(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> Interpreted:
-    """Give the numbers of a file their meaning.
+def read_pose_file(path: Path, config: PoseConfig) -> PoseFile:
+    """Read a pose file and decide what its numbers mean.
 
-    Raises `PoseError` over what is ambiguous, contradictory or not plausible.
+    Raises `PoseError`, naming the file, over what is unreadable, ambiguous,
+    contradictory or not plausible.
     """
+    joints = len(LAYOUTS[config.layout]) if config.layout else config.joints
+    numbers, raw = read_raw(path, joints)
+    try:
+        return _interpret(numbers, raw, config)
+    except PoseError as error:
+        raise PoseError(str(error), path) from error
+
+
+def _interpret(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> PoseFile:
     coordinates, scores = _columns(numbers, raw, config)
-    coordinates = np.where(np.isfinite(coordinates), coordinates, np.nan)
     coordinates[_missing(coordinates)] = np.nan
     if not np.isfinite(coordinates).any():
         raise PoseError("every joint of every frame is missing (0, empty or NaN)")
-    largest = float(np.nanmax(np.abs(coordinates)))
-    if largest > MAX_COORDINATE:
+    if (largest := np.nanmax(np.abs(coordinates))) > MAX_COORDINATE:
         raise PoseError(f"expected pixels or metres, found a coordinate of {largest:g}")
     layout = _layout(coordinates, raw, config)
-    units, coordinates, picture = _units(coordinates, raw, config)
+    units, coordinates = _units(coordinates, raw, config)
     people = np.concatenate([coordinates, scores[..., None]], axis=-1)
-    facts: dict[str, Any] = {
-        "layout": layout.kept,
-        "axes": coordinates.shape[-1],
-        "units": units,
-    }
+    axes = coordinates.shape[-1]
+    facts: dict[str, Any] = {"layout": layout.kept, "axes": axes, "units": units}
     if raw.made_with:
         facts["found_with"] = raw.made_with
-    notes = (*raw.notes, picture) if picture else tuple(raw.notes)
-    return Interpreted(people[:, :, list(layout.take)], layout, units, facts, notes)
+    return PoseFile(people[:, :, list(layout.take)], layout, facts, tuple(raw.notes))
 
 
 def _columns(
     numbers: Numbers, raw: RawPoses, config: PoseConfig
 ) -> tuple[Numbers, Numbers]:
     """Split columns into coordinates, with or without z, and scores, 1 if unstated."""
-    columns = raw.columns
-    if columns.endswith("?"):
-        columns = columns[:-1] + ("z" if _is_depth(numbers, raw, config) else "s")
-    if config.third == "depth" and "z" not in columns:
-        raise PoseError(
-            f"--third depth: expected x, y and z of each joint, found "
-            f"{'x, y and a score' if 's' in columns else 'x and y alone'}"
-        )
-    if config.third == "score" and "s" not in columns:
-        raise PoseError("--third score: expected a score of each joint, found none")
-    axes = 3 if "z" in columns and config.third != "score" else 2
+    columns, third = raw.columns, config.third
+    if columns == "xy?":
+        columns = "xyz" if _is_depth(numbers, raw, config) else "xys"
+    expected = {"depth": "z", "score": "s"}.get(third or "", "x")
+    if expected not in columns:
+        raise PoseError(f"--third {third}: found {', '.join(columns)} of each joint")
+    axes = 3 if "z" in columns and third != "score" else 2
+    coordinates = np.where(np.isinf(numbers), np.nan, numbers)[..., :axes]
     if "s" not in columns:
-        return numbers[..., :axes].copy(), np.ones(numbers.shape[:3])
+        return coordinates, np.ones(numbers.shape[:3])
     scores = numbers[..., columns.index("s")]
     known = scores[np.isfinite(scores)]
-    if known.size and not (0 <= known.min() and known.max() <= MAX_SCORE):
+    if known.size and not (0 <= known.min() and 0 < known.max() <= MAX_SCORE):
         raise PoseError(
-            f"expected scores from 0 to 1, found {known.min():g} to {known.max():g}"
-            + (": pass --third depth if they are z" if columns == "xys" else "")
+            f"expected scores from 0 to 1, found {known.min():g} to {known.max():g}: "
+            "if the third number is z, pass --third depth"
         )
-    if known.size and not known.any():
-        raise PoseError(
-            "every score is 0: pass --third depth if the third number is z, "
-            "or leave it out"
-        )
-    return numbers[..., :axes].copy(), scores
+    return coordinates, scores
 
 
 def _is_depth(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> bool:
@@ -131,37 +129,30 @@ def _is_depth(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> bool:
     if config.third is not None:
         return config.third == "depth"
     third = numbers[..., 2][np.isfinite(numbers[..., 2])]
-    if not third.size:
+    if not third.size or np.isin(third, (0, 1, 2)).all():
         return False
-    low, high = float(third.min()), float(third.max())
-    small = _extent(numbers[..., :2]) <= MAX_METRES
-    flags = bool(np.isin(third, (0, 1, 2)).all())
-    if flags or (not small and 0 <= low and high <= (MAX_SCORE if raw.tool else 1)):
+    known = np.abs(numbers[..., :2][np.isfinite(numbers[..., :2])])
+    extent = np.percentile(known, 95) if known.size else 0
+    low, high = third.min(), third.max()
+    if extent > MAX_METRES and 0 <= low and high <= (MAX_SCORE if raw.tool else 1):
         return False
-    if small and (low < 0 or high > MAX_SCORE):
+    if extent <= MAX_METRES and (low < 0 or high > MAX_SCORE):
         return True
     raise PoseError(
-        f"x and y up to {_extent(numbers[..., :2]):g} with a third number from {low:g} "
-        f"to {high:g}: is it a score or z? Pass --third score or --third depth"
+        f"x and y up to {extent:g} with a third number from {low:g} to {high:g}: is it "
+        "a score or z? Pass --third score or --third depth"
     )
-
-
-def _extent(coordinates: Numbers) -> float:
-    """Size that 95 % of the coordinates do not exceed; 0 if there are none."""
-    known = np.abs(coordinates[np.isfinite(coordinates)])
-    return float(np.percentile(known, 95)) if known.size else 0.0
 
 
 def _missing(coordinates: Numbers) -> npt.NDArray[np.bool_]:
     """Joints that are not there, (frames, people, joints)."""
     unknown = np.isnan(coordinates).any(axis=-1)
-    zero = np.asarray((coordinates == 0).all(axis=-1), np.bool_)
+    zero = np.asarray((coordinates == 0).all(axis=-1))
     sentinel = (coordinates == -1).all(axis=-1)
-    others = coordinates[~(unknown | zero | sentinel)]
-    centred = others.size > 0 and (others < 0).mean() >= MIN_NEGATIVE
-    missing = np.asarray(unknown | zero, np.bool_)
-    if not centred:
-        return np.asarray(missing | sentinel, np.bool_)
+    missing = np.asarray(unknown | zero)
+    others = coordinates[~(missing | sentinel)]
+    if others.size == 0 or (others < 0).mean() < MIN_NEGATIVE:
+        return np.asarray(missing | sentinel)
     present = np.asarray(~missing.all(axis=-1))  # (frames, people)
     always = np.asarray(zero[present].all(axis=0))
     if always.sum() == 1:  # the joint that the others are measured from
@@ -170,21 +161,28 @@ def _missing(coordinates: Numbers) -> npt.NDArray[np.bool_]:
 
 
 def _layout(coordinates: Numbers, raw: RawPoses, config: PoseConfig) -> Layout:
-    layout: Layout | None
     joints, axes = coordinates.shape[2:]
+    layout = layout_of_names(raw.names) if raw.names else None
+    stated = {"openpose": "body25", "kinect": "kinect25"}.get(raw.tool)
     if config.layout is not None:
         layout = named_layout(config.layout)
     elif config.joints is not None and config.root is not None:
         layout = custom_layout(config.joints, config.root)
-    else:
-        layout = layout_of_names(raw.names) if raw.names else None
-        if layout is None and not (joints == 17 and _like_h36m(coordinates)):
-            layout = layout_of_count(joints, axes, raw.tool)
+    elif layout is None and joints == 25 and stated:
+        layout = named_layout(stated)
+    elif layout is None and joints in UNAMBIGUOUS:
+        if joints != 17 or (axes == 2 and not _like_h36m(coordinates)):
+            layout = named_layout(UNAMBIGUOUS[joints])
     if layout is None:
-        names = [f"--layout {name}" for name in candidates(joints)]
-        where = ", ambiguous" if names else ", which no known layout has"
-        choices = [*names, f"--joints {joints} --root I (the joint to measure from)"]
-        raise PoseError(f"found {joints} joints{where}: pass {' or '.join(choices)}")
+        known = [name for name, names in LAYOUTS.items() if len(names) == joints]
+        choices = [
+            *(f"--layout {name}" for name in known),
+            f"--joints {joints} --root I",
+        ]
+        raise PoseError(
+            f"found {joints} joints, {'ambiguous' if known else 'of no known layout'}: "
+            f"pass {' or '.join(choices)}, I being the joint to measure from"
+        )
     if layout.joints != joints:
         raise PoseError(f"expected {layout.joints} joints, found {joints}")
     return layout
@@ -194,63 +192,44 @@ def _like_h36m(coordinates: Numbers) -> bool:
     """Tell whether 17 joints look like Human3.6M's rather than COCO's.
 
     COCO's first five are on the head, close together. Human3.6M's are the pelvis, which
-    lies between joints 1 and 4, the hips, and the right leg.
+    lies between joints 1 and 4, the hips, and a leg.
     """
     known = coordinates[np.isfinite(coordinates).all(axis=(2, 3))]  # (n, 17, axes)
-    if not len(known):
-        return False
-
-    def spread(joints: Numbers) -> Numbers:
-        centred = joints - joints.mean(axis=1, keepdims=True)
-        return np.asarray(np.sqrt((centred**2).sum(axis=2).mean(axis=1)))
-
-    body = spread(known)
-    head = spread(known[:, :5])
-    middle = known[:, 0] - (known[:, 1] + known[:, 4]) / 2
-    apart = np.linalg.norm(middle, axis=1)
-    return bool(np.median(head - 0.5 * body) > 0 and np.median(apart - 0.1 * body) < 0)
+    body, head = (part.std(axis=1).max(axis=-1) for part in (known, known[:, :5]))
+    middle = (known[:, 1] + known[:, 4]) / 2
+    apart = np.linalg.norm(known[:, 0] - middle, axis=-1)
+    return bool(len(known) and np.median((head > 0.5 * body) & (apart < 0.1 * body)))
 
 
 def _units(
     coordinates: Numbers, raw: RawPoses, config: PoseConfig
-) -> tuple[str, Numbers, str]:
-    """Return the units, coordinates in them, and a note if fractions became pixels."""
+) -> tuple[str, Numbers]:
+    """Return the units, and the coordinates in them."""
     axes = coordinates.shape[-1]
     known = coordinates[..., :2][np.isfinite(coordinates[..., :2])]
-    low, high = (float(edge) for edge in np.percentile(known, (1, 99)))
-    largest = max(-low, high)
+    low, high = np.percentile(known, (1, 99))
+    largest, like_fraction = max(-low, high), -0.2 <= low and high <= 1.2
     found = f"found x and y from {low:.3g} to {high:.3g}"
-    like_fraction = -0.2 <= low and high <= 1.2
     units = config.units or raw.units
-    if units == "pixels" and largest <= 2:
-        raise PoseError(f"--units pixels: {found}")
-    if units == "fraction" and largest > 2:
-        raise PoseError(f"fractions of the picture expected, {found}: pass --units")
     if units is None and largest > MAX_METRES:
         units = "pixels" if axes == 2 else "metres"
-    if units is None and axes == 3 and not like_fraction:
-        units = "metres"
-    if units is None and like_fraction:
+    elif units is None and like_fraction:
         units = "fraction"
-    if units is None:
-        if config.features == "pose-apen":  # does not depend on scale
-            return "any", coordinates, ""
-        hint = " (OpenPose's --keypoint_scale 4)" if largest <= 1.2 else ""
-        raise PoseError(
-            f"expected pixels, {found}{hint}: pass --units metres if they are lengths, "
-            "or convert them to pixels"
-        )
-    if units != "fraction":
-        return units, coordinates, ""
+    elif units is None and axes == 3:
+        units = "metres"
+    if (units == "pixels" and largest <= 2) or (units == "fraction" and largest > 2):
+        raise PoseError(f"expected {units}, {found}: pass --units")
+    if units in ("pixels", "metres"):
+        return units, coordinates
     picture = config.picture or raw.picture
-    if picture is None:
-        if config.features == "pose-apen":
-            return "any", coordinates, ""
-        raise PoseError(
-            f"{found}, which are fractions of a picture of unknown size: pass "
-            "--picture WIDTHxHEIGHT, or --units metres if they are lengths"
-        )
-    width, height = picture
-    size = np.array([width, height, width][:axes])
-    note = f"fractions of a picture of {width:g} x {height:g}"
-    return "pixels" if axes == 2 else "metres", coordinates * size, note
+    if units == "fraction" and picture:
+        raw.notes.append(f"fractions of a picture of {picture[0]:g} x {picture[1]:g}")
+        size = np.array([*picture, picture[0]][:axes])
+        return "pixels" if axes == 2 else "metres", coordinates * size
+    if config.features == "pose-apen":  # does not depend on scale
+        return "any", coordinates
+    hint = "OpenPose's --keypoint_scale 4? " if units is None and largest <= 1.2 else ""
+    raise PoseError(
+        f"expected pixels, {found}: {hint}Pass --picture WIDTH HEIGHT if they are "
+        "fractions of the picture, --units metres if they are lengths"
+    )

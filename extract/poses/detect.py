@@ -22,13 +22,8 @@ import hashlib
 import importlib
 import io
 import json
-import multiprocessing
-import os
 import time
-from collections.abc import Generator, Sequence
-from concurrent.futures import TimeoutError
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import closing, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -36,12 +31,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from pebble import ProcessExpired, ProcessPool
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
-from aqa.cache.files import replacing
-from aqa.cache.processes import limit_memory
+from aqa.cache.files import write_file
+from aqa.cache.processes import limit_memory, process_outcomes
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
@@ -183,13 +177,18 @@ def detect_poses(
     todo = [video for video in dataset.videos if not _is_done(video, out, made_with)]
     PoseModel(config)  # report an unusable model once, not once per video
     failures = []
-    with closing(_detect_all(todo, config)) as results:
-        for count, (video, found) in enumerate(results, start=1):
-            if isinstance(found, AqaError):
-                failures.append(Failure(video.key, str(video.path), str(found)))
-            else:
-                _write(_path(out, video), found, made_with)
-            progress(count, len(todo), video.key)
+    outcomes = process_outcomes(
+        _work,
+        [(video.path, _path(out, video)) for video in todo],
+        workers=1,
+        seconds=config.limits.seconds,
+        prepare=_prepare,
+        arguments=(config, made_with.record),
+    )
+    for count, (video, error) in enumerate(zip(todo, outcomes, strict=True), start=1):
+        if isinstance(error, AqaError):
+            failures.append(Failure(video.key, str(video.path), str(error)))
+        progress(count, len(todo), video.key)
     FailureLog(out).write_list(failures)
     return Detection(
         folder=out,
@@ -200,81 +199,58 @@ def detect_poses(
     )
 
 
-@dataclass(frozen=True)
-class Found:
-    """The people of each frame of a video of `width` by `height` pixels."""
-
-    people: Sequence[Sequence[Person]]
-    width: int
-    height: int
-    damage: tuple[str, ...]
-    source_sha256: str
-
-
-def find_people(path: Path, model: PoseModel, config: DetectorConfig) -> Found:
-    """Detect people in one video, in this process; raises `VideoError` as `watch`."""
-    people: list[list[Person]] = []
-    sizes: list[tuple[int, int]] = []
+def detect_in_video(
+    path: Path, model: PoseModel, config: DetectorConfig
+) -> dict[str, Any]:
+    """Return the people of a video as a COCO record; raises `VideoError` as `watch`."""
+    people: list[dict[str, Any]] = []
+    images: list[dict[str, int]] = []
 
     def see(frame: npt.NDArray[np.uint8]) -> None:
-        sizes.append((frame.shape[1], frame.shape[0]))
-        people.append(model(frame))
+        number = len(images)
+        images.append({"id": number, "width": frame.shape[1], "height": frame.shape[0]})
+        for person in model(frame):
+            rows = np.column_stack([person[:, :2].round(2), person[:, 2].round(3)])
+            people.append(
+                {
+                    "image_id": number,
+                    "category_id": 1,
+                    "keypoints": rows.ravel().tolist(),
+                }
+            )
 
-    frames = min(config.limits.frames, MAX_FRAMES)
-    limits = replace(config.limits, frames=frames)
+    limits = replace(config.limits, frames=min(config.limits.frames, MAX_FRAMES))
     seen = watch(path, see, limits=limits, allow_damaged=config.allow_damaged)
-    return Found(people, *sizes[0], seen.damage, seen.source_sha256)
+    return {
+        "info": {"source_sha256": seen.source_sha256, "damage": list(seen.damage)},
+        "categories": [{"id": 1, "name": "person"}],
+        "images": images,
+        "annotations": people,
+    }
 
 
 _model: PoseModel
 _config: DetectorConfig
+_made_with: dict[str, Any]
 
 
-def _prepare(config: DetectorConfig) -> None:
-    global _model, _config
-    _model, _config = PoseModel(config), config
+def _prepare(config: DetectorConfig, made_with: dict[str, Any]) -> None:
+    global _model, _config, _made_with
+    _model, _config, _made_with = PoseModel(config), config, made_with
     limit_memory(config.limits.memory)
 
 
-def _work(path: Path) -> Found:
+def _work(task: tuple[Path, Path]) -> None:
+    path, target = task
     try:
-        return find_people(path, _model, _config)
+        record = detect_in_video(path, _model, _config)
     except AqaError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise VideoError(f"{path}: {reason}") from error
-
-
-def _detect_all(
-    videos: Sequence[Video], config: DetectorConfig
-) -> Generator[tuple[Video, Found | AqaError]]:
-    """Yield each video with its people, detected in a process that may crash."""
-    context = multiprocessing.get_context("spawn")
-    pool: Any = ProcessPool(
-        1, initializer=_prepare, initargs=(config,), context=context
-    )
-    try:
-        for video in videos:
-            future = pool.schedule(_work, (video.path,), timeout=config.limits.seconds)
-            try:
-                yield video, future.result()
-            except AqaError as error:
-                yield video, error
-            except TimeoutError:
-                reason = f"detection takes longer than {config.limits.seconds:g} s"
-                yield video, VideoError(f"{video.path}: {reason}")
-            except ProcessExpired as error:
-                reason = f"the detector crashed (exit code {error.exitcode})"
-                yield video, VideoError(f"{video.path}: {reason}")
-    except BrokenProcessPool as error:
-        raise PoseError(
-            "the detector process died before its first video; is there enough memory "
-            "for the model? Run the same command again to continue"
-        ) from error
-    finally:
-        pool.stop()
-        pool.join()
+    record["info"]["made_with"] = _made_with
+    write_file(target, json.dumps(record, separators=(",", ":"), allow_nan=False))
 
 
 def _path(out: Path, video: Video) -> Path:
@@ -295,28 +271,3 @@ def _is_done(video: Video, out: Path, made_with: Provenance) -> bool:
         ) from error
     require_same(Provenance(found), made_with, str(path))
     return not video_changed(video, source, path.stat().st_mtime_ns)
-
-
-def _write(path: Path, found: Found, made_with: Provenance) -> None:
-    size = {"width": found.width, "height": found.height}
-    record: dict[str, Any] = {
-        "info": {
-            "made_with": made_with.record,
-            "source_sha256": found.source_sha256,
-            "damage": list(found.damage),
-        },
-        "categories": [{"id": 1, "name": "person"}],
-        "images": [{"id": frame, **size} for frame in range(len(found.people))],
-        "annotations": [
-            {"image_id": frame, "category_id": 1, "keypoints": _rounded(person)}
-            for frame, people in enumerate(found.people)
-            for person in people
-        ],
-    }
-    text = json.dumps(record, separators=(",", ":"), allow_nan=False)
-    with replacing(path) as descriptor, os.fdopen(descriptor, "wb", closefd=False) as f:
-        f.write(text.encode())
-
-
-def _rounded(person: Person) -> list[float]:
-    return [float(v) for row in person for v in (*row[:2].round(2), row[2].round(3))]

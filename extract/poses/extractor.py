@@ -8,7 +8,7 @@ into the provenance; a video with others is a failure.
 
 from collections.abc import Generator, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import fields, replace
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,10 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.config import ClipConfig, PoseConfig
 from aqa.extract.datasets.dataset import Video
+from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.features import pose_features, pose_record
 from aqa.extract.poses.read import PoseError, digest, find_poses
-from aqa.extract.poses.tracks import Poses, read_interpreted, read_poses
+from aqa.extract.poses.tracks import read_poses
 from aqa.extract.source import touched
 from aqa.extract.stage import Extracted
 
@@ -46,7 +47,7 @@ class PoseExtractor:
         self.notes: tuple[str, ...] = ()
         for video in videos:
             with suppress(AqaError, OSError):
-                first = read_interpreted(find_poses(folder, video.key), config)
+                first = read_pose_file(find_poses(folder, video.key), config)
                 self._facts = first.facts
                 self.notes = (f"poses: {first.summary}",)
                 break
@@ -77,18 +78,18 @@ class PoseExtractor:
     def _features(self, video: Video) -> Extracted:
         path = find_poses(self._folder, video.key)
         poses = read_poses(path, video.action, self._config)
-        _require_same(poses.facts, self._facts, "the first video's", path)
+        _require_same(poses.file.facts, self._facts, "the first video's", path)
         return Extracted(
             pose_features(poses, self._config),
             frames=poses.joints.shape[1],
-            source_sha256=poses.source_sha256,
+            source_sha256=digest(path),
             damage=poses.notes[:MAX_NOTES],
         )
 
 
 def pose_features_of_file(
     path: Path, record: Mapping[str, Any], **stated: Any
-) -> tuple[npt.NDArray[np.float32], Poses]:
+) -> npt.NDArray[np.float32]:
     """Return features like those of a provenance, (offsets, clips, D), of one file.
 
     `stated` are fields of `PoseConfig` that say how the file is to be read (`layout`,
@@ -98,31 +99,18 @@ def pose_features_of_file(
         PoseError: the file cannot be read, or holds other joints or units.
         AqaError: the record is not one of pose features.
     """
-    config = replace(pose_config_like(record), **stated)
-    poses = read_poses(path, "", config)
-    found, expected = (
-        {name: facts.get(name) for name in ("layout", "axes", "units")}
-        for facts in (poses.facts, record)
-    )
-    _require_same(found, expected, "the model's", path)
-    return pose_features(poses, config), poses
-
-
-def pose_config_like(record: Mapping[str, Any]) -> PoseConfig:
-    """Return the settings in a provenance of pose features; AqaError if it is not."""
     if not str(record.get("features")).startswith("pose-"):
         raise AqaError(f"expected pose features, found {record.get('features')!r}")
-    try:
-        known = {field.name for field in fields(PoseConfig)} - {"layout", "units"}
-        own = {name: record[name] for name in known & record.keys()}
-        if record["features"] == "pose-clips":
-            clips = {field.name: record[field.name] for field in fields(ClipConfig)}
-            own["clips"] = ClipConfig(**clips)
-        if "picture" in own:
-            own["picture"] = tuple(own["picture"])
-        return PoseConfig(**own)
-    except (KeyError, TypeError) as error:
-        raise AqaError(f"incomplete provenance of pose features: {error}") from error
+    own = {f.name: record[f.name] for f in fields(PoseConfig) if f.name in record}
+    del own["layout"], own["units"]  # of the poses that the model was made of
+    if "clips" in own:
+        own["clips"] = ClipConfig(**own["clips"])
+    config = PoseConfig(**own | stated)
+    poses = read_poses(path, "", config)
+    expected = {name: record[name] for name in ("layout", "axes", "units")}
+    found = {name: poses.file.facts[name] for name in expected}
+    _require_same(found, expected, "the model's", path)
+    return pose_features(poses, config)
 
 
 def _require_same(

@@ -42,6 +42,10 @@ Series = npt.NDArray[np.float64]
 #: Body size, in pixels, of an athlete about 200 pixels tall: what the published
 #: settings of the SVR, which scale nothing, were chosen for.
 BODY_SIZE = 50.0
+TRANSFORMS = {
+    "pose-dct": "dct-ii, orthonormal, absolute",
+    "pose-clips": "dct-ii, orthonormal, per clip",
+}
 
 
 def pose_features(poses: Poses, config: PoseConfig) -> npt.NDArray[np.float32]:
@@ -49,11 +53,11 @@ def pose_features(poses: Poses, config: PoseConfig) -> npt.NDArray[np.float32]:
     per_athlete = []
     for joints in poses.joints:
         if config.features == "pose-clips":
-            features = clip_features(joints, poses.layout, config)
+            features = clip_features(joints, poses.file.layout, config)
         else:
-            if poses.units != "pixels":
+            if poses.file.facts["units"] != "pixels":
                 joints = joints * (BODY_SIZE / body_size(joints))
-            series = head_centred(joints, poses.layout.head)
+            series = head_centred(joints, poses.file.layout.head)
             if config.features == "pose-dct":
                 features = low_frequencies(series, config.coefficients)
             else:
@@ -67,31 +71,19 @@ def pose_features(poses: Poses, config: PoseConfig) -> npt.NDArray[np.float32]:
 
 def pose_record(config: PoseConfig) -> dict[str, Any]:
     """Return the provenance of `pose_features`, except for the facts of the poses."""
-    record: dict[str, Any] = {
-        name: getattr(config, name)
-        for name in ("features", "athletes", "confidence", "missing")
-    }
-    if config.joints is not None:
-        record |= {"joints": config.joints, "root": config.root}
-    if config.picture is not None:
-        record["picture"] = list(config.picture)
-    if config.features == "pose-apen":
-        made: dict[str, Any] = {
-            "embedding": config.embedding,
-            "tolerance": config.tolerance,
-        }
-    elif config.features == "pose-dct":
-        made = {
-            "transform": "dct-ii, orthonormal, absolute",
-            "coefficients": config.coefficients,
-        }
-    else:
-        made = {
-            **asdict(config.clips),
-            "transform": "dct-ii, orthonormal, per clip",
-            "clip_coefficients": config.clip_coefficients,
-        }
-    return record | made
+    names = ["features", "athletes", "confidence", "missing"]
+    names += {
+        "pose-dct": ["coefficients"],
+        "pose-apen": ["embedding", "tolerance"],
+        "pose-clips": ["clips", "clip_coefficients"],
+    }[config.features]
+    names += [
+        n for n in ("joints", "root", "picture") if getattr(config, n) is not None
+    ]
+    record = {name: asdict(config)[name] for name in names}
+    if config.features != "pose-apen":
+        record["transform"] = TRANSFORMS[config.features]
+    return record
 
 
 def body_size(joints: Series) -> float:

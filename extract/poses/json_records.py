@@ -4,18 +4,12 @@ Conventions: a person is float64 (joints, columns), NaN where a number is missin
 `RawPoses.columns` names the columns: x, y, z, s (score) and ? (a third number that the
 file does not explain). Joints keep the order of the file.
 
-Read are
-- lists of frames, or objects that hold one (`instance_info` of MMPose, `data` of
-  Kinetics-skeleton, `frames`, `keypoints`, ...);
-- lists of people with an `image_id` (COCO results, AlphaPose), and objects whose keys
-  are image names (AlphaPose);
-- COCO annotation files (`images`, `annotations`, `categories`).
-
+A file is a list of frames (or holds one under `frames` or MMPose's `instance_info`), a
+list of people with an `image_id` (COCO results, AlphaPose), or a COCO annotation file.
 A frame is null, a list of people, one person, or an object that holds people (`people`
 of OpenPose, `instances` of MMPose, `pose_landmarks` of MediaPipe, ...). A person holds
 its joints flat or in rows, as objects with x and y (MediaPipe) or as an object of lists
-(Ultralytics). Frame numbers that a file states are used (`frame_id`, `file_name`, ...);
-frames that it leaves out are empty.
+(Ultralytics). Frame numbers that a file states are used (`frame_id`, `file_name`, ...).
 """
 
 import re
@@ -35,29 +29,17 @@ MALFORMED = (
     *(ValueError, TypeError, OverflowError, LookupError, AttributeError),
     RecursionError,
 )
-FRAME_LISTS = (
-    *("instance_info", "frames", "data", "results", "annotations", "predictions"),
-    *("poses", "pose_world_landmarks", "pose_landmarks", "landmarks", "joints"),
-    "keypoints",
-)
 PEOPLE = (
-    *("people", "instances", "annotations", "predictions", "bodies", "skeleton"),
-    *("skeletons", "poses", "persons", "pose_world_landmarks", "poseWorldLandmarks"),
-    *("pose_landmarks", "poseLandmarks"),
+    *("people", "instances", "annotations", "predictions"),
+    *("pose_world_landmarks", "pose_landmarks"),
 )
-#: Names of a person's joints; the first have x, y and a score by definition.
-OPENPOSE_2D = ("pose_keypoints_2d", "pose_keypoints")
-JOINTS = ("keypoints", "joints", "pose", "landmarks", "landmark", "pose_keypoints_3d")
-SCORES = ("keypoint_scores", "keypoints_scores", "score", "scores", "confidence")
-POINT_SCORES = ("score", "visibility", "confidence")
-NUMBERS = ("frame_id", "frame_index", "frame_idx", "frame_number", "frame")
-IMAGES = ("image_id", "file_name", "image_name", "image")
+#: Names of a person's joints; the first has x, y and score by definition.
+JOINTS = ("pose_keypoints_2d", "keypoints", "landmark", "landmarks")
+NUMBERS = ("frame_id", "frame_index", "frame", "image_id", "file_name")
 #: What a detected object without joints has.
-DETECTION = ("bbox", "box", "class", "category_id")
-#: What Roboflow appends to the name of an image.
-ROBOFLOW = re.compile(r"_(?:jpe?g|png|bmp|webp)\.rf\.\w+$")
-SUFFIX = re.compile(r"\.[A-Za-z]\w{0,4}$")
-KNOWN_COUNTS = {len(names) for names in LAYOUTS.values()}
+DETECTION = ("bbox", "box", "category_id")
+#: The end of an image's name: its suffix, and what Roboflow adds.
+SUFFIX = re.compile(r"(_(jpe?g|png)\.rf\.\w+)?\.[A-Za-z]\w{0,4}$")
 
 
 @dataclass
@@ -65,16 +47,15 @@ class RawPoses:
     """What a pose file holds, before its numbers are given a meaning.
 
     `frames` maps frame numbers to people. `joints` is how many joints a person has, if
-    that is known before reading. `tool` ("openpose", "coco", ...), `names` of joints,
-    `units`, `picture` (width, height) and `made_with` are what the file states; `notes`
-    say what was decided about frames.
+    that is known before reading. `tool`, `names` of joints, `units`, `picture` (width,
+    height) and `made_with` are what the file states; `notes` say what was decided.
     """
 
     joints: int | None = None
     frames: dict[int, list[Person]] = field(default_factory=dict)
     columns: str = ""
     tool: str = ""
-    names: tuple[str, ...] | None = None
+    names: list[str] | None = None
     units: str | None = None
     picture: tuple[float, float] | None = None
     made_with: Any = None
@@ -88,50 +69,46 @@ class RawPoses:
             )
         self.columns = columns
 
+    def place(self, numbers: Iterable[int], people: Iterable[list[Person]]) -> None:
+        """Add people to frames."""
+        for number, those in zip(numbers, people, strict=True):
+            self.frames.setdefault(number, []).extend(those)
+
 
 def parse_record(record: Any, raw: RawPoses) -> None:
     """Fill `raw` from a JSON value; raises one of `MALFORMED` if it holds no poses."""
-    if isinstance(record, dict):
-        info = record.get("info")
-        raw.made_with = info.get("made_with") if isinstance(info, dict) else None
-        if "images" in record:
-            _coco(record, raw)
-            return
-        names = record.get("meta_info")
-        names = names.get("keypoint_id2name") if isinstance(names, dict) else None
-        if isinstance(names, dict):
-            raw.names = tuple(names[key] for key in sorted(names, key=int))
-        name = next((n for n in FRAME_LISTS if isinstance(record.get(n), list)), "")
-        if name:
-            frames = record[name]
-            scores = next((record[n] for n in SCORES if n in record), None)
-            if name == "keypoints" and scores is not None:
-                both = zip(frames, scores, strict=True)
-                frames = [{"keypoints": k, "keypoint_scores": s} for k, s in both]
-            if name.endswith("landmarks"):
-                frames = [{name: frame} for frame in frames]
-            parse_record(frames, raw)
-            return
-        if not record or not all(re.search(r"\d", key) for key in record):
-            raise TypeError(f"found an object of {', '.join(record)[:80] or 'nothing'}")
-        people = [_people(frame, raw) for frame in record.values()]
-        _place(frame_numbers(list(record)), people, raw)
+    if isinstance(record, dict) and "images" in record:
+        raw.made_with = (record.get("info") or {}).get("made_with")
+        _parse_coco(record, raw)
         return
+    if isinstance(record, dict):
+        if names := (record.get("meta_info") or {}).get("keypoint_id2name"):
+            raw.names = [names[key] for key in sorted(names, key=int)]
+        record = record["frames" if "frames" in record else "instance_info"]
     if not isinstance(record, list):
         raise TypeError(f"found {type(record).__name__}")
+    stated = [_stated_number(frame) for frame in record]
     if record and all(isinstance(r, dict) and "image_id" in r for r in record):
         if not any(name in r for r in record for name in PEOPLE):
             raw.tool = "coco"
-            people = [_coco_person(one, raw) for one in record]
-            _place(_numbers([one["image_id"] for one in record]), people, raw)
+            raw.place(_numbers(stated), [_people([one], raw) for one in record])
             return
-    _frame_list(record, raw)
+    numbers: Sequence[int] = range(len(record))
+    if any(number is not None for number in stated):
+        if None in stated:
+            raise ValueError("some frames state their number, others do not")
+        numbers = _numbers(stated)
+        if twice := [n for n in numbers if numbers.count(n) > 1]:
+            raise ValueError(f"frame {twice[0]} is there twice")
+        if numbers != sorted(numbers):
+            raw.notes.append("frames in the order of their stated numbers")
+    raw.place(numbers, [_people(frame, raw) for frame in record])
 
 
 def parse_openpose(frames: dict[int, Any], raw: RawPoses) -> None:
     """Fill `raw` from the records of an OpenPose folder, by frame number."""
     raw.tool = "openpose"
-    _place(list(frames), [_people(frame, raw) for frame in frames.values()], raw)
+    raw.place(frames, [_people(frame, raw) for frame in frames.values()])
 
 
 def frame_numbers(names: Sequence[str]) -> list[int]:
@@ -140,39 +117,48 @@ def frame_numbers(names: Sequence[str]) -> list[int]:
     Raises ValueError when names differ in more than one number, or in their text: they
     are of several videos, or their order cannot be told.
     """
-    stems = [ROBOFLOW.sub("", SUFFIX.sub("", name)) for name in names]
-    parts = [re.split(r"(\d{1,12})", stem) for stem in stems]
-    texts = {tuple(part[::2]) for part in parts}
-    if len(texts) > 1:
-        first, second = sorted(texts)[:2]
+    parts = [re.split(r"(\d{1,12})", SUFFIX.sub("", name)) for name in names]
+    if len({tuple(part[::2]) for part in parts}) > 1:
         raise ValueError(
-            f"image names of more than one form, {'#'.join(first)!r} and "
-            f"{'#'.join(second)!r}: are they frames of one video?"
+            f"image names of more than one form, like {names[0]!r} and {names[-1]!r}: "
+            "are they frames of one video?"
         )
     columns = list(zip(*(part[1::2] for part in parts), strict=True))
     differ = [c for c in columns if len(set(c)) > 1] or columns[-1:]
     if len(differ) != 1:
-        found = "no number" if not differ else f"{len(differ)} numbers that differ"
-        raise ValueError(f"image names like {names[0]!r}: expected one, found {found}")
+        raise ValueError(
+            f"image names like {names[0]!r}: expected one number that differs, found "
+            f"{len(differ)}"
+        )
     return [int(number) for number in differ[0]]
 
 
-def _coco(record: dict[str, Any], raw: RawPoses) -> None:
+def _numbers(stated: Sequence[Any]) -> list[int]:
+    if all(isinstance(one, int) for one in stated):
+        return list(stated)
+    return frame_numbers(stated)
+
+
+def _stated_number(frame: Any) -> Any:
+    if not isinstance(frame, dict):
+        return None
+    return next((frame[name] for name in NUMBERS if name in frame), None)
+
+
+def _parse_coco(record: dict[str, Any], raw: RawPoses) -> None:
     raw.tool = "coco"
-    images = record["images"]
-    ids = [_hashable(image["id"]) for image in images]
-    if len(set(ids)) < len(ids):
+    images = sorted(record["images"], key=lambda image: image["id"])
+    people: dict[Any, list[Person]] = {image["id"]: [] for image in images}
+    if len(people) < len(images):
         raise ValueError("images with the same id")
     sizes = {(image.get("width"), image.get("height")) for image in images}
     if len(sizes) == 1 and None not in (size := sizes.pop()):
-        raw.picture = (float(size[0]), float(size[1]))
-    annotations = _of_people(record, raw)
-    people: dict[Any, list[Person]] = {one: [] for one in ids}
-    for annotation in annotations:
-        if (image := _hashable(annotation["image_id"])) not in people:
+        raw.picture = size
+    for annotation in _of_people(record, raw):
+        if (image := annotation["image_id"]) not in people:
             raise ValueError(f"annotations of image {image}, which is not listed")
-        people[image] += _coco_person(annotation, raw)
-    _place(_image_numbers(images, ids, raw), list(people.values()), raw)
+        people[image].append(_person(annotation, raw))
+    raw.place(_image_numbers(images, raw), people.values())
 
 
 def _of_people(record: dict[str, Any], raw: RawPoses) -> list[dict[str, Any]]:
@@ -180,82 +166,31 @@ def _of_people(record: dict[str, Any], raw: RawPoses) -> list[dict[str, Any]]:
     annotations = [a for a in record["annotations"] if a.get("keypoints")]
     categories = {c["id"]: c for c in record.get("categories") or ()}
     found = {a.get("category_id") for a in annotations}
-    person = {
-        i for i, c in categories.items() if str(c.get("name")).lower() == "person"
-    }
-    chosen = found & person or found
+    chosen = {
+        i for i in found if categories.get(i, {}).get("name") == "person"
+    } or found
     if len(chosen) > 1:
-        names = sorted(str(categories.get(i, {}).get("name", i)) for i in chosen)
-        raise ValueError(f"joints of several categories, none named person: {names}")
+        raise ValueError(f"joints of {len(chosen)} categories, none named person")
     for category in chosen:
-        names = categories.get(category, {}).get("keypoints")
-        raw.names = tuple(map(str, names)) if names else None
+        raw.names = categories.get(category, {}).get("keypoints")
     return [a for a in annotations if a.get("category_id") in chosen]
 
 
-def _image_numbers(images: list[Any], ids: list[Any], raw: RawPoses) -> list[int]:
-    """Frame number of each image of a COCO file: as stated, by name, or by id."""
-    by_id = {one: place for place, one in enumerate(sorted(ids))}
-    order = [by_id[one] for one in ids]
-    for key in (*NUMBERS, "file_name"):
-        if images and all(key in image for image in images):
+def _image_numbers(images: list[Any], raw: RawPoses) -> Sequence[int]:
+    """Frame numbers of a COCO file's images, which are in the order of their ids."""
+    for name in NUMBERS:
+        if images and all(name in image for image in images):
             try:
-                numbers = _numbers([image[key] for image in images])
+                numbers = _numbers([image[name] for image in images])
             except ValueError as error:
                 raw.notes.append(f"frames in the order of image ids ({error})")
-                return order
+                break
             if len(set(numbers)) < len(numbers):
-                raise ValueError(f"two images with the frame number of one {key}")
-            if np.argsort(numbers).tolist() != np.argsort(order).tolist():
-                raw.notes.append(f"frames in the order of {key}, not of image ids")
+                raise ValueError(f"two images with the frame number of one {name}")
+            if numbers != sorted(numbers):
+                raw.notes.append(f"frames in the order of {name}, not of image ids")
             return numbers
-    return order
-
-
-def _frame_list(frames: list[Any], raw: RawPoses) -> None:
-    people = [_people(frame, raw) for frame in frames]
-    stated = [_stated(frame) for frame in frames]
-    if all(number is None for number in stated):
-        _place(range(len(frames)), people, raw)
-        return
-    if any(number is None for number in stated):
-        raise ValueError("some frames state their number, others do not")
-    numbers = _numbers(stated)
-    if len(set(numbers)) < len(numbers):
-        twice = next(n for n in numbers if numbers.count(n) > 1)
-        raise ValueError(f"frame {twice} is there twice")
-    if numbers != sorted(numbers):
-        raw.notes.append("frames in the order of their stated numbers")
-    _place(numbers, people, raw)
-
-
-def _stated(frame: Any) -> Any:
-    keys = (
-        [key for key in (*NUMBERS, *IMAGES) if key in frame]
-        if isinstance(frame, dict)
-        else []
-    )
-    return frame[keys[0]] if keys else None
-
-
-def _numbers(stated: Sequence[Any]) -> list[int]:
-    """Frame numbers of what files state: whole numbers, or names of images."""
-    if all(isinstance(one, int) and not isinstance(one, bool) for one in stated):
-        return list(stated)
-    if all(isinstance(one, str) for one in stated):
-        return frame_numbers(stated)
-    raise ValueError(f"frame numbers: expected integers or names, found {stated[0]!r}")
-
-
-def _place(
-    numbers: Iterable[int], people: Iterable[list[Person]], raw: RawPoses
-) -> None:
-    for number, those in zip(numbers, people, strict=True):
-        raw.frames.setdefault(number, []).extend(those)
-
-
-def _coco_person(record: dict[str, Any], raw: RawPoses) -> list[Person]:
-    return [_person(record, raw)] if record.get("keypoints") else []
+    return range(len(images))
 
 
 def _people(value: Any, raw: RawPoses) -> list[Person]:
@@ -263,111 +198,86 @@ def _people(value: Any, raw: RawPoses) -> list[Person]:
     if value in (None, [], {}):
         return []
     if isinstance(value, dict):
-        for name in PEOPLE:
-            if name in value:
-                if name == "bodies":  # AlphaPose's copy of OpenPose's format
-                    raw.tool = "openpose"
-                if name.lower().endswith("landmarks"):
-                    raw.tool = "mediapipe"
-                    raw.units = "metres" if "orld" in name else "fraction"
-                return _people(value[name], raw)
-        return [_person(value, raw)] if _has_joints(value) else []
-    if not isinstance(value, list):
-        raise TypeError(f"people: expected a list, found {type(value).__name__}")
+        name = next((name for name in PEOPLE if name in value), None)
+        if name is None:
+            return [_person(value, raw)] if _has_joints(value) else []
+        if name.endswith("landmarks"):
+            raw.tool = "mediapipe"
+            raw.units = "metres" if "world" in name else "fraction"
+        return _people(value[name], raw)
     some = [one for one in value if one not in (None, [], {})]
-    if all(isinstance(one, dict) for one in some):
-        if some and all("x" in one and "y" in one for one in some):
-            return [_points(value, raw)]
+    if some and all(isinstance(one, dict) and "x" in one for one in some):
+        return [_array(_points(value, raw), None, raw)]
+    if any(isinstance(one, dict) for one in some):
         return [_person(one, raw) for one in some if _has_joints(one)]
-    depth = _depth(some)
-    rows = depth == 2 and max(map(len, some)) <= 4 and not isinstance(some[0][0], dict)
-    if depth == 1 or rows:
+    if _depth(some) == 1 or (_depth(some) == 2 and _width(some) <= 4):
         return [_array(value, None, raw)]
     return [person for one in some for person in _people(one, raw)]
 
 
-def _depth(value: Any) -> int:
-    if not isinstance(value, list):
-        return 0
-    return 1 + _depth(next((one for one in value if one not in (None, [])), None))
-
-
 def _has_joints(record: dict[str, Any]) -> bool:
     """Tell a person from a detection without joints; KeyError on anything else."""
-    names = (*OPENPOSE_2D, *JOINTS)
-    if not any(n in record for n in (*names, *NUMBERS, *IMAGES, *DETECTION)):
+    if not any(name in record for name in (*JOINTS, *NUMBERS, *DETECTION)):
         raise KeyError("keypoints")
-    return any(record.get(name) for name in names)
+    return any(record.get(name) for name in JOINTS)
 
 
 def _person(record: dict[str, Any], raw: RawPoses) -> Person:
-    name = next(n for n in (*OPENPOSE_2D, *JOINTS) if record.get(n))
-    joints = record[name]
-    scores = next((record[n] for n in SCORES if isinstance(record.get(n), list)), None)
-    if name in OPENPOSE_2D:
+    name = next(name for name in JOINTS if record.get(name))
+    joints, scores = record[name], record.get("keypoint_scores")
+    if name == "pose_keypoints_2d":
         raw.tool = "openpose"
-    if isinstance(joints, dict):  # Ultralytics: lists of x, of y and of visible
-        scores = joints.get("visible", scores)
-        joints = np.column_stack([_floats(joints["x"]), _floats(joints["y"])]).tolist()
-    if joints and all(isinstance(one, dict) for one in joints):
-        return _points(joints, raw)
+    if isinstance(joints, dict):  # Ultralytics
+        scores = joints.get("visible")
+        joints = list(zip(joints["x"], joints["y"], strict=True))
+    if any(isinstance(joint, dict) for joint in joints):
+        joints = _points(joints, raw)
     return _array(joints, scores, raw)
 
 
-def _points(points: list[Any], raw: RawPoses) -> Person:
-    """A person of objects with x, y, perhaps z, a score and a name."""
-    first = next(one for one in points if one)
-    axes = "xyz" if "z" in first else "xy"
-    score = next((name for name in POINT_SCORES if name in first), None)
-    if all(isinstance(one, dict) and "name" in one for one in points):
-        raw.names = tuple(str(one["name"]) for one in points)
-    raw.use_columns(axes + ("s" if score else ""))
-    keys = [*axes, *([score] if score else [])]
-    return _floats([[(one or {}).get(key) for key in keys] for one in points])
+def _points(points: list[Any], raw: RawPoses) -> list[list[Any]]:
+    """Rows of joints that are objects with x, y, perhaps z and a score."""
+    first = next(point for point in points if point)
+    names = [n for n in ("x", "y", "z", "score", "visibility") if n in first]
+    raw.use_columns("".join(n if n in "xyz" else "s" for n in names))
+    return [[(point or {}).get(name) for name in names] for point in points]
 
 
 def _array(values: Any, scores: Any, raw: RawPoses) -> Person:
     """A person of numbers, flat or in rows, with scores apart or among them."""
     if _depth(values) == 2:
-        width = max(len(row) for row in values if row)
-        values = [row or [None] * width for row in values]
-    points = _floats(values)
+        values = [row or [None] * _width(values) for row in values]
+    points = as_floats(values)
     if points.ndim == 1:
-        count = _columns(points.size, raw.joints if scores is None else len(scores))
-        points = points.reshape(-1, count)
+        known = [raw.joints] if raw.joints else [len(n) for n in LAYOUTS.values()]
+        per_joint = (n for n in (3, 2, 4) if points.size / n in known)
+        points = points.reshape(-1, next(per_joint, 3))
     if points.ndim != 2 or points.shape[1] not in (2, 3, 4):
         raise ValueError(f"a person's joints of shape {points.shape}")
     if scores is not None:
-        raw.use_columns("xyzw"[: points.shape[1]] + "s")
-        return np.column_stack([points, _floats(scores)])
-    explained = raw.tool == "openpose" and points.shape[1] == 3
-    raw.use_columns(
-        {2: "xy", 3: "xys" if explained else "xy?", 4: "xyzs"}[points.shape[1]]
-    )
+        raw.use_columns("xyz"[: points.shape[1]] + "s")
+        return np.column_stack([points, as_floats(scores)])
+    if raw.tool != "mediapipe":
+        third = "s" if raw.tool == "openpose" else "?"
+        raw.use_columns({2: "xy", 3: "xy" + third, 4: "xyzs"}[points.shape[1]])
     return points
 
 
-def _columns(size: int, joints: int | None) -> int:
-    """Numbers per joint of a flat list: 3 if that gives a known layout, else 2 or 4."""
-    for count in (3, 2, 4):
-        if joints is not None and count * joints == size:
-            return count
-    for count in (3, 2, 4):
-        if size % count == 0 and size // count in KNOWN_COUNTS:
-            return count
-    return 3
+def _depth(value: Any) -> int:
+    if not isinstance(value, list | tuple):
+        return 0
+    return 1 + _depth(next((one for one in value if one not in (None, [])), None))
 
 
-def _floats(values: Any) -> npt.NDArray[np.float64]:
+def _width(rows: list[Any]) -> int:
+    return max(len(row) for row in rows if row)
+
+
+def as_floats(values: Any) -> npt.NDArray[np.float64]:
+    """Return numbers as float64, null as NaN; TypeError on anything else."""
     array = np.asarray(values)
-    if array.dtype == object:  # null among the numbers becomes NaN
+    if array.dtype == object:
         array = array.astype(np.float64)
     if array.dtype.kind not in "iuf":
         raise TypeError(f"expected numbers, found {array.dtype.name}")
     return array.astype(np.float64)
-
-
-def _hashable(value: Any) -> Any:
-    if not isinstance(value, int | str):
-        raise TypeError(f"image id: expected a number or a name, found {value!r}")
-    return value

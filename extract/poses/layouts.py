@@ -1,104 +1,66 @@
-"""Joint layouts: which joints a pose has, in which order, and what is measured from.
+"""Joint layouts: the joints of a pose in order, and what features measure from.
 
-Conventions: a layout is a tuple of joint names, `left_` and `right_` from the athlete's
-point of view. Layouts that contain COCO's 17 joints are reduced to those, in COCO's
-order; the others keep their own joints. Positions of joints are found by name, so that
-a layout is stated once.
-
-Names and orders are those of the tools' documentation: COCO, OpenPose (COCO and
-BODY_25), Kinect for Windows SDK 1 and 2 (NTU RGB+D uses 2), MediaPipe Pose, SMPL,
-Human3.6M (VideoPose3D, MotionBERT, MMPose), Halpe and COCO-WholeBody. Of the last two
-only the first 17 joints are used and named.
+Conventions: `l_` and `r_` are the athlete's left and right. Layouts that contain COCO's
+17 joints are reduced to those, in COCO's order; others keep their own. Orders are those
+of the tools' documentation: OpenPose (COCO and BODY_25), Kinect for Windows SDK 1 and 2
+(NTU RGB+D uses 2), MediaPipe Pose, SMPL, Human3.6M (MMPose, VideoPose3D, MotionBERT),
+Halpe and COCO-WholeBody. Of the last two only the 17 joints that are COCO's have names.
 """
 
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-
-def _both(names: str) -> list[str]:
-    """Replace each name with a `*` by its left and its right joint."""
-    sides = ("left", "right")
-    return [n.replace("*", side) for n in names.split() for side in sides]
-
-
-def _side(side: str, names: str) -> list[str]:
-    return [f"{side}_{name}" for name in names.split()]
-
-
 COCO = (
-    "nose",
-    *_both("*_eye *_ear *_shoulder *_elbow *_wrist *_hip *_knee *_ankle"),
+    "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist "
+    "l_hip r_hip l_knee r_knee l_ankle r_ankle"
+).split()
+_OPENPOSE = "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist"
+_KINECT_LIMBS = (
+    "l_shoulder l_elbow l_wrist l_hand r_shoulder r_elbow r_wrist r_hand "
+    "l_hip l_knee l_ankle l_foot r_hip r_knee r_ankle r_foot"
 )
-_ARM, _LEG = "shoulder elbow wrist", "hip knee ankle"
-_KINECT_LIMBS = [
-    *_side("left", f"{_ARM} hand"),
-    *_side("right", f"{_ARM} hand"),
-    *_side("left", f"{_LEG} foot"),
-    *_side("right", f"{_LEG} foot"),
-]
-_OPENPOSE_ARMS = ["nose", "neck", *_side("right", _ARM), *_side("left", _ARM)]
-_OPENPOSE_FACE = ["right_eye", "left_eye", "right_ear", "left_ear"]
-
-LAYOUTS: dict[str, tuple[str, ...]] = {
+LAYOUTS: dict[str, list[str]] = {
     "coco17": COCO,
     "openpose18": (
-        *_OPENPOSE_ARMS,
-        *_side("right", _LEG),
-        *_side("left", _LEG),
-        *_OPENPOSE_FACE,
-    ),
+        f"{_OPENPOSE} r_hip r_knee r_ankle l_hip l_knee l_ankle r_eye l_eye r_ear l_ear"
+    ).split(),
     "body25": (
-        *_OPENPOSE_ARMS,
-        "mid_hip",
-        *_side("right", _LEG),
-        *_side("left", _LEG),
-        *_OPENPOSE_FACE,
-        *_side("left", "big_toe small_toe heel"),
-        *_side("right", "big_toe small_toe heel"),
-    ),
+        f"{_OPENPOSE} mid_hip r_hip r_knee r_ankle l_hip l_knee l_ankle "
+        "r_eye l_eye r_ear l_ear l_big_toe l_small_toe l_heel "
+        "r_big_toe r_small_toe r_heel"
+    ).split(),
     "kinect25": (
-        *("pelvis", "spine", "neck", "head"),
-        *_KINECT_LIMBS,
-        "spine_shoulder",
-        *_side("left", "hand_tip thumb"),
-        *_side("right", "hand_tip thumb"),
-    ),
-    "kinect20": ("pelvis", "spine", "shoulder_center", "head", *_KINECT_LIMBS),
+        f"pelvis spine neck head {_KINECT_LIMBS} spine_shoulder "
+        "l_hand_tip l_thumb r_hand_tip r_thumb"
+    ).split(),
+    "kinect20": f"pelvis spine shoulder_center head {_KINECT_LIMBS}".split(),
     "mediapipe33": (
-        "nose",
-        *_side("left", "eye_inner eye eye_outer"),
-        *_side("right", "eye_inner eye eye_outer"),
-        *_both("*_ear *_mouth *_shoulder *_elbow *_wrist *_pinky *_index *_thumb"),
-        *_both("*_hip *_knee *_ankle *_heel *_foot_index"),
-    ),
+        "nose l_eye_inner l_eye l_eye_outer r_eye_inner r_eye r_eye_outer l_ear r_ear "
+        "l_mouth r_mouth l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist "
+        "l_pinky r_pinky l_index r_index l_thumb r_thumb l_hip r_hip l_knee r_knee "
+        "l_ankle r_ankle l_heel r_heel l_foot_index r_foot_index"
+    ).split(),
     "smpl24": (
-        *("pelvis", "left_hip", "right_hip", "spine1"),
-        *("left_knee", "right_knee", "spine2", "left_ankle", "right_ankle", "spine3"),
-        *("left_foot", "right_foot", "neck", "left_collar", "right_collar", "head"),
-        *_both("*_shoulder *_elbow *_wrist *_hand"),
-    ),
+        "pelvis l_hip r_hip spine1 l_knee r_knee spine2 l_ankle r_ankle spine3 "
+        "l_foot r_foot neck l_collar r_collar head l_shoulder r_shoulder "
+        "l_elbow r_elbow l_wrist r_wrist l_hand r_hand"
+    ).split(),
     "h36m17": (
-        "pelvis",
-        *_side("right", _LEG),
-        *_side("left", _LEG),
-        *("spine", "thorax", "neck", "head"),
-        *_side("left", _ARM),
-        *_side("right", _ARM),
-    ),
-    "halpe26": (*COCO, *(f"halpe_{n}" for n in range(17, 26))),
-    "halpe136": (*COCO, *(f"halpe_{n}" for n in range(17, 136))),
-    "wholebody133": (*COCO, *(f"wholebody_{n}" for n in range(17, 133))),
+        "pelvis r_hip r_knee r_ankle l_hip l_knee l_ankle spine thorax neck head "
+        "l_shoulder l_elbow l_wrist r_shoulder r_elbow r_wrist"
+    ).split(),
+    "halpe26": [*COCO, *map(str, range(17, 26))],
+    "halpe136": [*COCO, *map(str, range(17, 136))],
+    "wholebody133": [*COCO, *map(str, range(17, 133))],
 }
-
-#: Layouts that a number of joints alone stands for, in two dimensions.
-_UNAMBIGUOUS = {
-    17: "coco17",
-    18: "openpose18",
-    26: "halpe26",
-    33: "mediapipe33",
-    133: "wholebody133",
-    136: "halpe136",
+#: Layouts that their number of joints stands for, in two dimensions.
+UNAMBIGUOUS = {
+    len(LAYOUTS[name]): name
+    for name in (
+        *("coco17", "openpose18", "halpe26", "mediapipe33"),
+        *("wholebody133", "halpe136"),
+    )
 }
 
 
@@ -108,7 +70,7 @@ class Layout:
 
     `name` is of the file's `joints` joints, `kept` of those that `take` selects.
     `head`, `centre` and `mirrored` are positions among the selected: pose-dct and
-    pose-apen measure from the head, pose-clips from the mean of the `centre` joints.
+    pose-apen measure from the head, pose-clips from the mean of the `centre` joints;
     `mirrored` gives each joint its counterpart on the other side, or itself.
     """
 
@@ -123,79 +85,48 @@ class Layout:
 
 def named_layout(name: str) -> Layout:
     """Return a layout of `LAYOUTS`."""
-    return _of_names(name, LAYOUTS[name])
+    names = LAYOUTS[name]
+    is_coco = set(COCO) <= set(names)
+    kept = COCO if is_coco else names
+    swapped = [
+        re.sub("^[lr](?=_)", lambda side: "r" if side[0] == "l" else "l", joint)
+        for joint in kept
+    ]
+    return Layout(
+        name=name,
+        kept="coco17" if is_coco else name,
+        joints=len(names),
+        take=tuple(names.index(joint) for joint in kept),
+        head=kept.index("nose" if is_coco else "head"),
+        centre=tuple(map(kept.index, ["l_hip", "r_hip"] if is_coco else ["pelvis"])),
+        mirrored=tuple(map(kept.index, swapped)),
+    )
 
 
 def custom_layout(joints: int, root: int) -> Layout:
     """Return a layout of `joints` unnamed joints, all measured from joint `root`."""
-    own = tuple(range(joints))
-    name = f"{joints} joints, root {root}"
+    name, own = f"{joints} joints, root {root}", tuple(range(joints))
     return Layout(name, name, joints, own, root, (root,), own)
 
 
 def layout_of_names(names: Sequence[str]) -> Layout | None:
-    """Return the layout of joints that a file names, or None if it is not known.
+    """Return the layout of joints with such names; None unless COCO's are among them.
 
-    Names in any spelling that differs in case, separators, or `l` for `left` do.
+    Case, separators, and `left` or `l` do not matter.
     """
     plain = [_plain(name) for name in names]
-    for name, known in LAYOUTS.items():
-        if plain == [_plain(joint) for joint in known]:
-            return _of_names(name, known)
-    wanted = [_plain(joint) for joint in COCO]
-    if set(wanted) <= set(plain) and len(set(plain)) == len(plain):
-        take = tuple(plain.index(joint) for joint in wanted)
-        coco = named_layout("coco17")
-        return replace(coco, name="joints by name", joints=len(names), take=take)
-    return None
-
-
-def layout_of_count(joints: int, axes: int, tool: str) -> Layout | None:
-    """Return the layout that a number of joints stands for, or None if ambiguous.
-
-    25 joints are BODY_25 in OpenPose's files and Kinect's in NTU's; elsewhere they are
-    ambiguous. In three dimensions 17 may be COCO's or Human3.6M's.
-    """
-    stated = {"openpose": "body25", "kinect": "kinect25"}
-    if joints == 25 and tool in stated:
-        return named_layout(stated[tool])
-    name = _UNAMBIGUOUS.get(joints) if (joints, axes) != (17, 3) else None
-    return named_layout(name) if name else None
-
-
-def candidates(joints: int) -> list[str]:
-    """Return the names of the layouts with this number of joints."""
-    return [name for name, names in LAYOUTS.items() if len(names) == joints]
-
-
-def _of_names(name: str, names: tuple[str, ...]) -> Layout:
-    if set(COCO) <= set(names):
-        kept, joints = "coco17", COCO
-    else:
-        kept, joints = name, names
-    position = {joint: place for place, joint in enumerate(joints)}
-    hips = ["pelvis"] if "pelvis" in position else ["left_hip", "right_hip"]
-    swap = {"left": "right", "right": "left"}
-    mirrored = (
-        re.sub("^(left|right)(?=_)", lambda side: swap[side[0]], joint)
-        for joint in joints
-    )
-    return Layout(
-        name,
-        kept,
-        len(names),
-        tuple(names.index(joint) for joint in joints),
-        position["nose" if "nose" in position else "head"],
-        tuple(position[joint] for joint in hips),
-        tuple(position[joint] for joint in mirrored),
-    )
+    wanted = [_plain(name) for name in COCO]
+    if not set(wanted) <= set(plain):
+        return None
+    take = tuple(map(plain.index, wanted))
+    name = "coco17" if plain == wanted else "joints by name"
+    return replace(named_layout("coco17"), name=name, joints=len(names), take=take)
 
 
 def _plain(name: str) -> str:
-    """Spell a joint name in one way: `LShoulder`, `l_shoulder`, `left-shoulder`."""
+    """Spell `LShoulder`, `left-shoulder` and `shoulder_l` in one way."""
     words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", "_", name).lower()
-    parts = [part for part in re.split(r"[^a-z0-9]+", words) if part]
-    sides = {"l": "left", "r": "right"}
-    parts = [sides.get(part, part) for part in parts]
-    side = [part for part in parts if part in ("left", "right")]
-    return "".join(side + [part for part in parts if part not in ("left", "right")])
+    parts = re.sub(
+        r"\b(left|right)", lambda side: f"{side[0][0]} ", re.sub("[^a-z]+", " ", words)
+    )
+    return " ".join(sorted(parts.split(), key=lambda part: part not in ("l", "r")))

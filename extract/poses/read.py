@@ -11,11 +11,11 @@ video suffix (`dives/a.mp4`) is also looked up without it (`dives/a.json`):
 - `diving/001.json`: see `aqa.extract.poses.json_records`;
 - `diving/001/`: OpenPose's folder of `*_<frame number>_keypoints.json`, one per frame;
 - `diving/001.npy`: numbers of shape (frames, joints, 2, 3 or 4); never unpickled;
-- `diving/001.csv`: a row per frame (or per person, with a column `person`) under a
-  header with x, y and perhaps z and a score (s) of each joint: `x0,y0,s0,...` or
-  `nose_x,nose_y,nose_score,...`, in any order. An empty cell is a missing value; a
-  column `frame` is the frame's number; other columns are ignored. Without a header
-  (also `.txt`), a row of equally many numbers per joint: needs a stated layout;
+- `diving/001.csv`: a row per frame under a header `x0,y0,z0,s0,x1,...` in any order, z
+  and the score s only where there are such; an empty cell is a missing value, a column
+  `frame` is the frame's number, other columns are ignored;
+- `diving/001.txt`: a row of numbers per frame (Kinect recordings), separated by commas,
+  semicolons or blanks; needs a stated layout;
 - `diving/001.skeleton`: NTU RGB+D's text of Kinect skeletons.
 
 Frames between the first and the last number that a file states and that it leaves out
@@ -32,7 +32,6 @@ import json
 import math
 import os
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,11 +57,8 @@ MAX_FRAMES = 6000
 #: Joints of all people of all frames: 100 people of 25 joints for 1,600 frames.
 MAX_JOINTS = 4_000_000
 OPENPOSE = re.compile(r"(?:.*_)?(\d{1,12})_keypoints\.json")
-#: Columns of a CSV: axis and joint number, or joint name and axis.
-NUMBERED = re.compile(r"([xyzscv])_?(\d{1,4})")
-NAMED = re.compile(r"(.+?)[_. -](x|y|z|s|c|v|score|conf|confidence|visibility)")
-FRAME_COLUMNS = ("frame", "frame_id", "frame_index", "frame_idx", "frame_number")
-PERSON_COLUMNS = ("person", "person_id", "track_id", "athlete")
+#: Columns of people in arrays, by their number.
+COLUMNS = {2: "xy", 3: "xy?", 4: "xyzs"}
 #: Numbers of each joint in an NTU skeleton: x, y, z, eight others, tracking state.
 NTU_COLUMNS = 12
 
@@ -121,18 +117,18 @@ def read_raw(path: Path, joints: int | None = None) -> tuple[Numbers, RawPoses]:
         elif path.suffix == ".json":
             parse_record(load_json(path), raw)
         elif path.suffix == ".npy":
-            return _read_npy(path, raw)[:, None], raw
-        elif path.suffix == ".skeleton":
-            _read_skeleton(_text(path), raw)
+            _place_array(read_npy(path, 4 * MAX_JOINTS), raw)
         else:
-            _read_table(_text(path), raw)
+            _check_bytes(path.stat().st_size, path)
+            read = {".csv": _read_csv, ".txt": _read_rows}.get(path.suffix, _read_ntu)
+            read(path.read_text(encoding="utf-8-sig"), raw)
         return _stack(raw), raw
     except AqaError as error:
         raise PoseError(str(error), path) from error
-    except StopIteration as error:
-        raise PoseError("ends too early", path) from error
     except (*MALFORMED, csv.Error) as error:
-        raise PoseError(f"expected joints of people: {_reason(error)}", path) from error
+        reason = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+        reason = reason.partition("\n")[0]
+        raise PoseError(f"expected joints of people: {reason}", path) from error
 
 
 def openpose_files(path: Path) -> dict[int, Path]:
@@ -157,12 +153,73 @@ def load_json(path: Path) -> Any:
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise PoseError(f"{path}: not readable as JSON: {_reason(error)}") from error
+        raise PoseError(f"{path}: not readable as JSON: {error}") from error
 
 
-def _text(path: Path) -> str:
-    _check_bytes(path.stat().st_size, path)
-    return path.read_text(encoding="utf-8-sig")
+def _place_array(array: npt.NDArray[Any], raw: RawPoses) -> None:
+    """One person per frame, from (frames, joints, columns)."""
+    shape = array.shape
+    if len(shape) != 3 or shape[2] not in COLUMNS or array.dtype.kind not in "iuf":
+        raise PoseError(
+            "expected numbers of shape (frames, joints, 2, 3 or 4), of one person, "
+            f"found {array.dtype.name} {shape}"
+        )
+    _check_size(shape[0], 1, shape[1])
+    raw.columns = raw.columns or COLUMNS[shape[2]]
+    raw.place(range(shape[0]), [[frame] for frame in array.astype(np.float64)])
+
+
+def _read_csv(text: str, raw: RawPoses) -> None:
+    rows = csv.DictReader(io.StringIO(text), skipinitialspace=True)
+    header = [name.strip() for name in rows.fieldnames or ()]
+    rows.fieldnames = header
+    axes = "".join(axis for axis in "xyzs" if f"{axis}0" in header)
+    joints = sum(re.fullmatch(r"x\d+", name) is not None for name in header)
+    names = [f"{axis}{joint}" for joint in range(joints) for axis in axes]
+    missing = [name for name in ("x0", "y0", *names) if name not in header]
+    if missing:
+        raise PoseError(f"expected a header x0,y0,s0,x1,..., found no {missing[0]}")
+    raw.use_columns(axes)
+    for line, row in enumerate(rows, start=2):
+        if None in row.values():
+            raise PoseError(f"line {line}: fewer cells than the header")
+        try:
+            values = [float(row[name].strip() or "nan") for name in names]
+        except ValueError as error:
+            raise PoseError(f"line {line}: {error}") from error
+        number = int(float(row.get("frame") or line))
+        if number in raw.frames:
+            raise PoseError(f"line {line}: frame {number} is there twice")
+        raw.frames[number] = [np.reshape(values, (joints, -1))]
+
+
+def _read_rows(text: str, raw: RawPoses) -> None:
+    if not text.strip():
+        raise PoseError("expected a row of numbers per frame, found none")
+    rows = np.loadtxt(io.StringIO(re.sub("[,;]", " ", text)), ndmin=2)
+    if raw.joints is None or rows.shape[1] not in [raw.joints * n for n in COLUMNS]:
+        raise PoseError(
+            f"found rows of {rows.shape[1]} numbers: pass --layout, or --joints and "
+            "--root, of which 2, 3 or 4 numbers per joint result"
+        )
+    _place_array(rows.reshape(len(rows), raw.joints, -1), raw)
+
+
+def _read_ntu(text: str, raw: RawPoses) -> None:
+    """Counts of frames, bodies and joints, each before its list."""
+    lines = iter(text.splitlines())
+    raw.tool, raw.units, raw.columns = "kinect", "metres", "xyzs"
+    for number in range(int(next(lines, ""))):
+        raw.frames[number] = []
+        for _ in range(int(next(lines, ""))):
+            next(lines, "")  # identity and state of the body
+            count = int(next(lines, ""))
+            _check_size(1, 1, count)
+            joints = [next(lines, "").split() for _ in range(count)]
+            values = np.array(joints, np.float64).reshape(-1, NTU_COLUMNS)
+            # Tracking state: 0 not tracked, 1 inferred, 2 tracked.
+            person = np.column_stack([values[:, :3], values[:, -1] / 2])
+            raw.frames[number].append(person)
 
 
 def _stack(raw: RawPoses) -> Numbers:
@@ -171,141 +228,21 @@ def _stack(raw: RawPoses) -> Numbers:
     shapes = {person.shape for people in frames.values() for person in people}
     if not shapes:
         raise PoseError(f"nobody in any of {len(frames)} frames")
-    joints = sorted({shape[0] for shape in shapes})
-    if len(joints) > 1:
-        raise PoseError(f"expected one number of joints, found {joints}")
-    first, step = min(frames), math.gcd(*(number - min(frames) for number in frames))
+    if len(shapes) > 1:
+        counts = sorted(shape[0] for shape in shapes)
+        raise PoseError(f"expected one number of joints, found {counts}")
+    shape, first = shapes.pop(), min(frames)
+    step = math.gcd(*(number - first for number in frames)) or 1
     if step > 1:
         raw.notes.append(f"frame numbers go up by {step}: taken as consecutive")
-    step = max(step, 1)
     length = (max(frames) - first) // step + 1
     people = max(map(len, frames.values()))
-    _check_size(length, people, joints[0])
-    stacked = np.full((length, people, *shapes.pop()), np.nan)
+    _check_size(length, people, shape[0])
+    stacked = np.full((length, people, *shape), np.nan)
     for number, those in frames.items():
         if those:
             stacked[(number - first) // step, : len(those)] = those
     return stacked
-
-
-def _read_npy(path: Path, raw: RawPoses) -> Numbers:
-    array = read_npy(path, 4 * MAX_JOINTS)
-    shape = array.shape
-    if len(shape) != 3 or shape[2] not in (2, 3, 4) or array.dtype.kind not in "iuf":
-        raise PoseError(
-            "expected numbers of shape (frames, joints, 2, 3 or 4), of one person, "
-            f"found {array.dtype.name} {shape}",
-        )
-    _check_size(shape[0], 1, shape[1])
-    raw.columns = {2: "xy", 3: "xy?", 4: "xyzs"}[shape[2]]
-    return np.array(array, np.float64)
-
-
-def _read_table(text: str, raw: RawPoses) -> None:
-    """Read CSV or text, with a header or without."""
-    lines = [line for line in text.splitlines() if line.strip()]
-    if not lines:
-        raise PoseError("expected a header and one row per frame, found none")
-    mark = next((mark for mark in (";", "\t", ",") if mark in lines[0]), " ")
-    if mark == " ":
-        lines = [" ".join(line.split()) for line in lines]
-    elif mark == ";":  # where columns end in semicolons, decimals may have commas
-        lines = [line.replace(",", ".") for line in lines]
-    rows = list(csv.reader(io.StringIO("\n".join(lines)), delimiter=mark))
-    rows = [[cell.strip() for cell in row] for row in rows]
-    if all(re.fullmatch(r"[-+.\deE]*|nan|NaN", cell) for cell in rows[0]):
-        _read_headerless(rows, raw)
-    else:
-        _read_columns(rows[0], rows[1:], raw)
-
-
-def _read_headerless(rows: list[list[str]], raw: RawPoses) -> None:
-    if not any(row[-1] for row in rows):  # every line ends in a separator
-        rows = [row[:-1] for row in rows]
-    width = len(rows[0])
-    if raw.joints is None or width % raw.joints or width // raw.joints not in (2, 3, 4):
-        raise PoseError(
-            f"found {width} columns without a header: pass --layout, or --joints and "
-            "--root, of which 2, 3 or 4 columns per joint result"
-        )
-    raw.use_columns({2: "xy", 3: "xy?", 4: "xyzs"}[width // raw.joints])
-    _check_size(len(rows), 1, raw.joints)
-    for number, row in enumerate(rows):
-        values = _cells(row, range(width), number + 1).reshape(raw.joints, -1)
-        raw.frames[number] = [values]
-
-
-def _read_columns(header: list[str], rows: list[list[str]], raw: RawPoses) -> None:
-    where: dict[tuple[str, str], int] = {}
-    joints: list[str] = []
-    for place, name in enumerate(header):
-        if match := NUMBERED.fullmatch(name):
-            axis, joint = match.groups()
-        elif match := NAMED.fullmatch(name):
-            joint, axis = match.groups()
-        else:
-            continue
-        where[joint, axis if axis in "xyz" else "s"] = place
-        joints += [] if joint in joints else [joint]
-    named = any(not joint.isdecimal() for joint in joints)
-    if named:
-        raw.names = tuple(joints)
-    else:
-        joints = sorted(joints, key=int)
-        first = int(joints[0]) if joints else 0
-        if first > 1 or [int(one) - first for one in joints] != [*range(len(joints))]:
-            raise PoseError(
-                f"expected joints from 0 on, found {', '.join(joints)[:80]}"
-            )
-    axes = "".join(a for a in "xyzs" if joints and (joints[0], a) in where)
-    lost = [f"{a} of {j}" for j in joints for a in axes if (j, a) not in where]
-    if not joints or lost or axes[:2] != "xy":
-        raise PoseError(
-            "expected a header x0,y0,s0,x1,... or nose_x,nose_y,nose_score,..., found "
-            f"no {lost[0] if lost else 'x and y'}"
-        )
-    raw.use_columns(axes)
-    frame = next((header.index(n) for n in FRAME_COLUMNS if n in header), None)
-    people = any(name in header for name in PERSON_COLUMNS)
-    columns = [where[joint, axis] for joint in joints for axis in axes]
-    _check_size(len(rows), 1, len(joints))
-    for line, row in enumerate(rows, start=2):
-        values = _cells(row, columns, line).reshape(len(joints), -1)
-        number = line if frame is None else int(_cells(row, [frame], line)[0])
-        if number in raw.frames and not people:
-            raise PoseError(f"line {line}: frame {number} is there twice")
-        raw.frames.setdefault(number, []).append(values)
-
-
-def _cells(row: list[str], columns: Sequence[int], line: int) -> Numbers:
-    try:
-        cells = [row[column] for column in columns]
-        return np.array([float(cell) if cell else np.nan for cell in cells])
-    except (ValueError, IndexError) as error:
-        raise PoseError(f"line {line}: {error}") from error
-
-
-def _read_skeleton(text: str, raw: RawPoses) -> None:
-    """Read NTU RGB+D's text: counts of frames, bodies and joints before each list."""
-    lines = iter(text.splitlines())
-    raw.tool, raw.units = "kinect", "metres"
-    raw.use_columns("xyzs")
-    frames = int(next(lines))
-    _check_size(frames, 1, 1)
-    for number in range(frames):
-        raw.frames[number] = []
-        for _ in range(int(next(lines))):
-            next(lines)  # identity and state of the body
-            count = int(next(lines))
-            _check_size(frames, 1, count)
-            joints = np.array([next(lines).split() for _ in range(count)], np.float64)
-            if joints.ndim != 2 or joints.shape[1] != NTU_COLUMNS:
-                raise PoseError(
-                    f"expected {NTU_COLUMNS} numbers per joint, found {joints.shape}"
-                )
-            # Tracking state: 0 not tracked, 1 inferred, 2 tracked.
-            person = np.column_stack([joints[:, :3], joints[:, -1] / 2])
-            raw.frames[number].append(person)
 
 
 def _check_bytes(size: int, path: Path) -> None:
@@ -321,9 +258,3 @@ def _check_size(frames: int, people: int, joints: int) -> None:
             f"expected 1 to {MAX_FRAMES} frames and at most {MAX_JOINTS} joints, found "
             f"{frames} frames of {people} people of {joints} joints"
         )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, KeyError):
-        return f"no {error.args[0]!r}"
-    return (str(error) or type(error).__name__).splitlines()[0]

@@ -14,7 +14,6 @@ order of people is arbitrary in every frame.
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,9 +21,8 @@ from scipy.optimize import linear_sum_assignment
 
 from aqa.cache.actions import BY_NAME
 from aqa.extract.config import PoseConfig
-from aqa.extract.poses.conventions import Interpreted, interpret
-from aqa.extract.poses.layouts import LAYOUTS, Layout
-from aqa.extract.poses.read import PoseError, digest, read_raw
+from aqa.extract.poses.conventions import PoseFile, read_pose_file
+from aqa.extract.poses.read import PoseError
 
 People = npt.NDArray[np.float64]
 
@@ -40,28 +38,12 @@ RIVAL = 0.5
 class Poses:
     """The athletes of one video: joints (athletes, frames, joints, axes).
 
-    `facts` say what the numbers of the file were taken for, for the provenance;
-    `summary` says so in one line; `notes` says what was decided for this video: frames,
-    people, joints that were missing and interpolated.
+    `notes` say what was decided: frames, people, joints missing and interpolated.
     """
 
     joints: npt.NDArray[np.float64]
-    layout: Layout
-    units: str
-    facts: dict[str, Any]
-    summary: str
+    file: PoseFile
     notes: str
-    source_sha256: str
-
-
-def read_interpreted(path: Path, config: PoseConfig) -> Interpreted:
-    """Read a pose file and decide what its numbers mean; `PoseError` names it."""
-    joints = len(LAYOUTS[config.layout]) if config.layout else config.joints
-    numbers, raw = read_raw(path, joints)
-    try:
-        return interpret(numbers, raw, config)
-    except PoseError as error:
-        raise PoseError(str(error), path) from error
 
 
 def read_poses(path: Path, action: str, config: PoseConfig) -> Poses:
@@ -70,32 +52,25 @@ def read_poses(path: Path, action: str, config: PoseConfig) -> Poses:
     For an AQA-7 action with one participant only one athlete is followed, even if
     `config.athletes` is 2. Raises `PoseError` naming the file.
     """
-    found = read_interpreted(path, config)
+    file = read_pose_file(path, config)
     known = BY_NAME.get(action)
     athletes = min(config.athletes, known.participants) if known else config.athletes
     try:
-        people = drop_uncertain(found.people, config.confidence)
+        people = drop_uncertain(file.people, config.confidence)
         tracks, followed = follow(people, athletes)
-        mirrored = found.layout.mirrored
-        filled = [fill_gaps(track, config.missing, mirrored) for track in tracks]
+        seen = np.isfinite(tracks[..., 0])  # (athletes, frames, joints)
+        mirrored = file.layout.mirrored
+        joints = [fill_gaps(track, config.missing, mirrored) for track in tracks]
     except PoseError as error:
         raise PoseError(str(error), path) from error
-    joints = np.stack([one.joints for one in filled])
-    notes = [*found.notes, followed]
-    if missing := sum(one.missing for one in filled):
+    notes = [*file.notes, followed]
+    if not seen.all():
+        empty = ~seen.any(axis=2)
         notes.append(
-            f"interpolated {missing} of {joints[..., 0].size} joints, in "
-            f"{sum(one.empty for one in filled)} of {joints[..., 0, 0].size} frames all"
+            f"interpolated {(~seen).sum()} of {seen.size} joints, in {empty.sum()} of "
+            f"{empty.size} frames all"
         )
-    return Poses(
-        joints=joints,
-        layout=found.layout,
-        units=found.units,
-        facts=found.facts,
-        summary=found.summary,
-        notes="; ".join(note for note in notes if note),
-        source_sha256=digest(path),
-    )
+    return Poses(np.stack(joints), file, "; ".join(note for note in notes if note))
 
 
 def drop_uncertain(people: People, confidence: float) -> People:
@@ -192,22 +167,10 @@ def _match(
     }
 
 
-@dataclass(frozen=True)
-class Filled:
-    """One athlete without missing values: joints (frames, joints, axes).
-
-    `missing` counts interpolated joints, `empty` frames in which all were missing.
-    """
-
-    joints: npt.NDArray[np.float64]
-    missing: int
-    empty: int
-
-
 def fill_gaps(
     track: npt.NDArray[np.float64], share: float, mirrored: tuple[int, ...]
-) -> Filled:
-    """Interpolate the missing joints of one athlete (frames, joints, axes + 1).
+) -> npt.NDArray[np.float64]:
+    """Interpolate missing joints: (frames, joints, axes + 1) -> (frames, joints, axes).
 
     Joints are interpolated linearly in time, and held constant before the first and
     after the last frame that has them. A joint that is missing in all frames takes the
@@ -216,11 +179,10 @@ def fill_gaps(
     counterpart are missing in all frames.
     """
     seen = np.isfinite(track[..., 0])  # (frames, joints)
-    missing, empty = int((~seen).sum()), int((~seen.any(axis=1)).sum())
-    if missing > share * seen.size:
+    if (missing := (~seen).mean()) > share:
         raise PoseError(
-            f"expected at most {share:.0%} of the joints missing, found "
-            f"{missing / seen.size:.0%}, and {empty} of {len(seen)} frames empty"
+            f"expected at most {share:.0%} of the joints missing, found {missing:.0%}, "
+            f"and {(~seen.any(axis=1)).sum()} of {len(seen)} frames empty"
         )
     times = np.arange(len(track))
     joints = np.empty((*seen.shape, track.shape[-1] - 1))
@@ -232,4 +194,4 @@ def fill_gaps(
         for axis in range(joints.shape[-1]):
             values = track[known, source, axis]
             joints[:, joint, axis] = np.interp(times, times[known], values)
-    return Filled(joints, missing, empty)
+    return joints
