@@ -127,7 +127,7 @@ def outcome(cell: Cell, folder: Path) -> tuple[str, str]:
         poses = read_poses(path, "", PoseConfig(**options))
         names = LAYOUTS.get(cell.layout, COCO)
         known = "coco17" if set(COCO) <= set(names) else cell.layout
-        if cell.layout != CUSTOM and poses.layout.kept != known:
+        if cell.layout != CUSTOM and poses.file.layout.kept != known:
             return False
         found = poses.joints[0]
         return found.shape == expected.shape and np.allclose(found, expected)

@@ -16,14 +16,15 @@ from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses import detect
-from aqa.extract.poses.detect import detect_poses, find_people
+from aqa.extract.poses.conventions import read_pose_file
+from aqa.extract.poses.detect import detect_in_video, detect_poses
 from aqa.extract.poses.read import PoseError, find_poses
-from aqa.extract.poses.tracks import read_interpreted, read_poses
+from aqa.extract.poses.tracks import read_poses
 from aqa.extract.videos.integrity import VideoError
 
 
 def read_people(path):
-    return read_interpreted(path, PoseConfig()).people
+    return read_pose_file(path, PoseConfig()).people
 
 
 CONFIG = DetectorConfig(Path("model.onnx"))
@@ -65,18 +66,20 @@ class Stub:
 def videos(tmp_path, monkeypatch):
     """A folder of two videos, and the detector with the stand-in, in this process."""
 
-    def look_at(videos, config):
-        for video in videos:
+    def in_here(function, items, *, prepare, arguments, **_):
+        for item in items:
+            prepare(*arguments)
             try:
-                yield video, find_people(video.path, Stub(config), config)
+                yield function(item)
             except AqaError as error:
-                yield video, error
+                yield error
 
     monkeypatch.setattr(detect, "PoseModel", Stub)
     monkeypatch.setattr(
         detect, "pose_model_record", lambda config: {"model": str(config.model)}
     )
-    monkeypatch.setattr(detect, "_detect_all", look_at)
+    monkeypatch.setattr(detect, "process_outcomes", in_here)
+    monkeypatch.setattr(detect, "limit_memory", lambda memory: None)
     write_video(tmp_path / "videos" / "a.avi")
     write_video(tmp_path / "videos" / "deep" / "b.avi", frames=5)
     return tmp_path / "videos"
@@ -161,7 +164,7 @@ def test_the_process_that_looks_takes_so_much_memory_and_no_more(monkeypatch):
     limited = []
     monkeypatch.setattr(detect, "PoseModel", Stub)
     monkeypatch.setattr(detect, "limit_memory", limited.append)
-    detect._prepare(CONFIG)
+    detect._prepare(CONFIG, {})
     assert limited == [CONFIG.limits.memory]
 
 
@@ -184,4 +187,4 @@ def test_files_of_other_tools_are_not_taken_for_ones_own(videos, text):
 def test_no_video_is_an_error_of_the_video(tmp_path):
     (tmp_path / "a.avi").write_bytes(b"nothing to see")
     with pytest.raises(VideoError, match=r"a\.avi"):
-        find_people(tmp_path / "a.avi", Stub(CONFIG), CONFIG)
+        detect_in_video(tmp_path / "a.avi", Stub(CONFIG), CONFIG)

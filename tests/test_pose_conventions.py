@@ -138,7 +138,7 @@ def test_third_number_that_could_be_either_is_asked_for(tmp_path):
         read(path)
     assert read(path, third="score", units="metres").joints.shape[3] == 2
     deep = read(path, third="depth", layout="coco17")
-    assert deep.joints.shape[3] == 3 and deep.facts["axes"] == 3
+    assert deep.joints.shape[3] == 3 and deep.file.facts["axes"] == 3
 
 
 def test_third_number_is_taken_as_stated(tmp_path):
@@ -153,14 +153,14 @@ def test_third_number_is_taken_as_stated(tmp_path):
 
 
 def test_depth_cannot_be_stated_of_what_has_none(tmp_path):
-    with pytest.raises(PoseError, match="found x and y alone"):
+    with pytest.raises(PoseError, match="--third depth: found x, y of each joint"):
         read(save(tmp_path, moving()), third="depth")
-    with pytest.raises(PoseError, match="expected a score of each joint, found none"):
+    with pytest.raises(PoseError, match="--third score: found x, y of"):
         read(save(tmp_path, moving()), third="score")
 
 
 def test_scores_of_zero_alone_are_refused(tmp_path):
-    with pytest.raises(PoseError, match="every score is 0: pass --third depth"):
+    with pytest.raises(PoseError, match="found 0 to 0: if the third number is z"):
         read(save(tmp_path, with_score(moving(), 0)))
 
 
@@ -177,14 +177,16 @@ def test_visibility_flags_are_scores(tmp_path):
 def test_fractions_need_the_size_of_the_picture_and_become_pixels(tmp_path):
     joints = moving()
     path = save(tmp_path, joints / (640, 360))
-    with pytest.raises(PoseError, match="pass --picture WIDTHxHEIGHT"):
+    with pytest.raises(PoseError, match="Pass --picture WIDTH HEIGHT"):
         read(path)
     poses = read(path, picture=(640, 360))
     np.testing.assert_allclose(poses.joints[0], joints, rtol=1e-12)
-    assert poses.units == "pixels" and "picture of 640 x 360" in poses.notes
-    with pytest.raises(PoseError, match="--units pixels: found x and y"):
+    assert (
+        poses.file.facts["units"] == "pixels" and "picture of 640 x 360" in poses.notes
+    )
+    with pytest.raises(PoseError, match="expected pixels, found x and y"):
         read(path, units="pixels")
-    with pytest.raises(PoseError, match="fractions of the picture expected"):
+    with pytest.raises(PoseError, match="expected fraction, found x and y"):
         read(save(tmp_path, joints), units="fraction", picture=(640, 360))
 
 
@@ -213,7 +215,7 @@ def test_entropy_takes_any_scale(tmp_path):
     expected = pose_features(read(save(tmp_path, joints)), entropy)
     path = save(tmp_path, joints / (640, 360))
     poses = read_poses(path, "", entropy)
-    assert poses.units == "any"
+    assert poses.file.facts["units"] == "any"
     np.testing.assert_allclose(pose_features(poses, entropy), expected, atol=1e-6)
 
 
@@ -232,7 +234,7 @@ def test_body_size_is_the_median_spread():
         (20, 2, "--layout kinect20 or"),
         (24, 3, "--layout smpl24 or"),
         (17, 3, "--layout coco17 or --layout h36m17 or"),
-        (22, 3, "found 22 joints, which no known layout has: pass --joints 22"),
+        (22, 3, "found 22 joints, of no known layout: pass --joints 22"),
     ],
 )
 def test_number_of_joints_that_says_nothing_is_refused(tmp_path, joints, axes, named):
@@ -249,21 +251,21 @@ def test_human36m_in_pixels_is_not_taken_for_coco(tmp_path):
     path = save(tmp_path, joints)
     with pytest.raises(PoseError, match="--layout coco17 or --layout h36m17"):
         read(path)
-    assert read(path, layout="h36m17").layout.head == 10
+    assert read(path, layout="h36m17").file.layout.head == 10
 
 
 def test_head_of_coco_is_not_taken_for_human36m(tmp_path):
     joints = moving()
     joints[:, 0] = (joints[:, 1] + joints[:, 4]) / 2
     joints[:, :5] = joints[:, :1] + (joints[:, :5] - joints[:, :1]) / 10
-    assert read(save(tmp_path, joints)).layout.name == "coco17"
+    assert read(save(tmp_path, joints)).file.layout.name == "coco17"
 
 
 def test_layouts_with_cocos_joints_become_coco(tmp_path):
     joints = moving(33)
     poses = read(save(tmp_path, joints))
     np.testing.assert_array_equal(poses.joints[0], joints[:, MEDIAPIPE])
-    assert poses.summary == "mediapipe33 as coco17, 2-D, in pixels"
+    assert poses.file.summary == "mediapipe33 as coco17, 2-D, in pixels"
     whole = read(save(tmp_path, moving(133)))
     np.testing.assert_array_equal(whole.joints[0], moving(133)[:, :17])
 

@@ -14,9 +14,9 @@ import pytest
 
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
 from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.detect import PoseModel, detect_poses, pose_model_record
 from aqa.extract.poses.read import PoseError
-from aqa.extract.poses.tracks import read_interpreted
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("rtmlib")
@@ -249,7 +249,7 @@ def test_poses_of_a_data_set_by_a_process_of_its_own(tmp_path):
     result = detect_poses(read_dataset(videos), tmp_path / "poses", config)
     assert result.done == 1
     assert [failure.key for failure in result.failures] == ["b.avi"]
-    people = read_interpreted(tmp_path / "poses" / "a.avi.json", PoseConfig()).people
+    people = read_pose_file(tmp_path / "poses" / "a.avi.json", PoseConfig()).people
     expected = JOINTS + np.column_stack([np.arange(10, 20), [30] * 10])[:, None]
     np.testing.assert_allclose(people[:, 0, :, :2], expected, atol=0.01)
 
@@ -280,5 +280,5 @@ def test_a_video_whose_process_dies_is_a_failure_and_the_next_is_not(tmp_path):
     dataset = read_dataset(videos)
     result = detect_poses(dataset, tmp_path / "poses", config, kill_soon)
     (failure,) = result.failures
-    assert failure.key == "b.avi" and "crashed (exit code -9)" in failure.reason
+    assert failure.key == "b.avi" and "crashed (SIGKILL)" in failure.reason
     assert result.done == 2

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
 from aqa.extract.config import PoseConfig
+from aqa.extract.poses.conventions import PoseFile
 from aqa.extract.poses.features import (
     approximate_entropy,
     head_centred,
@@ -27,9 +28,8 @@ SERIES = st.lists(
 
 def described(joints, config, units="pixels", layout="coco17"):
     """Features of joints (athletes, frames, joints, axes)."""
-    return pose_features(
-        Poses(np.asarray(joints), named_layout(layout), units, {}, "", "", ""), config
-    )
+    file = PoseFile(np.empty(0), named_layout(layout), {"units": units}, ())
+    return pose_features(Poses(np.asarray(joints), file, ""), config)
 
 
 def literal_dct(series, coefficients):

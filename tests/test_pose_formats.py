@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from aqa.extract.config import PoseConfig
+from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.read import PoseError
-from aqa.extract.poses.tracks import read_interpreted, read_poses
+from aqa.extract.poses.tracks import read_poses
 
 FRAMES = 24
 NAMES = (
@@ -78,33 +79,7 @@ TOOLS = {
         }
         for t in sorted(range(FRAMES), key=str)
     ],
-    "AlphaPose by image": {
-        f"{t}.jpg": {"version": "AlphaPose", "bodies": [{"joints": flat(t)}]}
-        for t in sorted(range(FRAMES), key=str)
-    },
-    "Kinetics-skeleton": {
-        "data": [
-            {
-                "frame_index": t + 1,
-                "skeleton": [{"pose": person(t).ravel().tolist(), "score": [0.9] * 17}],
-            }
-            for t in range(FRAMES)
-        ],
-        "label": "dive",
-    },
     "Ultralytics": [ultralytics(t) for t in range(FRAMES)],
-    "TensorFlow.js": [
-        [
-            {
-                "keypoints": [
-                    {**p, "name": n}
-                    for p, n in zip(points(person(t), score=0.9), NAMES, strict=True)
-                ]
-            }
-        ]
-        for t in range(FRAMES)
-    ],
-    "arrays": {"keypoints": WANT.tolist(), "keypoint_scores": [[0.9] * 17] * FRAMES},
     "frames under a name": {"frames": [[instance(t)] for t in range(FRAMES)]},
 }
 
@@ -113,7 +88,7 @@ TOOLS = {
 def test_tools_output_is_read(tmp_path, tool):
     poses = read(tmp_path, TOOLS[tool])
     np.testing.assert_array_equal(poses.joints[0], WANT)
-    assert poses.notes == "" and poses.summary == "coco17, 2-D, in pixels"
+    assert poses.notes == "" and poses.file.summary == "coco17, 2-D, in pixels"
 
 
 # Which frame is which
@@ -211,7 +186,7 @@ CONTRADICTIONS = {
     "image names of more than one form": [
         {"image_id": name, "keypoints": flat(0)} for name in ("a_1.jpg", "b_1.jpg")
     ],
-    "2 numbers that differ": [
+    "expected one number that differs, found 2": [
         {"image_id": name, "keypoints": flat(0)} for name in ("v1_1.jpg", "v2_2.jpg")
     ],
     "images with the same id": coco([1, 1], ["1.jpg", "2.jpg"]),
@@ -255,7 +230,7 @@ def test_joints_of_animals_are_left_out(tmp_path):
     poses = read(tmp_path, record)
     np.testing.assert_array_equal(poses.joints[0], WANT)
     record["categories"][0]["name"] = "dog"
-    with pytest.raises(PoseError, match="joints of several categories.*dog.*horse"):
+    with pytest.raises(PoseError, match="joints of 2 categories, none named"):
         read(tmp_path, record)
 
 
@@ -268,7 +243,7 @@ def test_names_of_joints_in_a_coco_file_are_respected(tmp_path):
         annotation["keypoints"] = rows.ravel().tolist()
     poses = read(tmp_path, record)
     np.testing.assert_array_equal(poses.joints[0], WANT)
-    assert poses.summary == "joints by name as coco17, 2-D, in pixels"
+    assert poses.file.summary == "joints by name as coco17, 2-D, in pixels"
 
 
 def test_nobody_is_written_in_many_ways(tmp_path):
@@ -321,7 +296,7 @@ def test_mediapipes_world_landmarks_are_metres(tmp_path):
     ]
     frames[4] = {"pose_landmarks": [], "pose_world_landmarks": []}
     poses = read(tmp_path, frames)
-    assert poses.summary == "mediapipe33 as coco17, 3-D, in metres"
+    assert poses.file.summary == "mediapipe33 as coco17, 3-D, in metres"
     world = landmarks(0.6, 0.0, 3)[11]  # the left shoulder, COCO's joint 5
     found = poses.joints[0, 3, 5]
     np.testing.assert_allclose(found, [world["x"], world["y"], world["z"]])
@@ -331,7 +306,7 @@ def test_mediapipes_image_landmarks_need_the_picture(tmp_path):
     frames = [
         {"pose_landmarks": {"landmark": landmarks(0.2, 0.5, t)}} for t in range(9)
     ]
-    with pytest.raises(PoseError, match="--picture WIDTHxHEIGHT"):
+    with pytest.raises(PoseError, match="--picture WIDTH HEIGHT"):
         read(tmp_path, frames)
     poses = read(tmp_path, frames, picture=(640, 360), third="score")
     place = landmarks(0.2, 0.5, 2)[0]
@@ -342,17 +317,11 @@ def test_mediapipes_image_landmarks_need_the_picture(tmp_path):
 # Text and CSV
 
 
-def test_named_columns_and_frame_numbers_of_a_csv(tmp_path):
-    header = [
-        "time",
-        "frame",
-        *(f"{n}_{a}" for n in NAMES[::-1] for a in ("x", "y", "score")),
-    ]
-    lines = [",".join(header)]
+def test_frame_numbers_of_a_csv(tmp_path):
+    lines = ["frame, " + ", ".join(f"x{j}, y{j}, s{j}" for j in range(17))]
     for t in sorted(range(FRAMES), key=str):
         if t != 7:
-            rows = np.reshape(flat(t), (17, 3))[::-1].ravel().tolist()
-            lines.append(",".join(map(str, [t / 25, t + 1, *rows])))
+            lines.append(", ".join(map(str, [t + 1, *flat(t)])))
     poses = read(tmp_path, "\n".join(lines), "a.csv")
     np.testing.assert_allclose(poses.joints[0], WANT)
     assert poses.notes == "interpolated 17 of 408 joints, in 1 of 24 frames all"
@@ -361,16 +330,7 @@ def test_named_columns_and_frame_numbers_of_a_csv(tmp_path):
         read(tmp_path, "\n".join(lines), "a.csv")
 
 
-def test_rows_per_person_of_a_csv(tmp_path):
-    lines = ["frame,person,x0,y0,x1,y1"]
-    for t in range(FRAMES):
-        lines.append(f"{t},judge,900,900,901,901")
-        lines.append(f"{t},diver,{100 + t},100,{200 + t},250")
-    poses = read(tmp_path, "\n".join(lines), "a.csv", joints=2, root=0)
-    assert poses.joints[0, 5].tolist() == [[105, 100], [205, 250]]
-
-
-@pytest.mark.parametrize("mark", [",", ";", "\t", "  "])
+@pytest.mark.parametrize("mark", [",", "; ", "\t", "  "])
 def test_kinect_recordings_without_a_header(tmp_path, mark):
     rng = np.random.default_rng(0)
     joints = rng.uniform(-1, 1, (9, 25, 3)).round(3) + [0, 0, 2.5]
@@ -381,12 +341,10 @@ def test_kinect_recordings_without_a_header(tmp_path, mark):
         if mark == ",":
             lines = [line + "," for line in lines]
         text = "\n".join(lines)
-        if mark == ";":
-            text = text.replace(".", ",")
-        with pytest.raises(PoseError, match="columns without a header: pass --layout"):
+        with pytest.raises(PoseError, match="rows of .* numbers: pass --layout"):
             read(tmp_path, text, "a.txt")
         poses = read(tmp_path, text, "a.txt", layout="kinect25")
-        assert poses.summary == "kinect25, 3-D, in metres"
+        assert poses.file.summary == "kinect25, 3-D, in metres"
         np.testing.assert_allclose(poses.joints[0, 8], joints[8])
     np.testing.assert_allclose(poses.joints[0, 4, 7], joints[[3, 5], 7].mean(axis=0))
 
@@ -410,7 +368,7 @@ def test_ntu_skeletons(tmp_path):
     frames = [[two, one] for one, two in zip(body, other, strict=True)]
     frames[5] = []
     poses = read(tmp_path, ntu(frames), "a.skeleton")
-    assert poses.summary == "kinect25, 3-D, in metres"
+    assert poses.file.summary == "kinect25, 3-D, in metres"
     np.testing.assert_allclose(poses.joints[0, 3], body[3])
     np.testing.assert_allclose(poses.joints[0, 5], (body[4] + body[6]) / 2)
     for cut in (ntu(frames)[:4000], "x", ""):
@@ -429,6 +387,6 @@ def test_openpose_joints_by_number_are_those_of_the_tool(tmp_path):
         people.append({"pose_keypoints_2d": body.ravel().tolist()})
         path = folder / f"v_{t:012}_keypoints.json"
         path.write_text(json.dumps({"version": 1.3, "people": people}))
-    found = read_interpreted(folder, PoseConfig())
+    found = read_pose_file(folder, PoseConfig())
     assert len(found.people) == 20 and found.layout.name == "body25"
     assert found.notes == ("frame numbers go up by 2: taken as consecutive",)

@@ -11,6 +11,7 @@ from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.store import FeatureCache
 from aqa.extract.config import PoseConfig
 from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.poses.conventions import PoseFile
 from aqa.extract.poses.extractor import PoseExtractor
 from aqa.extract.poses.features import pose_features
 from aqa.extract.poses.layouts import named_layout
@@ -32,9 +33,8 @@ def joints(seed, frames=30):
 
 def described(joints, config):
     """Features (D,) of one athlete's joints (frames, 17, 2), without any file."""
-    coco = named_layout("coco17")
-    poses = Poses(joints[None], coco, "pixels", {}, "", "", "")
-    return pose_features(poses, config)[0, 0]
+    file = PoseFile(np.empty(0), named_layout("coco17"), {"units": "pixels"}, ())
+    return pose_features(Poses(joints[None], file, ""), config)[0, 0]
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.extract.config import PoseConfig
-from aqa.extract.poses.read import PoseError, find_poses
-from aqa.extract.poses.tracks import read_interpreted, read_poses
+from aqa.extract.poses.conventions import read_pose_file
+from aqa.extract.poses.read import PoseError, digest, find_poses
+from aqa.extract.poses.tracks import read_poses
 
 FRAMES, KEY = 12, "diving/001"
 #: COCO's names, and OpenPose's two orders by the same names, as their manuals list
@@ -39,7 +40,7 @@ def athlete(frames=FRAMES, seed=0):
 
 
 def read_people(path):
-    return read_interpreted(path, PoseConfig()).people
+    return read_pose_file(path, PoseConfig()).people
 
 
 def flat(joints, score=0.9):
@@ -160,7 +161,7 @@ def test_every_form_gives_the_same_joints_and_features(tmp_path, form):
     poses = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
     assert poses.notes == ""
     np.testing.assert_array_equal(poses.joints, joints[None])
-    assert (poses.layout.kept, poses.units) == ("coco17", "pixels")
+    assert poses.file.summary.endswith("coco17, 2-D, in pixels")
 
 
 def test_key_with_a_video_suffix_is_found_with_and_without_it(tmp_path):
@@ -194,10 +195,10 @@ def test_nothing_outside_of_the_folder_is_read(tmp_path, key):
 
 def test_digest_changes_with_any_file_of_a_folder(tmp_path):
     write_openpose(tmp_path, athlete(), 25)
-    before = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig()).source_sha256
+    before = digest(find_poses(tmp_path, KEY))
     last = tmp_path / KEY / f"dive_{FRAMES - 1:012d}_keypoints.json"
     last.write_text(json.dumps(openpose(athlete(seed=1)[0], 25)))
-    after = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig()).source_sha256
+    after = digest(find_poses(tmp_path, KEY))
     assert before != after
 
 

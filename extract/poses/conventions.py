@@ -9,7 +9,7 @@ A decision is taken from the options if they state it, else from the file if it 
 it (its format, its names), else from the numbers if they allow one reading only;
 otherwise `PoseError` says what to pass.
 
-Missing joints are NaN, null or empty in the file, or (0, 0), or (-1, -1) in pixels, with
+Missing joints are NaN, null or empty in the file, (0, 0), or (-1, -1) in pixels, with
 any score: tools write these for joints that they did not find, and some put a constant
 score beside them. The one joint that is always 0 in centred poses is kept.
 

@@ -206,11 +206,14 @@ def _people(value: Any, raw: RawPoses) -> list[Person]:
             raw.units = "metres" if "world" in name else "fraction"
         return _people(value[name], raw)
     some = [one for one in value if one not in (None, [], {})]
-    if some and all(isinstance(one, dict) and "x" in one for one in some):
+    if not some:
+        return []
+    if all(isinstance(one, dict) and "x" in one for one in some):
         return [_array(_points(value, raw), None, raw)]
     if any(isinstance(one, dict) for one in some):
         return [_person(one, raw) for one in some if _has_joints(one)]
-    if _depth(some) == 1 or (_depth(some) == 2 and _width(some) <= 4):
+    rows = _depth(some) == 2 and _width(some) <= 4 and not isinstance(some[0][0], dict)
+    if rows or _depth(some) == 1:
         return [_array(value, None, raw)]
     return [person for one in some for person in _people(one, raw)]
 

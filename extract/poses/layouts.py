@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 COCO = (
-    "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow l_wrist r_wrist "
-    "l_hip r_hip l_knee r_knee l_ankle r_ankle"
+    "nose l_eye r_eye l_ear r_ear l_shoulder r_shoulder l_elbow r_elbow "
+    "l_wrist r_wrist l_hip r_hip l_knee r_knee l_ankle r_ankle"
 ).split()
 _OPENPOSE = "nose neck r_shoulder r_elbow r_wrist l_shoulder l_elbow l_wrist"
 _KINECT_LIMBS = (
