@@ -77,6 +77,11 @@ def import_features(
                 for source in sources
             ]
         offsets, _, width = sources[0].shape
+        if offsets > 1:
+            notes += (
+                f"read as {offsets} copies x {longest} clips x {width} features: "
+                "average over crops or pixels before, if those are what was meant",
+            )
 
         def load() -> Iterator[Features]:
             for done, source in enumerate(sources):

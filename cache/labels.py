@@ -8,6 +8,7 @@ score that an action of AQA-7 cannot have is refused.
 
 import math
 import os
+import re
 import shutil
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -171,7 +172,11 @@ class Relabelling:
 
 
 def plan_relabel(cache: Path | str, labels: Mapping[str, Label]) -> Relabelling:
-    """Say what `relabel` would change; AqaError when there is no sound cache."""
+    """Return what `relabel` would change.
+
+    Raises AqaError when there is no sound cache, and over a score that the sample's
+    action cannot have.
+    """
     with FeatureCache.open(cache) as opened:
         return _compare(opened, labels)[0]
 
@@ -243,6 +248,10 @@ def _compare(
         else sample
         for sample in before
     ]
+    if ("action" in columns) != ("score" in columns):  # else checked when it was read
+        listed = [new for new in after if new.key in labels]
+        problems = ((new.key, score_problem(new.action, new.score)) for new in listed)
+        raise_any([f"{key}: {problem}" for key, problem in problems if problem])
     examples = []
     counts: Counter[str] = Counter()
     for old, new in zip(before, after, strict=True):
@@ -255,8 +264,15 @@ def _compare(
     doubts = []
     if unknown:
         shown = ", ".join(map(repr, unknown[:3])) + ", ..." * (len(unknown) > 3)
+        alike = {_bare_key(key): key for key in keys}
+        hints = [
+            f"; is {key!r} the cache's {alike[_bare_key(key)]!r}?"
+            for key in unknown
+            if _bare_key(key) in alike
+        ]
         doubts.append(
             f"{len(unknown)} of {len(labels)} keys are not in the cache: {shown}"
+            + "".join(hints[:1])
         )
     listed = [sample for sample in before if sample.key in labels]
     known = {
@@ -291,6 +307,12 @@ def _compare(
 def _labelled(sample: Sample, label: Label, columns: Sequence[str]) -> Sample:
     given = {name: getattr(label, name) for name in LABELS if name in columns}
     return replace(sample, **given, extra={**sample.extra, **label.extra})
+
+
+def _bare_key(key: str) -> str:
+    """Return a key without what spreadsheets and people change in it."""
+    stem = re.sub(r"\.[A-Za-z0-9]{1,4}$", "", key.casefold())
+    return re.sub(r"(?<!\d)0+(?=\d)", "", stem)
 
 
 def _changes(old: Sample, new: Sample) -> dict[str, str]:

@@ -195,7 +195,7 @@ def normal_text(text: str) -> str:
 
 
 def similar_names(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Group names that differ only in case, blanks, `-` and `_`: likely slips.
+    """Group names that differ only in case, blanks, `-`, `_` and invisible characters.
 
     >>> similar_names(["diving", "Diving", "gym vault", "gym_vault", "luge"])
     [('Diving', 'diving'), ('gym vault', 'gym_vault')]
@@ -203,7 +203,12 @@ def similar_names(names: Sequence[str]) -> list[tuple[str, ...]]:
     groups: dict[str, set[str]] = {}
     for name in names:
         folded = unicodedata.normalize("NFKC", name).casefold()
-        groups.setdefault(re.sub(r"[\s_-]+", "", folded), set()).add(name)
+        bare = "".join(
+            letter
+            for letter in folded
+            if letter not in "-_ " and unicodedata.category(letter) != "Cf"
+        )
+        groups.setdefault(bare, set()).add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
 
 
@@ -218,7 +223,7 @@ def path_problem(path: str) -> str | None:
     if problem := _text_problem(path, MAX_KEY):
         return problem
     if "\\" in path:
-        return "holds a backslash"
+        return "holds a backslash; write /"
     if path.startswith("/"):
         return "is absolute"
     if posixpath.normpath(path) != path or path.split("/")[0] in (".", ".."):

@@ -154,6 +154,8 @@ class Table:
     def _column(self, field: str) -> str:
         """Return the name of a column; those asked for are recognised in any case."""
         name = normal_text(field)
+        if re.fullmatch(r"Unnamed: \d+", name):  # an index that pandas wrote
+            return ""
         folded = name.casefold()
         return folded if folded in (*self._known, *self._ignored) else name
 
@@ -189,7 +191,9 @@ class Table:
                 yield number, next(reader, [])
         except csv.Error as error:
             place = f"{self.path}: line {number}"
-            raise AqaError(f"{place}: cannot be read as CSV: {error}") from error
+            raise AqaError(
+                f"{place}: cannot be read as CSV (fields end with their line): {error}"
+            ) from error
         except UnicodeError as error:
             raise self._not_text(number, error) from error
 

@@ -294,6 +294,15 @@ def test_shorter_sequences_are_padded_in_front_and_marked(tmp_path, folder):
         assert not row[0, : 4 - len(array)].any()
 
 
+def test_three_dimensions_are_said_to_be_copies(tmp_path, folder):
+    """Ten crops per clip, as some extractors save them, would count as ten clips."""
+    np.save(folder / "x.npy", numbers((6, 10, 5)))
+    rows = table(folder, ["x,a,1,train,x.npy"])
+    made = import_features(rows, "I3D", tmp_path / "f.h5")
+    assert made.shape == (6, 10, 5)
+    assert made.notes[0].startswith("read as 6 copies x 10 clips x 5 features: average")
+
+
 def test_vectors_are_one_clip(tmp_path, folder):
     np.save(folder / "x.npy", numbers((5,)))
     made = import_features(

@@ -37,7 +37,7 @@ def write(path, labels):
 @pytest.fixture
 def cache(tmp_path):
     """Three samples, one of them unlabelled."""
-    labels = [Label("diving", 1.5, "train"), Label("diving", 2.5, "test")]
+    labels = [Label("diving", 31.5, "train"), Label("diving", 32.5, "test")]
     return write(tmp_path / "features.h5", [*labels, Label("diving", math.nan, "")])
 
 
@@ -184,12 +184,12 @@ def test_a_hundred_thousand_rows_take_seconds(tmp_path):
 
 def test_relabelling_is_as_if_extracted_with_the_new_labels(tmp_path, cache):
     new = {KEYS[0]: Label("diving", 9.0, "test"), KEYS[2]: Label("vault", 3.0, "train")}
-    old = Label("diving", 2.5, "test")
+    old = Label("diving", 32.5, "test")
     done = relabel(cache, new)
     assert done.changed == 2 and done.counts == {"score": 2, "split": 2, "action": 1}
     assert done.unlisted == 1 and done.kept == tmp_path / "features.h5.bak"
     assert done.examples == (
-        "diving/001: score 1.5 -> 9.0, split train -> test",
+        "diving/001: score 31.5 -> 9.0, split train -> test",
         "diving/003: action diving -> vault, score none -> 3.0, split none -> train",
     )
     golden = write(tmp_path / "golden.h5", [new[KEYS[0]], old, new[KEYS[2]]])
@@ -201,7 +201,7 @@ def test_relabelling_is_as_if_extracted_with_the_new_labels(tmp_path, cache):
 def test_labels_that_are_there_already_change_nothing(cache):
     before = cache.stat().st_ino
     same = {
-        KEYS[1]: Label("diving", 2.5, "test"),
+        KEYS[1]: Label("diving", 32.5, "test"),
         KEYS[2]: Label("diving", math.nan, ""),
     }
     assert relabel(cache, same).changed == relabel(cache, {}).changed == 0
@@ -279,11 +279,11 @@ def test_columns_that_a_list_does_not_have_stay(cache, table):
     labels = read_labels(table("key,Fold\ndiving/001,2\ndiving/002, 3 \n"))
     assert labels.columns == ("Fold",)
     assert relabel(cache, labels).counts == {"Fold": 2}
-    labels = read_labels(table("fold,key,score\n,diving/001,7\n"))
+    labels = read_labels(table("fold,key,score\n,diving/001,70\n"))
     relabel(cache, labels)
     with FeatureCache.open(cache) as opened:
         samples = list(opened.samples)
-    assert samples[0].extra == {"Fold": "2"} and samples[0].score == 7
+    assert samples[0].extra == {"Fold": "2"} and samples[0].score == 70
     assert samples[0].split == "train" and samples[0].action == "diving"
     labels = read_labels(table("key,Fold\ndiving/001,\n"))
     relabel(cache, labels)  # an empty cell takes a value back
@@ -310,19 +310,41 @@ def test_names_of_actions_that_look_alike_are_one_or_named(table):
 
 
 def test_new_names_are_compared_with_those_of_the_cache(cache):
-    plan = plan_relabel(cache, {KEYS[0]: Label("Diving", 1.5, "train")})
+    plan = plan_relabel(cache, {KEYS[0]: Label("Diving", 31.5, "train")})
     assert plan.notes == (
         "actions 'Diving' and 'diving' differ in case or blanks only, and count as two",
     )
 
 
+@pytest.mark.parametrize(
+    "key", ["diving/1", "Diving/001", "diving/001.avi", "diving/0001.MP4", "DIVING/1"]
+)
+def test_a_key_that_a_spreadsheet_changed_is_hinted_at(cache, key):
+    with pytest.raises(AqaError, match=f"is '{key}' the cache's 'diving/001'"):
+        relabel(cache, {key: Label("diving", 50.0, "train")})
+
+
+def test_a_score_is_checked_against_the_action_in_the_cache(cache, table):
+    labels = read_labels(table("key,score\ndiving/001,8160\n"))
+    with pytest.raises(AqaError, match="diving/001: expected a score of 21.6 to 102.6"):
+        plan_relabel(cache, labels)
+
+
+def test_an_invisible_character_makes_no_second_action_in_silence(table):
+    path = table("key,action\na,kata\nb,kat\u200ba\nc,knot tying\nd,knot\u00a0tying\n")
+    first, second = read_labels(path).notes
+    assert "'kata' and 'kat\\u200ba' differ" in first
+    assert "'knot tying' and 'knot\\xa0tying' differ" in second
+
+
 def test_a_list_as_excel_and_pandas_write_it(table):
     text = "sep=;\nkey;action;score;split\na;diving;50,5;train\n;;;\n"
     assert read_labels(table(text)) == {"a": Label("diving", 50.5, "train")}
-    labels = read_labels(table(",key,score\n0,a,1.5\n1,b,2\n"))
-    assert [label.score for label in labels.values()] == [1.5, 2]
-    assert labels.columns == ("score",)
-    assert any("ignored columns: (unnamed)" in note for note in labels.notes)
+    for index in ("", "Unnamed: 0"):
+        labels = read_labels(table(f"{index},key,score\n0,a,1.5\n1,b,2\n"))
+        assert [label.score for label in labels.values()] == [1.5, 2]
+        assert labels.columns == ("score",)
+        assert any("ignored columns: (unnamed)" in note for note in labels.notes)
 
 
 def test_utf_16_is_read_and_said(table):
