@@ -34,8 +34,9 @@ from aqa.cache.console import (
     workers_option,
 )
 from aqa.cache.errors import AqaError, printable
-from aqa.extract.commands import extract, with_features
+from aqa.extract.commands import extract
 from aqa.extract.config import config_like
+from aqa.extract.options import with_features
 from aqa.extract.poses.commands import poses
 from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
@@ -142,8 +143,7 @@ def score(
     The weights must be those that the model's features were made with. Of a long
     video the end is scored; which seconds that is is said.
     """
-    if options["weights"] is not None:
-        check_weights(options["weights"])
+    check_weights(options["weights"])
     from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.network import C3DExtractor

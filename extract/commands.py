@@ -1,21 +1,15 @@
-"""`aqa extract`: from videos or poses to features in the cache.
+"""`aqa extract`: from videos or poses to features in the cache."""
 
-Also the options that all commands share that run the network.
-"""
-
-from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.core import ParameterSource
 
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
-    actions_option,
+    GroupedCommand,
     cache_option,
-    device_option,
     given,
     json_option,
     print_failures,
@@ -27,11 +21,11 @@ from aqa.cache.errors import printable
 from aqa.extract.config import (
     KEEP,
     POSE_FEATURES,
-    PRECISIONS,
     ClipConfig,
     ExtractConfig,
     PoseConfig,
 )
+from aqa.extract.options import refuse_given, with_dataset, with_features
 from aqa.extract.poses.commands import (
     FILE_OPTIONS,
     with_file_options,
@@ -39,76 +33,14 @@ from aqa.extract.poses.commands import (
 )
 from aqa.extract.weights.formats import check_weights
 
-Command = Callable[..., Any]
-ARCH = click.Choice(["c3d-tiny", "c3d-small", "c3d-full"])
-PRECISION = click.Choice(PRECISIONS)
-
-
-preset_options = (
-    click.option(
-        "--preprocessing",
-        help="c3d, mmaction or imagenet, instead of the file's own.",
-    ),
-    click.option(
-        "--pool5",
-        type=click.Choice(["ceil", "padded"]),
-        help="The last pooling, instead of the file's own.",
-    ),
-    click.option("--mean", type=PATH, help="A mean file (.binaryproto, .npy)."),
-)
-
-
-def with_presets(command: Command) -> Command:
-    """Add the options that override the settings in a weights file."""
-    for option in reversed(preset_options):
-        command = option(command)
-    return command
-
-
-def with_features(command: Command) -> Command:
-    """Add the options that determine a video's C3D features."""
-    for option in reversed(
-        (
-            click.option(
-                "--weights",
-                help="A C3D weights file, `tiny` (comes with aqa) or `random[:seed]`.",
-            ),
-            click.option("--arch", type=ARCH, help="Network size for random weights."),
-            *preset_options,
-            device_option,
-            click.option(
-                "--precision",
-                type=PRECISION,
-                help="Precision of the network; auto is fp32 on CPU.",
-            ),
-            click.option(
-                "--allow-damaged",
-                is_flag=True,
-                help="Accept damaged videos, and record the damage.",
-            ),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-def refuse_given(names: Collection[str], of: str) -> None:
-    """Raise a usage error for options that were given but have no effect."""
-    context = click.get_current_context()
-    for option in context.command.params:
-        source = context.get_parameter_source(option.name or "")
-        if option.name in names and source is ParameterSource.COMMANDLINE:
-            raise click.UsageError(f"{option.opts[0]} does nothing for {of}")
-
-
 if TYPE_CHECKING:
     from aqa.extract.datasets.dataset import Dataset
-    from aqa.extract.stage import Extractor
+    from aqa.extract.stage import Extraction, Extractor, Plan
 
 #: Options without effect on pose features, and on C3D features.
 OF_C3D = (
     *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
-    *("allow_damaged", "workers", "engine", "ray_address", "plain"),
+    *("allow_damaged", "skip_missing", "workers", "engine", "ray_address", "plain"),
 )
 OF_POSES = ("poses", "athletes", "confidence", "missing", *FILE_OPTIONS)
 
@@ -123,13 +55,25 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     return int(i) - 1, int(n)
 
 
-@click.command()
-@click.option(
-    "--videos",
-    type=PATH,
-    required=True,
-    help="The AQA-7 folder, a CSV (video,action,score,split) or a folder of videos.",
+@click.command(
+    cls=GroupedCommand,
+    groups={
+        "Videos": ("videos", "actions", "roots", "skip_missing", "allow_damaged"),
+        "Network": (
+            *("weights", "arch", "preprocessing", "pool5", "mean", "length", "keep"),
+            *("device", "precision", "workers", "plain"),
+        ),
+        "Poses": ("features", *OF_POSES),
+        "Many machines": ("shard", "engine", "ray_address"),
+        "Output": ("cache", "replace", "dry_run", "as_json"),
+    },
+    examples=(
+        "aqa extract --videos AQA-7 --weights c3d_ucf101_iter_38000.caffemodel",
+        "aqa extract --videos list.csv --weights tiny --cache mine.h5 --dry-run",
+        "aqa extract --videos list.csv --features pose-dct --poses POSES",
+    ),
 )
+@with_dataset
 @cache_option
 @with_features
 @click.option(
@@ -142,7 +86,6 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
 @click.option("--poses", type=PATH, help="Folder of poses, for pose features.")
 @with_pose_options
 @with_file_options
-@actions_option
 @click.option(
     "--length",
     type=int,
@@ -168,13 +111,18 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     type=click.Choice(["local", "ray"]),
     default="local",
     show_default=True,
-    help="ray: the nodes of a Ray cluster do the work; needs the extra `ray`.",
+    help="ray: extract on the nodes of a Ray cluster; needs the extra `ray`.",
 )
 @click.option(
     "--ray-address", help="Ray cluster; default: the one that runs on this machine."
 )
 @click.option(
     "--plain", is_flag=True, help="Share no computation between copies: slow reference."
+)
+@click.option(
+    "--replace",
+    is_flag=True,
+    help="Extract again even if most videos are other files than those in the cache.",
 )
 @click.option("--dry-run", is_flag=True, help="Print what would be done, and stop.")
 @json_option
@@ -183,6 +131,9 @@ def extract(
     cache: Path,
     features: str,
     actions: Any,
+    roots: tuple[Path, ...],
+    skip_missing: bool,
+    replace: bool,
     dry_run: bool,
     as_json: bool,
     shard: tuple[int, int] | None,
@@ -193,8 +144,6 @@ def extract(
     Several runs may fill one cache at the same time, on any number of machines that
     share the folder, with or without --shard. The run that finishes last merges.
     """
-    if options["engine"] == "local" and options["weights"] is not None:
-        check_weights(options["weights"])
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
@@ -207,41 +156,33 @@ def extract(
             refuse_given(("length", "keep"), features)
     if options["engine"] == "local":
         refuse_given(["ray_address"], "--engine local")
-    dataset = read_dataset(videos, actions)
-    for note in dataset.notes:
-        click.echo(printable(note), err=True)
+    dataset = read_dataset(
+        videos,
+        actions,
+        roots=roots,
+        skip_missing=skip_missing,
+        labels_only=features != "c3d",
+    )
+    _say(*dataset.notes)
     extractor = _extractor(dataset, features, **options)
-    for note in extractor.notes:
-        click.echo(printable(note), err=True)
+    _say(*extractor.notes)
     if dry_run:
-        work = plan(dataset, cache, extractor, shard)
-        _print_relabelled(relabelled(dataset.videos, cache))
-        result = {"todo": [v.key for v in work.todo], "finished": work.skipped}
-        if as_json:
-            print_json(result)
-        else:
-            click.echo(f"{len(work.todo)} to do, {work.skipped} finished: {cache}")
+        work = plan(dataset, cache, extractor, shard, replace=replace)
+        _say(*work.notes())
+        _say(*_label_notes(relabelled(dataset.videos, cache)))
+        _print_plan(work, cache, as_json)
         return
     with progress_bar() as progress:
-        made = run(dataset, cache, extractor, shard, progress)
+        made = run(
+            *(dataset, cache, extractor, shard, progress), replace=replace, report=_say
+        )
     print_failures(made.failures)
     if made.damage:
         key, damage = next(iter(made.damage.items()))
         what = "accepted though damaged" if features == "c3d" else "poses with a note"
-        click.echo(
-            f"{what}: {len(made.damage)} of {made.done} videos, first {key}: {damage}",
-            err=True,
-        )
-    _print_relabelled(made.relabelled)
-    if as_json:
-        print_json(made.record())
-    else:
-        elsewhere = f"{made.elsewhere} by another run, " if made.elsewhere else ""
-        click.echo(
-            f"{cache}: {made.done} extracted, {elsewhere}{made.skipped} there before, "
-            f"{len(made.failures)} failed, {made.seconds:.0f} s"
-            + ("" if made.merged else "; not merged: some videos are not finished")
-        )
+        _say(f"{what}: {len(made.damage)} of {made.done} videos, first {key}: {damage}")
+    _say(*_label_notes(made.relabelled))
+    _print_result(made, as_json)
     if made.failures:
         raise click.exceptions.Exit(SOME_FAILED)
 
@@ -267,6 +208,8 @@ def _extractor(
             raise click.UsageError(f"--features {features} needs --poses DIR")
         config = PoseConfig(features=features, clips=clips, **given(**of_poses))
         return PoseExtractor(poses, config, dataset.videos)
+    if engine == "local":
+        check_weights(options["weights"])
     asked_for = ExtractConfig(clips=clips, **given(**options))
     if engine == "ray":
         from aqa.extract.ray_engine import RayExtractor
@@ -277,10 +220,37 @@ def _extractor(
     return C3DExtractor(asked_for)
 
 
-def _print_relabelled(count: int) -> None:
-    if count:
-        click.echo(
-            f"labels of {count} videos differ from the cache's; `aqa cache relabel` "
-            "updates the cache",
-            err=True,
+def _say(*notes: str) -> None:
+    for note in notes:
+        click.echo(printable(note), err=True)
+
+
+def _label_notes(count: int) -> list[str]:
+    if not count:
+        return []
+    return [
+        f"labels of {count} videos differ from the cache's; `aqa cache relabel` "
+        "updates the cache"
+    ]
+
+
+def _print_plan(work: "Plan", cache: Path, as_json: bool) -> None:
+    todo = [video.key for video in work.todo]
+    if as_json:
+        print_json(
+            {"todo": todo, "finished": work.skipped, "changed": list(work.changed)}
         )
+    else:
+        click.echo(f"{len(todo)} to do, {work.skipped} finished: {cache}")
+
+
+def _print_result(made: "Extraction", as_json: bool) -> None:
+    if as_json:
+        print_json(made.record())
+        return
+    elsewhere = f"{made.elsewhere} by another run, " if made.elsewhere else ""
+    click.echo(
+        f"{made.cache}: {made.done} extracted, {elsewhere}{made.skipped} there before, "
+        f"{len(made.failures)} failed, {made.seconds:.0f} s"
+        + ("" if made.merged else "; not merged: some videos are not finished")
+    )

@@ -30,11 +30,12 @@ from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.overlap import CPU, CUDA, plain_features, shared_features
 from aqa.extract.preprocessing import normalise
-from aqa.extract.source import video_changed
+from aqa.extract.source import VideoSource
 from aqa.extract.stage import Extracted
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import decode_all
 from aqa.extract.videos.video import Decoded
+from aqa.extract.weights.formats import check_weights
 from aqa.extract.weights.load import load_weights
 
 DTYPES = {
@@ -113,13 +114,11 @@ class HostCopy:
         return values
 
 
-class C3DExtractor:
+class C3DExtractor(VideoSource):
     """The network and all settings that determine its features; a stage's `Extractor`.
 
     `notes` tell the user about the device and the precision.
     """
-
-    changed = staticmethod(video_changed)
 
     def __init__(self, config: ExtractConfig) -> None:
         """Load the weights and move them to the device.
@@ -127,13 +126,7 @@ class C3DExtractor:
         Raises:
             AqaError: weights, clips, device or precision are not available.
         """
-        if config.weights is None:
-            raise AqaError(
-                "--weights: expected `tiny` (comes with aqa), `random`, or a C3D "
-                "weights file: c3d_ucf101_iter_38000.caffemodel of video-caffe, "
-                "conv3d_deepnetA_sport1m_iter_1900000 of C3D, c3d.pickle, or one "
-                "that `aqa pretrain` made"
-            )
+        spec = check_weights(config.weights)
         if config.clips.clip != CLIP:
             raise AqaError(
                 f"clip: C3D sees {CLIP} frames at a time, found {config.clips.clip}"
@@ -142,7 +135,7 @@ class C3DExtractor:
         self.precision = choose_precision(config.precision, self.device)
         note = precision_note(self.precision, self.device)
         weights = load_weights(
-            config.weights,
+            spec,
             config.arch,
             preprocessing=config.preprocessing,
             pool5=config.pool5,

@@ -30,7 +30,7 @@ from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.network import C3DExtractor
-from aqa.extract.source import video_changed
+from aqa.extract.source import VideoSource
 from aqa.extract.stage import Extracted
 
 try:
@@ -114,10 +114,8 @@ class Worker:
         ray.kill(self._actor)
 
 
-class RayExtractor:
+class RayExtractor(VideoSource):
     """C3D on a Ray cluster: a stage's `Extractor`."""
-
-    changed = staticmethod(video_changed)
 
     def __init__(self, config: ExtractConfig, address: str | None = None) -> None:
         """Connect to the cluster at `address` or RAY_ADDRESS, or start a local one.

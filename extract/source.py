@@ -1,30 +1,34 @@
 """Whether a file is still the one that features were made from.
 
-Conventions: a digest is `Decoded.source_sha256`, hexadecimal; times are nanoseconds.
-Only files touched since the features were made are read, since reading every video
-again would take long.
+Conventions: a digest is `Sample.source_sha256`, of the whole file or of a folder's
+pictures; a probe is `Sample.source_probe`, of its size and some of its bytes. A probe
+that differs reveals another file however old it is, so times cannot hide one. Whole
+files are read only in doubt: where the probe differs or is unknown, or where the file
+was touched after the features were written. Times are nanoseconds.
 """
 
 import hashlib
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+from aqa.cache.errors import AqaError
+from aqa.cache.files import probe
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.videos.frame_folder import folder_sha256
 from aqa.extract.videos.integrity import VideoError
 
 
-def video_changed(video: Video, sha256: str, since: int) -> bool:
-    """Return whether a video was touched after `since` and has other content now.
+class VideoSource:
+    """Base of extractors whose features are made from the video file itself."""
 
-    A video that is gone has not changed: its features stay. A folder without a video
-    has changed: decoding says what is wrong with it.
-    """
-    try:
-        return touched(video.path, since) and source_sha256(video.path) != sha256
-    except VideoError:
-        return True
-    except OSError:
-        return False
+    def source(self, video: Video) -> Path:
+        """Return the video file, or the folder of frames."""
+        return video.path
+
+    def source_sha256(self, path: Path) -> str:
+        """Return the digest of a video."""
+        return source_sha256(path)
 
 
 def source_sha256(path: Path) -> str:
@@ -35,7 +39,37 @@ def source_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def touched(path: Path, since: int) -> bool:
+def source_probe(path: Path) -> str:
+    """Return the probe of a file or folder; empty if it cannot be read."""
+    with suppress(OSError):
+        return probe(path)
+    return ""
+
+
+def source_changed(
+    path: Path,
+    sha256: str,
+    known_probe: str = "",
+    *,
+    written: int,
+    digest: Callable[[Path], str] = source_sha256,
+) -> bool:
+    """Return whether the source of features, written at that time, is another file now.
+
+    A source that is gone has not changed: its features stay. A folder without a video
+    has changed: decoding says what is wrong with it.
+    """
+    try:
+        if known_probe and probe(path) == known_probe and not _touched(path, written):
+            return False
+        return digest(path) != sha256
+    except VideoError:
+        return True
+    except (AqaError, OSError):
+        return False
+
+
+def _touched(path: Path, since: int) -> bool:
     """Return whether a file, or anything in a folder, was touched after `since`.
 
     Uses the time of the last status change, which no copying tool sets back.

@@ -10,7 +10,7 @@ or failed merges the parts into the cache.
 
 import os
 import time
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from math import isnan
@@ -26,8 +26,9 @@ from aqa.cache.parts import finished, merge, part_path, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
-from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.datasets.dataset import Dataset, Video, listed
 from aqa.extract.failures import Failure, FailureLog
+from aqa.extract.source import source_changed, source_probe
 
 
 @dataclass(frozen=True)
@@ -64,20 +65,39 @@ class Extractor(Protocol):
         left out.
         """
 
-    def changed(self, video: Video, sha256: str, since: int) -> bool:
-        """Return whether the source is no longer the one with this `source_sha256`.
+    def source(self, video: Video) -> Path:
+        """Return the file or folder that features are made from; AqaError if none."""
 
-        Only what was touched after `since`, in nanoseconds, need be read.
-        """
+    def source_sha256(self, path: Path) -> str:
+        """Return the digest of a source, as in `Extracted`."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would do: the videos `todo`, and the keys `finished` before."""
+    """What a run would do: the videos `todo`, and the keys `finished` before.
+
+    `changed` are keys to do again, since their source is another file now; `unlisted`
+    are keys that the cache holds and the data set does not.
+    """
 
     todo: tuple[Video, ...]
     skipped: int
     finished: frozenset[str]
+    changed: tuple[str, ...]
+    unlisted: tuple[str, ...]
+
+    def notes(self) -> Iterator[str]:
+        """Yield what the user should know, one line each."""
+        if self.changed:
+            yield (
+                f"{len(self.changed)} videos are other files than those their features "
+                f"were made from, and are extracted again: {listed(self.changed)}"
+            )
+        if self.unlisted:
+            yield (
+                f"the cache also holds {len(self.unlisted)} videos that are not asked "
+                f"for: {listed(self.unlisted)}; heads are trained on all that it holds"
+            )
 
 
 @dataclass(frozen=True)
@@ -111,18 +131,24 @@ def extract(
     extractor: Extractor,
     shard: tuple[int, int] | None = None,
     progress: Progress = silent,
+    *,
+    replace: bool = False,
+    report: Callable[[str], None] = lambda note: None,
 ) -> Extraction:
     """Extract what is left to do of the data set, or of a shard of it, to the cache.
 
-    `shard` (i, N) is the i-th of N parts of the videos, 0-based.
+    `shard` (i, N) is the i-th of N parts of the videos, 0-based. `replace` is as in
+    `plan`, whose notes go to `report`.
 
     Raises:
         ProvenanceMismatch: the cache was made with other settings.
-        AqaError: the cache cannot be written.
+        AqaError: the cache holds another data set, or cannot be written.
     """
     start = time.monotonic()
-    work = plan(dataset, cache, extractor, shard)
-    pending = _Pending(cache, work.todo)
+    work = plan(dataset, cache, extractor, shard, replace=replace)
+    for note in work.notes():
+        report(note)
+    pending = _Pending(cache, work.todo, extractor)
     log = FailureLog(cache)
     failures, damage = {}, {}
     with closing(extractor.extract(pending)) as results:
@@ -131,7 +157,7 @@ def extract(
                 failures[video.key] = log.record(video, result)
             else:
                 log.clear(video.key)
-                sample = _sample(video, result)
+                sample = _sample(video, result, pending.probes[video.key])
                 write_part(cache, sample, result.features, extractor.provenance)
                 if result.damage:
                     damage[video.key] = result.damage
@@ -163,25 +189,57 @@ def plan(
     cache: Path,
     extractor: Extractor,
     shard: tuple[int, int] | None = None,
+    *,
+    replace: bool = False,
 ) -> Plan:
     """Determine which videos of the data set, or of a shard of it, are left to do.
 
     Those are unfinished or failed ones, and those whose source (the video, or its
-    poses) has been replaced since.
+    poses) is another file now. If most are, the cache belongs to another data set:
+    that is an error, unless they are to `replace` the old ones.
 
     Raises:
         ProvenanceMismatch: the cache or a part of it was made with other settings.
+        AqaError: most finished videos were made from other files.
     """
     done = finished(cache, extractor.provenance)
+    unlisted = done.keys() - {video.key for video in dataset.videos}
     index, count = shard or (0, 1)
     own = dataset.videos[index::count]
-    for video in own:
-        if video.key in done:
-            since = _written_at(cache, video.key)
-            if extractor.changed(video, done[video.key].source_sha256, since):
-                del done[video.key]
+    known = [video for video in own if video.key in done]
+    changed = tuple(
+        video.key
+        for video in known
+        if _has_changed(video, done[video.key], cache, extractor)
+    )
+    if len(changed) > max(len(known) / 2, 1) and not replace:
+        raise AqaError(
+            f"{cache}: expected features of {dataset.root}, found that {len(changed)} "
+            f"of {len(known)} videos there were made from other files with the same "
+            f"names: {listed(changed)}. Use another --cache for another data set, or "
+            "--replace if the files were replaced on purpose"
+        )
+    for key in changed:
+        del done[key]
     todo = tuple(video for video in own if video.key not in done)
-    return Plan(todo, len(own) - len(todo), frozenset(done))
+    skipped = len(own) - len(todo)
+    return Plan(todo, skipped, frozenset(done), changed, tuple(sorted(unlisted)))
+
+
+def _has_changed(
+    video: Video, sample: Sample, cache: Path, extractor: Extractor
+) -> bool:
+    try:
+        source = extractor.source(video)
+    except (AqaError, OSError):
+        return False  # gone: the features stay
+    return source_changed(
+        source,
+        sample.source_sha256,
+        sample.source_probe,
+        written=_written_at(cache, video.key),
+        digest=extractor.source_sha256,
+    )
 
 
 def relabelled(videos: Iterable[Video], cache: Path) -> int:
@@ -205,12 +263,15 @@ class _Pending:
     both had in hand then is computed twice, to the same bytes.
     """
 
-    def __init__(self, cache: Path, todo: Sequence[Video]) -> None:
+    def __init__(
+        self, cache: Path, todo: Sequence[Video], extractor: Extractor
+    ) -> None:
         """Note the identity of the parts and the cache that exist now."""
         #: How many videos other runs have finished.
         self.elsewhere = 0
-        self._cache = cache
-        self._todo = todo
+        #: Probes of the sources of the videos that were taken, by key.
+        self.probes: dict[str, str] = {}
+        self._cache, self._todo, self._extractor = cache, todo, extractor
         self._parts = {v.key: _identity(part_path(cache, v.key)) for v in todo}
         self._merged = _identity(cache)
         self._old_rows = self._rows()
@@ -222,8 +283,12 @@ class _Pending:
         for video in (*self._todo[start:], *self._todo[:start]):
             if self._finished_elsewhere(video.key):
                 self.elsewhere += 1
-            else:
-                yield video
+                continue
+            # Probe before reading: a file replaced meanwhile is noticed next time.
+            self.probes[video.key] = ""
+            with suppress(AqaError):
+                self.probes[video.key] = source_probe(self._extractor.source(video))
+            yield video
 
     def _finished_elsewhere(self, key: str) -> bool:
         if _identity(part_path(self._cache, key)) not in (None, self._parts[key]):
@@ -251,7 +316,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return found.st_ino, found.st_mtime_ns
 
 
-def _sample(video: Video, extracted: Extracted) -> Sample:
+def _sample(video: Video, extracted: Extracted, probe: str) -> Sample:
     return Sample(
         key=video.key,
         action=video.action,
@@ -260,6 +325,8 @@ def _sample(video: Video, extracted: Extracted) -> Sample:
         frames=extracted.frames,
         source_sha256=extracted.source_sha256,
         damage=extracted.damage,
+        source_probe=probe,
+        extra=video.extra,
     )
 
 

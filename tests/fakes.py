@@ -12,7 +12,7 @@ import numpy as np
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.source import video_changed
+from aqa.extract.source import VideoSource
 from aqa.extract.stage import Extracted
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 8))
@@ -61,11 +61,10 @@ def features_of(key, shape=(2, 3, 4)):
     return generator.random(shape, dtype=np.float32)
 
 
-class FakeExtractor:
+class FakeExtractor(VideoSource):
     """Features by key; videos in `broken` fail; `dies_at` raises `Killed`."""
 
     notes = ()
-    changed = staticmethod(video_changed)
 
     def __init__(self, broken=(), dies_at=None, provenance=MADE):
         self.provenance = provenance

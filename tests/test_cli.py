@@ -86,10 +86,9 @@ def test_a_dry_run_says_what_would_be_done(aqa, videos, tiny, tmp_path):
     ran = aqa(
         "extract", "--videos", videos, "--cache", cache, "--dry-run", "--json", *tiny
     )
-    assert json.loads(ran.stdout) == {
-        "todo": ["a.avi", "b.avi", "broken.avi"],
-        "finished": 0,
-    }
+    found = json.loads(ran.stdout)
+    assert found["todo"] == ["a.avi", "b.avi", "broken.avi"]
+    assert (found["finished"], found["changed"]) == (0, [])
     assert list(tmp_path.iterdir()) == []
 
 

@@ -253,7 +253,7 @@ def test_too_many_missing_joints_fail_and_name_the_file(tmp_path):
 def test_another_layout_has_to_be_described(tmp_path):
     joints = athlete()[:, :14]
     write_npy(tmp_path, joints)
-    with pytest.raises(PoseError, match="found 14 joints.* --joints 14 --root I"):
+    with pytest.raises(PoseError, match="found 14 joints.* --joints 14 --root-joint I"):
         read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
     poses = read_poses(
         find_poses(tmp_path, KEY), "diving", PoseConfig(joints=14, root=13)

@@ -2,33 +2,32 @@
 
 import hashlib
 import json
-import math
 import os
+import shutil
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError
+from aqa.cache.files import probe
 from aqa.cache.parts import part_path, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.source import source_sha256, video_changed
+from aqa.extract.source import VideoSource, source_changed, source_sha256
 from aqa.extract.stage import Extracted, extract, plan
 from aqa.extract.videos.frame_folder import folder_sha256
 
 PROVENANCE = Provenance({"features": "bytes"})
 
 
-class Extractor:
+class Extractor(VideoSource):
     """Features that are the first byte of the file; an empty one fails."""
 
     provenance = PROVENANCE
-    changed = staticmethod(video_changed)
 
     def __init__(self):
         self.seen = []
@@ -123,10 +122,62 @@ def test_a_replacement_that_fails_is_named_and_the_old_features_stay(videos, cac
     assert values(cache) == [ord("a"), ord("b"), ord("c")]
 
 
-def test_an_untouched_video_is_not_read(videos, monkeypatch):
-    monkeypatch.setattr(Path, "open", None)
+def changed(path, known_probe, written):
+    """Ask with a digest that is wrong: True tells that the file was read whole."""
+    return source_changed(path, "other", known_probe, written=written)
+
+
+def test_an_untouched_video_is_not_read_whole(videos):
+    path = videos.videos[0].path
     later = time.time_ns() + 10**9
-    assert not video_changed(videos.videos[0], "other", since=later)
+    assert not changed(path, probe(path), later)
+    assert changed(path, probe(path), path.stat().st_ctime_ns)
+    assert changed(path, "", later)  # nothing is known of it
+    assert changed(path, probe(videos.videos[1].path), later)
+
+
+def test_another_data_set_of_older_files_under_the_same_names_is_refused(
+    videos, cache, tmp_path
+):
+    other = tmp_path / "other"
+    shutil.copytree(videos.root, other)
+    for number, path in enumerate(sorted(other.iterdir())):
+        path.write_bytes(b"%d of the other set" % number)
+    tick()
+    run(videos, cache)  # the other set's files are older than these features
+    shutil.rmtree(videos.root)
+    other.rename(videos.root)  # even under the same paths
+    before = cache.read_bytes()
+    with pytest.raises(AqaError, match=r"3 of 3 videos .* another --cache .*--replace"):
+        run(videos, cache)
+    with pytest.raises(AqaError, match="a.avi, b.avi, c.avi"):
+        plan(videos, cache, Extractor())
+    assert cache.read_bytes() == before
+    notes = []
+    made = extract(videos, cache, Extractor(), replace=True, report=notes.append)
+    assert (made.done, made.merged) == (3, True)
+    assert values(cache) == [ord("0"), ord("1"), ord("2")]
+    assert notes[0].startswith("3 videos are other files")
+    assert run(videos, cache)[0] == []
+
+
+def test_what_else_the_cache_holds_is_said(videos, cache):
+    run(videos, cache)
+    notes = []
+    fewer = replace(videos, videos=videos.videos[:1])
+    extract(fewer, cache, Extractor(), report=notes.append)
+    assert notes == [
+        "the cache also holds 2 videos that are not asked for: b.avi, c.avi; heads "
+        "are trained on all that it holds"
+    ]
+
+
+def test_extra_labels_and_the_probe_reach_the_cache(videos, cache):
+    given = replace(videos.videos[0], extra={"surgeon": "B"})
+    extract(replace(videos, videos=(given,)), cache, Extractor())
+    with FeatureCache.open(cache) as opened:
+        assert opened.samples[0].extra == {"surgeon": "B"}
+        assert opened.samples[0].source_probe == probe(given.path)
 
 
 def test_a_picture_written_over_in_its_folder_is_a_change(tmp_path):
@@ -134,15 +185,17 @@ def test_a_picture_written_over_in_its_folder_is_a_change(tmp_path):
     folder.mkdir()
     for number in (1, 2):
         (folder / f"img_{number:05d}.jpg").write_bytes(bytes([number]))
-    video = Video("001", folder, "", "", math.nan)
     digest = source_sha256(folder)
     assert digest == folder_sha256(folder)
+    known = digest, probe(folder)
     tick()
-    since = time.time_ns()
+    written = time.time_ns()
     tick()
-    assert not video_changed(video, digest, since)
-    (folder / "img_00002.jpg").write_bytes(b"other")
-    assert video_changed(video, digest, since)
+    assert not source_changed(folder, *known, written=written)
+    (folder / ".DS_Store").touch()
+    assert not source_changed(folder, *known, written=written)
+    (folder / "img_00002.jpg").write_bytes(b"x")  # of the same length
+    assert source_changed(folder, *known, written=written)
 
 
 def test_a_folder_that_became_no_video_fails_alone(videos, cache):

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from fakes import KEYS, FakeExtractor, dataset, features_of
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.files import locked
@@ -26,39 +27,10 @@ from aqa.cache.store import FeatureCache
 from aqa.extract import stage
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
-from aqa.extract.source import video_changed
-from aqa.extract.stage import Extracted, _Pending, extract, plan, relabelled
+from aqa.extract.stage import _Pending, extract, plan, relabelled
 
-KEYS = [f"diving/{number:03d}" for number in range(1, 8)]
-
-
-def dataset(keys=KEYS):
-    videos = tuple(Video(key, Path(key), "diving", "train", 50.0) for key in keys)
-    return Dataset(Path("."), "aqa-7", videos, ())
-
-
-def features_of(key):
-    generator = np.random.default_rng(list(key.encode()))
-    return generator.random((2, 3, 4), dtype=np.float32)
-
-
-class Extractor:
-    """Features by key; what is `broken` fails."""
-
-    changed = staticmethod(video_changed)
-
-    def __init__(self, broken=(), name="made"):
-        self.provenance = Provenance({"features": name})
-        self.broken = broken
-        self.seen = []
-
-    def extract(self, videos):
-        for video in videos:
-            self.seen.append(video.key)
-            if video.key in self.broken:
-                yield video, AqaError(f"{video.path}: expected a video, found noise")
-            else:
-                yield video, Extracted(features_of(video.key), 97, "ab" * 32)
+KEYS = list(KEYS)
+OTHER = Provenance({"features": "other"})
 
 
 @pytest.fixture
@@ -67,7 +39,7 @@ def cache(tmp_path):
 
 
 def test_every_video_reaches_the_cache_with_its_labels(cache):
-    made = extract(dataset(), cache, Extractor())
+    made = extract(dataset(), cache, FakeExtractor())
     assert (made.done, made.skipped, made.failures, made.merged) == (7, 0, (), True)
     with FeatureCache.open(cache) as opened:
         assert list(opened.samples.key) == KEYS
@@ -79,7 +51,7 @@ def test_every_video_reaches_the_cache_with_its_labels(cache):
 
 
 def test_what_is_finished_is_not_made_again(cache):
-    first = Extractor()
+    first = FakeExtractor()
     write_part(
         cache,
         Sample(KEYS[2], "diving", "train", 50.0, 97, "ab" * 32),
@@ -88,19 +60,19 @@ def test_what_is_finished_is_not_made_again(cache):
     )
     extract(dataset(), cache, first)
     assert sorted(first.seen) == KEYS[:2] + KEYS[3:]
-    second = Extractor()
+    second = FakeExtractor()
     made = extract(dataset(), cache, second)
     assert (second.seen, made.skipped, made.merged) == ([], 7, True)
 
 
 def test_failures_are_named_and_tried_again(cache):
-    made = extract(dataset(), cache, Extractor(broken={KEYS[1], KEYS[4]}))
+    made = extract(dataset(), cache, FakeExtractor(broken={KEYS[1], KEYS[4]}))
     assert [failure.key for failure in made.failures] == [KEYS[1], KEYS[4]]
     assert made.merged and made.done == 5
     listed = json.loads((cache.parent / "failures.json").read_text())
     assert [failure["key"] for failure in listed] == [KEYS[1], KEYS[4]]
     assert "found noise" in listed[0]["reason"]
-    again = Extractor()
+    again = FakeExtractor()
     assert extract(dataset(), cache, again).failures == ()
     assert sorted(again.seen) == [KEYS[1], KEYS[4]]
     assert not (cache.parent / "failures.json").exists()
@@ -109,15 +81,15 @@ def test_failures_are_named_and_tried_again(cache):
 
 
 def test_where_nothing_can_be_used_there_is_no_cache(cache):
-    made = extract(dataset(), cache, Extractor(broken=set(KEYS)))
+    made = extract(dataset(), cache, FakeExtractor(broken=set(KEYS)))
     assert len(made.failures) == 7 and not made.merged
     assert not cache.exists()
 
 
 def test_features_of_another_kind_are_refused_before_anything_runs(cache):
-    extract(dataset(), cache, Extractor())
+    extract(dataset(), cache, FakeExtractor())
     before = cache.read_bytes()
-    other = Extractor(name="other")
+    other = FakeExtractor(provenance=OTHER)
     with pytest.raises(ProvenanceMismatch, match="features: found"):
         extract(dataset([*KEYS, "diving/099"]), cache, other)
     assert other.seen == [] and cache.read_bytes() == before
@@ -126,10 +98,10 @@ def test_features_of_another_kind_are_refused_before_anything_runs(cache):
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 0, 1)])
 def test_shards_make_the_same_bytes_and_the_last_one_merges(tmp_path, order):
     whole = tmp_path / "whole" / "features.h5"
-    extract(dataset(), whole, Extractor(broken={KEYS[3]}))
+    extract(dataset(), whole, FakeExtractor(broken={KEYS[3]}))
     cache = tmp_path / "shards" / "features.h5"
     merged = [
-        extract(dataset(), cache, Extractor(broken={KEYS[3]}), (i, 3)).merged
+        extract(dataset(), cache, FakeExtractor(broken={KEYS[3]}), (i, 3)).merged
         for i in order
     ]
     assert merged == [False, False, True]
@@ -139,18 +111,18 @@ def test_shards_make_the_same_bytes_and_the_last_one_merges(tmp_path, order):
 
 
 def test_a_plan_changes_nothing(cache):
-    work = plan(dataset(), cache, Extractor(), (1, 3))
+    work = plan(dataset(), cache, FakeExtractor(), (1, 3))
     assert [video.key for video in work.todo] == [KEYS[1], KEYS[4]]
     assert list(cache.parent.iterdir()) == []
 
 
 def test_an_interruption_leaves_what_was_finished(cache):
-    class Interrupted(Extractor):
+    class Interrupted(FakeExtractor):
         def extract(self, videos):
             yield from super().extract(list(videos)[:3])
             raise KeyboardInterrupt
 
-    begun, rest = Interrupted(), Extractor()
+    begun, rest = Interrupted(), FakeExtractor()
     with pytest.raises(KeyboardInterrupt):
         extract(dataset(), cache, begun)
     assert extract(dataset(), cache, rest).skipped == 3
@@ -162,13 +134,13 @@ def test_runs_on_one_cache_share_the_work(tmp_path, cache, count):
     """Other runs begin while the first has its third video in hand."""
     others = []
 
-    class Joined(Extractor):
+    class Joined(FakeExtractor):
         def extract(self, videos):
             for place, result in enumerate(super().extract(videos)):
                 if place == 2:
                     for number in range(count):
                         shard = None if count == 1 else (number, count)
-                        others.append(extract(dataset(), cache, Extractor(), shard))
+                        others.append(extract(dataset(), cache, FakeExtractor(), shard))
                 yield result
 
     first = extract(dataset(), cache, Joined())
@@ -177,14 +149,14 @@ def test_runs_on_one_cache_share_the_work(tmp_path, cache, count):
     assert sum(other.done for other in others) == 5
     assert first.merged and others[-1].merged
     whole = tmp_path / "whole.h5"
-    extract(dataset(), whole, Extractor())
+    extract(dataset(), whole, FakeExtractor())
     assert cache.read_bytes() == whole.read_bytes()
 
 
 def test_features_of_another_kind_are_refused_from_another_run_too(cache):
-    class Overtaken(Extractor):
+    class Overtaken(FakeExtractor):
         def extract(self, videos):
-            extract(dataset(), cache, Extractor(name="other"))
+            extract(dataset(), cache, FakeExtractor(provenance=OTHER))
             yield from super().extract(videos)
 
     with pytest.raises(ProvenanceMismatch, match="features: found"):
@@ -192,12 +164,12 @@ def test_features_of_another_kind_are_refused_from_another_run_too(cache):
 
 
 def test_features_of_a_replaced_video_are_not_taken_for_another_run_s(cache):
-    class Replaced(Extractor):
-        def changed(self, video, sha256, since):
-            return True
+    class Replaced(FakeExtractor):
+        def source(self, video):
+            return cache  # which is none of the files they were made from
 
-    extract(dataset(), cache, Extractor())
-    made = extract(dataset(), cache, Replaced())
+    extract(dataset(), cache, FakeExtractor())
+    made = extract(dataset(), cache, Replaced(), replace=True)
     assert (made.done, made.elsewhere, made.skipped) == (7, 0, 0)
 
 
@@ -205,14 +177,16 @@ def test_runs_begin_at_different_places(cache, monkeypatch):
     begun = set()
     for process in range(100, 107):
         monkeypatch.setattr(stage.os, "getpid", lambda n=process: n)
-        order = [video.key for video in _Pending(cache, dataset().videos)]
+        order = [
+            video.key for video in _Pending(cache, dataset().videos, FakeExtractor())
+        ]
         assert sorted(order) == KEYS
         begun.add(order[0])
     assert len(begun) >= 5
 
 
 def test_labels_that_are_not_the_data_set_s_are_counted(cache):
-    extract(dataset(), cache, Extractor())
+    extract(dataset(), cache, FakeExtractor())
     given = dataset().videos
     scored = replace(given[0], score=51.0)
     moved = replace(given[1], split="test")
@@ -223,13 +197,13 @@ def test_labels_that_are_not_the_data_set_s_are_counted(cache):
     )
     assert relabelled(dataset().videos, cache) == 0
     assert relabelled(other.videos, cache) == 2
-    assert extract(other, cache, Extractor()).relabelled == 2
+    assert extract(other, cache, FakeExtractor()).relabelled == 2
     with FeatureCache.open(cache) as opened:
         assert list(opened.samples.score) == [50.0] * 7 + [1.0]
 
 
 def test_what_was_wrong_with_videos_that_were_taken_is_told(cache):
-    class Lenient(Extractor):
+    class Lenient(FakeExtractor):
         def extract(self, videos):
             for video, made in super().extract(videos):
                 damage = "12 frames missing" if video.key == KEYS[5] else ""
@@ -240,7 +214,7 @@ def test_what_was_wrong_with_videos_that_were_taken_is_told(cache):
 
 def test_an_unlabelled_video_has_no_score(cache):
     videos = (Video("a.avi", Path("a.avi"), "", "", math.nan),)
-    extract(Dataset(Path("."), "folder", videos, ()), cache, Extractor())
+    extract(Dataset(Path("."), "folder", videos, ()), cache, FakeExtractor())
     with FeatureCache.open(cache) as opened:
         assert np.isnan(opened.samples.score).all()
 
@@ -270,37 +244,37 @@ def test_a_failure_is_not_written_while_a_merge_clears_up(cache):
 
 def test_what_a_killed_run_left_of_the_list_of_failures_goes(cache):
     (cache.parent / f".failures.json.{'0' * 16}.tmp").touch()
-    extract(dataset(), cache, Extractor())
+    extract(dataset(), cache, FakeExtractor())
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
+@pytest.mark.slow
 def test_killed_at_any_instant_it_ends_in_the_same_bytes(tmp_path):
     """Ten runs, each killed at random up to nine times before one may finish."""
     script = tmp_path / "run.py"
-    tests = Path(__file__)
     script.write_text(
         textwrap.dedent(
             f"""
-            import importlib.util, sys, time
+            import sys, time
             from pathlib import Path
-            spec = importlib.util.spec_from_file_location("stage_tests", {str(tests)!r})
-            tests = importlib.util.module_from_spec(spec)
-            spec.loader.exec_module(tests)
+            sys.path.insert(0, {str(Path(__file__).parent)!r})
+            from aqa.extract.stage import extract
+            from fakes import FakeExtractor, dataset
 
-            class Slow(tests.Extractor):
+            class Slow(FakeExtractor):
                 def extract(self, videos):
                     for result in super().extract(videos):
                         time.sleep(0.02)
                         yield result
 
             print("up", flush=True)
-            made = tests.extract(tests.dataset(), Path(sys.argv[1]), Slow())
+            made = extract(dataset(), Path(sys.argv[1]), Slow())
             sys.exit(0 if made.merged else 1)
             """
         )
     )
     whole = tmp_path / "whole.h5"
-    extract(dataset(), whole, Extractor())
+    extract(dataset(), whole, FakeExtractor())
     instants = random.Random(0)
     cache = tmp_path / "killed" / "features.h5"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}

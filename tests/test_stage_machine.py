@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+from fakes import KEYS, MADE, FakeExtractor, Killed, dataset, features_of
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
@@ -22,45 +23,11 @@ from hypothesis.stateful import (
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import Label, relabel
 from aqa.cache.parts import finished, list_parts, merge, part_path, parts_folder, verify
-from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
-from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.source import video_changed
-from aqa.extract.stage import Extracted, extract
+from aqa.extract.stage import extract
 
-KEYS = tuple(f"diving/{number:03d}" for number in range(1, 7))
+KEYS = KEYS[:6]
 KEY = st.sampled_from(KEYS)
-MADE = Provenance({"features": "made"})
-
-
-class Killed(BaseException):
-    """Stands for SIGKILL: nothing catches it."""
-
-
-def features_of(key):
-    generator = np.random.default_rng(list(key.encode()))
-    return generator.random((2, 2, 3), dtype=np.float32)
-
-
-class Extractor:
-    """Features by key; dies before the video `dies_at`, fails on those `broken`."""
-
-    provenance = MADE
-    changed = staticmethod(video_changed)
-
-    def __init__(self, broken=(), dies_at=None):
-        self.broken, self.dies_at = broken, dies_at
-        self.seen = []
-
-    def extract(self, videos):
-        for place, video in enumerate(videos):
-            if place == self.dies_at:
-                raise Killed
-            self.seen.append(video.key)
-            if video.key in self.broken:
-                yield video, AqaError("expected a video, found noise")
-            else:
-                yield video, Extracted(features_of(video.key), 97, "ab" * 32)
 
 
 def flip(path, where):
@@ -84,10 +51,7 @@ class Machine(RuleBasedStateMachine):
         shutil.rmtree(self.folder)
 
     def dataset(self):
-        videos = [
-            Video(key, Path(key), "diving", "train", self.scores[key]) for key in KEYS
-        ]
-        return Dataset(Path("."), "aqa-7", tuple(videos), ())
+        return dataset(KEYS, self.scores)
 
     def note(self, keys, merged):
         self.done |= {key: False for key in keys if key not in self.done}
@@ -103,7 +67,7 @@ class Machine(RuleBasedStateMachine):
         own = KEYS[first::step]
         sound = [key for key in own if key not in broken]
         try:
-            made = extract(self.dataset(), self.cache, Extractor(broken), shard)
+            made = extract(self.dataset(), self.cache, FakeExtractor(broken), shard)
         except AqaError as error:
             # A part that this run did not make anew: named, and put away.
             assert "extract again" in str(error)
@@ -115,7 +79,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(dies_at=st.integers(0, len(KEYS)))
     def killed(self, dies_at):
-        extractor, merged = Extractor(dies_at=dies_at), False
+        extractor, merged = FakeExtractor(dies_at=dies_at), False
         try:
             made = extract(self.dataset(), self.cache, extractor)
             merged = made.merged
@@ -146,7 +110,7 @@ class Machine(RuleBasedStateMachine):
         del self.done[key]
         assert any(key in problem for problem in verify(self.cache))
         # Made anew at once: a cache with a damaged row cannot be merged further.
-        made = extract(self.dataset(), self.cache, Extractor())
+        made = extract(self.dataset(), self.cache, FakeExtractor())
         self.note(KEYS, made.merged)
         assert verify(self.cache) == []
 

@@ -46,10 +46,11 @@ def with_file_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--joints",
                 type=click.IntRange(2),
-                help="Poses of another layout: number of joints; needs --root.",
+                help="Poses of another layout: number of joints; needs --root-joint.",
             ),
             click.option(
-                "--root",
+                "--root-joint",
+                "root",
                 type=click.IntRange(0),
                 help="Poses of another layout: the joint to measure from, 0 the first.",
             ),

@@ -177,7 +177,7 @@ def _layout(coordinates: Numbers, raw: RawPoses, config: PoseConfig) -> Layout:
         known = [name for name, names in LAYOUTS.items() if len(names) == joints]
         choices = [
             *(f"--layout {name}" for name in known),
-            f"--joints {joints} --root I",
+            f"--joints {joints} --root-joint I",
         ]
         raise PoseError(
             f"found {joints} joints, {'ambiguous' if known else 'of no known layout'}: "

@@ -42,7 +42,7 @@ from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.poses.json_records import Person
 from aqa.extract.poses.read import MAX_FRAMES, PoseError, load_json
-from aqa.extract.source import video_changed
+from aqa.extract.source import source_changed
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.video import watch
 
@@ -270,4 +270,4 @@ def _is_done(video: Video, out: Path, made_with: Provenance) -> bool:
             "use another folder"
         ) from error
     require_same(Provenance(found), made_with, str(path))
-    return not video_changed(video, source, path.stat().st_mtime_ns)
+    return not source_changed(video.path, source, written=path.stat().st_mtime_ns)

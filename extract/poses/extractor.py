@@ -23,7 +23,6 @@ from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.features import pose_features, pose_record
 from aqa.extract.poses.read import PoseError, digest, find_poses
 from aqa.extract.poses.tracks import read_poses
-from aqa.extract.source import touched
 from aqa.extract.stage import Extracted
 
 #: Damage is at most 1024 bytes in a cache.
@@ -64,19 +63,16 @@ class PoseExtractor:
                 reason = error if isinstance(error, AqaError) else AqaError(str(error))
                 yield video, reason
 
-    def changed(self, video: Video, sha256: str, since: int) -> bool:
-        """Tell whether the poses were touched after `since` and differ now.
+    def source(self, video: Video) -> Path:
+        """Return the pose file of a video; PoseError if there is none."""
+        return find_poses(self._folder, video.key)
 
-        Poses that have been removed have not changed: their features stay.
-        """
-        try:
-            path = find_poses(self._folder, video.key)
-            return touched(path, since) and digest(path) != sha256
-        except (AqaError, OSError):
-            return False
+    def source_sha256(self, path: Path) -> str:
+        """Return the digest of a pose file."""
+        return digest(path)
 
     def _features(self, video: Video) -> Extracted:
-        path = find_poses(self._folder, video.key)
+        path = self.source(video)
         poses = read_poses(path, video.action, self._config)
         _require_same(poses.file.facts, self._facts, "the first video's", path)
         return Extracted(

@@ -200,7 +200,7 @@ def _read_rows(text: str, raw: RawPoses) -> None:
     if raw.joints is None or rows.shape[1] not in [raw.joints * n for n in COLUMNS]:
         raise PoseError(
             f"found rows of {rows.shape[1]} numbers: pass --layout, or --joints and "
-            "--root, of which 2, 3 or 4 numbers per joint result"
+            "--root-joint, of which 2, 3 or 4 numbers per joint result"
         )
     _place_array(rows.reshape(len(rows), raw.joints, -1), raw)
 

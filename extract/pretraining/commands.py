@@ -15,7 +15,7 @@ from aqa.cache.console import (
     seed_option,
     workers_option,
 )
-from aqa.extract.commands import ARCH, PRECISION
+from aqa.extract.options import ARCH, PRECISION
 from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.weights.formats import check_weights
 

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from aqa.cache.console import PATH, json_option, print_json
-from aqa.extract.commands import with_presets
+from aqa.extract.options import with_presets
 from aqa.extract.weights.formats import check_weights, kind_of
 
 

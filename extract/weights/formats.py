@@ -53,14 +53,22 @@ _SIGNATURES = (
 )
 
 
-def check_weights(spec: str) -> None:
+def check_weights(spec: str | None) -> str:
     """Refuse a missing file, a foreign format or a wrong name, before torch is loaded.
 
     Raises:
-        WeightsError: what `load_weights` would raise.
+        WeightsError: what `load_weights` would raise, or nothing was given.
     """
+    if spec is None:
+        raise WeightsError(
+            "--weights: expected `tiny` (comes with aqa), `random`, or a C3D weights "
+            "file: c3d_ucf101_iter_38000.caffemodel of video-caffe, "
+            "conv3d_deepnetA_sport1m_iter_1900000 of C3D, c3d.pickle, or one that "
+            "`aqa pretrain` made"
+        )
     if spec != "tiny" and random_seed(spec) is None:
         kind_of(Path(spec))
+    return spec
 
 
 def random_seed(spec: str) -> int | None:
