@@ -1,16 +1,45 @@
-"""The documents are part of the product: they name every command, and truly."""
+"""The documents are part of the product: every command and code block in them runs.
+
+Conventions: a fenced block marked `sh` holds commands, one marked `python` holds code;
+both run in order, page by page, in a folder that holds what the pages speak of (see
+`world`). Options that make a run long are replaced by short ones. A block that cannot
+run here follows a line `<!-- not run: REASON -->`; one whose output is only shown has
+no language.
+"""
 
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
+from click.testing import CliRunner
+from fakes import encode, noise
 
 import aqa
 from aqa.cli import main
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {page.relative_to(ROOT).as_posix(): page.read_text("utf-8") for page in PAGES}
+#: Values of options in the short form; an option given without one here is kept.
+SHORT = {
+    "--iterations": "20",
+    "--seeds": "1",
+    "--scale": "0.01",
+    "--fewest": "3",
+    "--hidden": "8",
+    "--batch": "2",
+}
+#: Commands for which the short form adds options that the page leaves out.
+ADDED = {
+    "fit": ["--iterations", "20"],
+    "compare": ["--iterations", "20"],
+    "synth": ["--fewest", "3"],
+    "demo": ["--scale", "0.01", "--fewest", "3", "--iterations", "20"],
+}
 
 
 def commands(group, path=("aqa",)):
@@ -25,18 +54,19 @@ COMMANDS = dict(commands(main))
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_command_has_help_and_stands_in_the_readme(name):
+def test_command_has_help_and_is_documented(name):
     command = COMMANDS[name]
     assert command.help, f"{name} has no help"
     for parameter in command.params:
         if isinstance(parameter, click.Option):
             assert parameter.help, f"{name} {parameter.opts[0]} has no help"
-    assert f"`{name}" in README or re.search(rf"^{name}\b", README, re.M), name
+    assert any(re.search(rf"\b{name}\b", text) for text in TEXTS.values()), name
 
 
-def test_readme_names_no_command_that_is_not_there():
-    said = set(re.findall(r"^aqa ([a-z][a-z ]*[a-z])(?= |$)", README, re.M))
-    said |= set(re.findall(r"`aqa ([a-z]+(?: [a-z]+)?)", README))
+@pytest.mark.parametrize("page", TEXTS)
+def test_page_names_no_command_that_is_not_there(page):
+    said = set(re.findall(r"^aqa ([a-z][a-z ]*[a-z])(?= |$)", TEXTS[page], re.M))
+    said |= set(re.findall(r"`aqa ([a-z]+(?: [a-z]+)?)", TEXTS[page]))
     known = {name.removeprefix("aqa ") for name in COMMANDS}
     groups = {name.split()[0] for name in known if " " in name}
     for words in said:
@@ -46,11 +76,108 @@ def test_readme_names_no_command_that_is_not_there():
             assert " ".join(words.split()[:2]) in known, words
 
 
-def test_readme_gives_the_two_commands():
-    assert "make demo" in README
-    assert "make test" in README
+@pytest.mark.parametrize("page", TEXTS)
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#\s]+)", TEXTS[page]):
+        if not re.match(r"[a-z]+:", target):
+            assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_readme_is_short_and_gives_the_two_commands():
+    readme = TEXTS["README.md"]
+    assert "make demo" in readme
+    assert "make test" in readme
+    assert len(readme.splitlines()) <= 150
 
 
 def test_changelog_speaks_of_this_version():
     changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## {aqa.__version__}" in changelog
+
+
+def test_every_test_that_reliability_names_exists():
+    text = (ROOT / "RELIABILITY.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+\.py)(?:::(\w+))?`", text)
+    assert named
+    for file, test in named:
+        source = (ROOT / "tests" / file).read_text(encoding="utf-8")
+        assert not test or f"def {test}(" in source, f"{file}::{test}"
+
+
+def blocks(text):
+    """Yield (language, code) of each fenced block that runs."""
+    pattern = r"(?:<!-- (not run: [^>]+?) -->\n+)?^```(sh|python)\n(.*?)^```$"
+    for skipped, language, code in re.findall(pattern, text, re.M | re.S):
+        if not skipped:
+            yield language, code
+
+
+def shortened(words):
+    """Return a command's arguments in their short form."""
+    words = list(words)
+    for place, word in enumerate(words[:-1]):
+        words[place + 1] = SHORT.get(word, words[place + 1])
+    added = ADDED.get(words[0], [])
+    for option, value in zip(added[::2], added[1::2], strict=True):
+        if option not in words:
+            words += [option, value]
+    return words
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory):
+    """A folder with all that the pages speak of, small.
+
+    AQA-7 (rendered, in the release's layout) and its poses, c3d.safetensors, videos
+    and a list of squats, features and a list of an import, one video jump.mp4.
+    """
+    folder = tmp_path_factory.mktemp("world")
+
+    def run(*words):
+        done = CliRunner().invoke(main, [str(word) for word in words])
+        assert done.exit_code == 0, done.output
+
+    run("synth", folder, "--scale", "0.001", "--fewest", "4")
+    poses = folder / "AQA-7" / "poses"
+    if poses.is_dir():
+        shutil.copytree(poses, folder / "poses")
+    run("weights", "convert", "tiny", folder / "c3d.safetensors")
+    rows = ["video,score,split,person"]
+    for number in range(1, 9):
+        encode(folder / "squats" / f"{number:02}.mp4", noise(40, seed=number), "mpeg4")
+        split = "train" if number < 6 else "test"
+        rows.append(f"squats/{number:02}.mp4,{number},{split},p{number % 3}")
+    (folder / "squats.csv").write_text("\n".join(rows) + "\n")
+    rng = np.random.default_rng(0)
+    rows = ["key,action,score,split,features"]
+    (folder / "i3d").mkdir()
+    for number in range(1, 17):
+        x = rng.normal(size=(6, 32)).astype(np.float32)
+        np.save(folder / "i3d" / f"{number:02}.npy", x)
+        split = "train" if number < 11 else "test"
+        score = 50 + 10 * x[:, 0].mean()
+        rows.append(f"{number:02},squats,{score:.2f},{split},i3d/{number:02}.npy")
+    (folder / "i3d.csv").write_text("\n".join(rows) + "\n")
+    encode(folder / "jump.mp4", noise(110), "mpeg4")
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [p for p in TEXTS if any(blocks(TEXTS[p]))])
+def test_blocks_of_a_page_run(page, world, tmp_path, monkeypatch):
+    folder = tmp_path / "page"
+    shutil.copytree(world, folder)
+    monkeypatch.chdir(folder)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    names = {}
+    for language, code in blocks(TEXTS[page]):
+        if language == "python":
+            exec(compile(code, page, "exec"), names)
+            continue
+        for line in code.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if not words or words[0] in ("git", "cd", "make", "pip", "python"):
+                continue
+            assert words[0] == "aqa", line
+            done = CliRunner().invoke(main, shortened(words[1:]))
+            assert done.exit_code == 0, f"{line}\n{done.output}"
