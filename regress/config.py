@@ -8,7 +8,7 @@ line can show defaults. A TOML file may hold any field; nested settings are tabl
 
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
@@ -239,6 +239,7 @@ def configured(base: Config, file: Path | None, options: Mapping[str, Any]) -> C
     config = base if file is None else read_toml(base, file)
     given = {name: value for name, value in options.items() if value is not None}
     plain = {name: value for name, value in given.items() if name not in NESTED}
+    _check_names(plain, [*(field.name for field in fields(config)), *NESTED])
     config = replace(config, **plain)
     for name, section in NESTED.items():
         if name in given:
@@ -262,17 +263,20 @@ def read_toml(base: Config, file: Path) -> Config:
 
 def _filled(base: Any, record: Mapping[str, Any], where: str) -> Any:
     hints = get_type_hints(type(base))
-    known = [field.name for field in fields(base)]
-    for name in record:
-        if name not in known:
-            near = get_close_matches(name, known, 1)
-            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
-            raise AqaError(f"{where}unknown setting {name!r}; {hint}")
+    _check_names(record, [field.name for field in fields(base)], where)
     values = {
         name: _value(hints[name], getattr(base, name), value, f"{where}{name}")
         for name, value in record.items()
     }
     return replace(base, **values)
+
+
+def _check_names(given: Iterable[str], known: list[str], where: str = "") -> None:
+    for name in given:
+        if name not in known:
+            near = get_close_matches(name, known, 1)
+            hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(known)}"
+            raise AqaError(f"{where}unknown setting {name!r}; {hint}")
 
 
 def _value(kind: Any, base: Any, value: Any, where: str) -> Any:

@@ -32,6 +32,7 @@ def test_root_holds_no_stray_modules():
     assert {path.name for path in ROOT.glob("*.py")} == {
         "__init__.py",
         "__main__.py",
+        "api.py",
         "cli.py",
     }
 

@@ -159,13 +159,24 @@ class Model:
     def predict(
         self,
         x: NDArray[np.float32],
-        action: str | NDArray[Any],
+        action: str | NDArray[Any] | None = None,
         clips: NDArray[np.int32] | None = None,
     ) -> Floats:
         """Return scores (n,) in judges' units for features x (n, clips, D).
 
-        `action` is one action or the action of each sample (n,).
+        x may be (n, copies, clips, D) as a cache has it: copy 0 is scored, as in
+        testing. `action` is one action or the action of each sample (n,), and may be
+        left out for a model of one action. Raises `AqaError` for an unknown action.
         """
+        x = x[:, 0] if x.ndim == 4 else x
+        if action is None and len(self.actions) == 1:
+            action = self.actions[0]
+        unknown = set(np.unique([] if action is None else action)) - {*self.actions}
+        if action is None or unknown:
+            raise AqaError(
+                f"expected an action of the model ({', '.join(self.actions)}); found "
+                f"{', '.join(sorted(unknown)) or 'none'}"
+            )
         return self.label_scale.to_units(self.head.predict(x, clips), action)
 
     def record(self) -> dict[str, Any]:

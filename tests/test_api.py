@@ -1,0 +1,96 @@
+"""The Python API does what the commands do, and `import aqa` alone loads nothing."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fakes import encode, noise
+from safetensors.numpy import load_file
+
+import aqa
+
+COUNTS = {"diving": (12, 6), "gym_vault": (10, 5)}
+
+
+@pytest.fixture(scope="module")
+def cache(plant, tmp_path_factory):
+    return plant(tmp_path_factory.mktemp("api") / "features.h5", "shared", COUNTS)
+
+
+def test_import_loads_nothing_heavy():
+    code = (
+        "import sys, aqa; "
+        "print(sorted({'torch', 'h5py', 'numpy', 'sklearn', 'av'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
+
+
+def test_every_public_name_is_there():
+    for name in aqa.__all__:
+        assert callable(getattr(aqa, name))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = aqa.nothing
+
+
+def test_a_cache_as_arrays(cache):
+    opened = aqa.open_cache(str(cache))
+    assert opened.features.shape == (33, 2, 3, 16)
+    assert list(opened.labels["key"]) == sorted(opened.labels["key"])
+    assert (opened.labels["split"] == "train").sum() == 22
+    assert opened.provenance["arch"] == "planted"
+
+
+def test_fit_gives_what_the_command_writes(cache, tmp_path, aqa):
+    aqa("fit", "--cache", cache, "--iterations", 20, "--out", tmp_path / "command")
+    import aqa as package
+
+    report = package.fit(str(cache), out=str(tmp_path / "api"), iterations=20)
+    [path] = report.models
+    ours, theirs = load_file(path), load_file(tmp_path / "command" / path.name)
+    assert ours.keys() == theirs.keys()
+    for name in ours:
+        np.testing.assert_array_equal(ours[name], theirs[name])
+
+
+def test_a_model_predicts_in_judges_units(cache, tmp_path):
+    report = aqa.fit(cache, out=tmp_path, iterations=400, hidden=16, mode="all-action")
+    model = aqa.load_model(report.models[0])
+    opened = aqa.open_cache(cache)
+    diving = opened.labels["action"] == "diving"
+    scores = opened.labels["score"][diving]
+    predicted = model.predict(opened.features[diving], "diving")
+    assert np.corrcoef(scores, predicted)[0, 1] > 0.8
+    assert abs(predicted.mean() - scores.mean()) < 2 * scores.std()
+    actions = opened.labels["action"]
+    together = model.predict(opened.features, actions)
+    np.testing.assert_allclose(together[diving], predicted, rtol=1e-5)
+    with pytest.raises(aqa.AqaError, match=r"diving, gym_vault\); found none"):
+        model.predict(opened.features)
+    with pytest.raises(aqa.AqaError, match="found figure"):
+        model.predict(opened.features, "figure")
+
+
+def test_compare_writes_a_report(cache, tmp_path):
+    [result] = aqa.compare("single-vs-all", cache, out=tmp_path, iterations=20)
+    assert (tmp_path / "report.html").is_file()
+    assert {row.name for row in result.report.rows} >= {"all-action LSTM"}
+
+
+def test_unknown_settings_are_refused(cache, tmp_path):
+    videos = encode(tmp_path / "videos" / "a.avi", noise(3)).parent
+    with pytest.raises(aqa.AqaError, match="'hiden'; did you mean hidden"):
+        aqa.fit(cache, out=tmp_path, hiden=3)
+    with pytest.raises(aqa.AqaError, match="unknown settings: colour"):
+        aqa.extract(videos, weights="random", colour="red", cache=tmp_path / "x.h5")
+
+
+def test_the_package_extract_is_callable(tmp_path):
+    for number in range(2):
+        encode(tmp_path / "videos" / f"{number}.avi", noise(20, seed=number))
+    done = aqa.extract(
+        str(tmp_path / "videos"), weights="tiny", cache=str(tmp_path / "features.h5")
+    )
+    assert (done.done, done.failures) == (2, ())
+    assert aqa.open_cache(done.cache).features.shape == (2, 6, 6, 256)
