@@ -15,7 +15,7 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -23,6 +23,11 @@ from typing import Any, TypeVar
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
+
+
+class ProcessDied(AqaError):
+    """A worker process crashed, or was ended after its time; does not name the item."""
+
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -147,9 +152,9 @@ def process_outcomes(
         except AqaError as error:
             return error
         except TimeoutError:
-            return AqaError(f"takes longer than {seconds:g} s")
+            return ProcessDied(f"takes longer than {seconds:g} s")
         except ProcessExpired as error:
-            return AqaError(f"its process crashed ({exit_cause(error.exitcode)})")
+            return ProcessDied(f"its process crashed ({exit_cause(error.exitcode)})")
 
     try:
         for item in items:
@@ -195,8 +200,10 @@ def process_map(
         progress(done, total, label(item))
         outcome = next(outcomes)
         if isinstance(outcome, AqaError):
-            if hasattr(outcomes, "close"):
+            if isinstance(outcomes, Generator):
                 outcomes.close()
+            if isinstance(outcome, ProcessDied):
+                raise AqaError(f"{label(item)}: {outcome}")
             raise outcome
         results.append(outcome)
     progress(total, total, "")

@@ -91,6 +91,11 @@ def test_the_first_failure_is_raised(workers):
         process_map(parse_score, ["1", "b", "c", "2"], workers)
 
 
+def test_an_item_whose_process_dies_is_named():
+    with pytest.raises(AqaError, match=r"^0x3: its process crashed \(exit code 3\)"):
+        process_map(os._exit, [3, 3], 2, label=hex)
+
+
 def test_a_crash_or_a_hang_costs_its_own_item_only():
     found = list(process_outcomes(os._exit, [3], 1))
     assert str(found[0]) == "its process crashed (exit code 3)"

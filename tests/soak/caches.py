@@ -2,7 +2,7 @@
 
 import h5py
 import numpy as np
-import test_guards
+import test_hdf5_checks
 
 from aqa.cache.parts import verify
 from aqa.cache.provenance import Provenance
@@ -48,10 +48,10 @@ def run(attack: Attack) -> None:
 def cache_seeds(folder, canary: Canary) -> tuple[list[bytes], list[bytes]]:
     """Sound caches, and those that the tests know to be hostile."""
     path = folder / "seed.h5"
-    sound = [test_guards.write(path, count).read_bytes() for count in (1, 3, 40)]
+    sound = [test_hdf5_checks.write(path, count).read_bytes() for count in (1, 3, 40)]
     vile = []
-    for change, _ in test_guards.HOSTILE.values():
-        test_guards.write(path)
+    for change, _ in test_hdf5_checks.HOSTILE.values():
+        test_hdf5_checks.write(path)
         with h5py.File(path, "r+") as file:
             change(file, str(canary.secret))
         vile.append(path.read_bytes())

@@ -1,16 +1,25 @@
-"""What several commands understand in the same way."""
+"""Options that several commands share, progress, and text that is safe to print."""
+
+import io
+import json
 
 import click
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
+from aqa.cache import console
 from aqa.cache.console import (
     GroupedCommand,
     actions_option,
     device_option,
     json_option,
+    log_lines,
+    print_json,
+    progress_bar,
     workers_option,
 )
+from aqa.cache.errors import printable
 
 
 @click.command()
@@ -76,3 +85,56 @@ def test_options_that_nothing_stands_for_get_no_suggestion():
     ran = CliRunner().invoke(grouped, ["--lr", "1"])
     assert ran.exit_code == 2 and "No such option" in ran.output
     assert "learning" not in ran.output
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Seconds that pass when told."""
+
+    class Clock:
+        now = 100.0
+
+    monkeypatch.setattr(console.time, "monotonic", lambda: Clock.now)
+    return Clock
+
+
+def test_labels_are_shown_and_never_obeyed(monkeypatch):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr("rich.console.Console", lambda **_: terminal)
+    with progress_bar() as progress:
+        progress(0, 2, "x[/y].mp4")
+        progress(1, 2, "[red]x\x1b[2J")
+    assert "x[/y].mp4" in screen.getvalue() or "[red]x" in screen.getvalue()
+    assert "\x1b[2J" not in screen.getvalue()
+
+
+def test_work_that_was_spared_takes_no_time(capsys, clock):
+    show = log_lines(every=1.0)
+    show(900, 1000, "heads")
+    clock.now += 10
+    show(950, 1000, "heads")
+    assert capsys.readouterr().err == "heads: 950/1000, 5/s, 10 s left\n"
+
+
+def test_nothing_done_says_nothing_of_the_time_left(capsys, clock):
+    show = log_lines(every=1.0)
+    clock.now += 2
+    show(0, 10, "videos")
+    clock.now += 2
+    show(0, 10, "videos")
+    assert capsys.readouterr().err == "videos: 0/10\nvideos: 0/10\n"
+
+
+def test_control_characters_and_bytes_are_escaped():
+    assert printable("Fünf [1].mp4") == "Fünf [1].mp4"
+    assert printable("a\x1b[2J\nb\x07\u202e") == "a\\x1b[2J\\nb\\x07\\u202e"
+    name = b"\xff.mp4".decode("utf-8", "surrogateescape")
+    assert printable(name).encode() == b"\\udcff.mp4"
+
+
+def test_json_is_strict(capsys):
+    print_json({"a": 1.5})
+    assert json.loads(capsys.readouterr().out) == {"a": 1.5}
+    with pytest.raises(ValueError, match="JSON"):
+        print_json(float("nan"))
