@@ -13,8 +13,8 @@ on Fisher's z, to the variance that Bonett and Wright (Psychometrika 65, 2000) g
 Spearman's rho, (1 + rho^2 / 2) / (n - 3); the bootstrap contributes what cells have in
 common. Seeds are resampled with one draw fewer than there are, which makes the variance
 of their mean unbiased. Intervals are normal on Fisher's z (differences: on rho), with
-Student's t for the part that few seeds contribute; benchmarks/coverage.py simulates
-how often they cover.
+Student's t for the part that few seeds contribute; arithmetic averages are corrected
+for the bias of Spearman's rho. benchmarks/coverage.py simulates how often they cover.
 """
 
 import zlib
@@ -166,6 +166,17 @@ class Cell:
         """Fisher's z per seed."""
         return metrics.fisher_z(self.rho, self.n)
 
+    @cached_property
+    def kendall(self) -> Floats:
+        """Kendall's tau-b per seed."""
+        pairs = zip(self.tests, self.predicted, strict=True)
+        return np.array([metrics.kendall(test.truth, guess) for test, guess in pairs])
+
+    @property
+    def bias(self) -> Floats:
+        """Bias of rho per seed: its expectation is (3 tau + (n - 2) rho) / (n + 1)."""
+        return np.asarray(3 * (self.kendall - self.rho) / max(1, self.n - 2))
+
 
 def judge(
     tests: Sequence[HeldOut],
@@ -220,20 +231,25 @@ def over_seeds(resampled: Floats, drawn: NDArray[np.intp]) -> Floats:
     return defined_mean(np.take_along_axis(resampled, drawn.T, axis=0))
 
 
-def interval(per_seed: Floats, resampled: Floats, limit: float = WHOLE) -> Interval:
+def interval(
+    per_seed: Floats, resampled: Floats, limit: float = WHOLE, bias: float = 0.0
+) -> Interval:
     """Return the 95 % interval of a mean correlation.
 
     per_seed: (seeds,) its values; resampled: (count,) of their mean, seeds drawn too.
-    `limit` is the largest |rho| that counts (see `metrics.largest_rho`).
+    `limit` is the largest |rho| that counts (see `metrics.largest_rho`), `bias` that
+    of the mean; the mean itself is always inside.
     """
     kept = per_seed[~np.isnan(per_seed)]
     if not len(kept):
         return np.nan, np.nan
+    mean = kept.mean()
     z, seeds = (
-        np.arctanh(np.clip(values, -limit, limit)) for values in (kept.mean(), kept)
+        np.arctanh(np.clip(values, -limit, limit)) for values in (mean - bias, kept)
     )
     half = half_width([seeds], np.arctanh(np.clip(resampled, -WHOLE, WHOLE)))
-    return float(np.tanh(z - half)), float(np.tanh(z + half))
+    low, high = np.tanh(z - half), np.tanh(z + half)
+    return float(np.minimum(low, mean)), float(np.maximum(high, mean))
 
 
 def half_width(per_seed: Sequence[Floats], resampled: Floats) -> float:
@@ -245,17 +261,15 @@ def half_width(per_seed: Sequence[Floats], resampled: Floats) -> float:
     kept = resampled[~np.isnan(resampled)]
     if kept.size == 0 or kept.size < LEAST_DEFINED * resampled.size:
         return float("nan")
-    total, freedom = float(kept.var()), np.inf
-    parts = [
-        (values.var(ddof=1) / len(values), len(values) - 1)
-        for values in (each[~np.isnan(each)] for each in per_seed)
-        if len(values) > 1 and np.ptp(values) > 0
-    ]
-    if parts:
-        # Welch and Satterthwaite; the part of the samples counts as known.
-        total = max(total, sum(part for part, _ in parts))
-        freedom = total**2 / sum(part**2 / seeds for part, seeds in parts)
-    return float(stdtrit(freedom, (1 + LEVEL) / 2) * np.sqrt(total))
+    # Each part with its own quantile: the variance of few seeds may be small by chance.
+    samples, squared = float(kept.var()), 0.0
+    for values in (each[~np.isnan(each)] for each in per_seed):
+        if len(values) > 1:
+            part = float(values.var(ddof=1)) / len(values)
+            squared += part * stdtrit(len(values) - 1, (1 + LEVEL) / 2) ** 2
+            samples -= part
+    squared += max(samples, 0) * stdtrit(np.inf, (1 + LEVEL) / 2) ** 2
+    return float(np.sqrt(squared))
 
 
 def covers_zero(ends: Sequence[float]) -> bool:

@@ -41,7 +41,6 @@ def describe(cell: Cell, draws: SeedDraws) -> CellNumbers:
     """Return a cell's numbers."""
     truths = [test.truth for test in cell.tests]
     pairs = list(zip(truths, cell.predicted, strict=True))
-    kendall = [metrics.kendall(truth, guess) for truth, guess in pairs]
     rl2 = [
         metrics.rl2_x100(truth, guess) if cell.units else math.nan
         for truth, guess in pairs
@@ -58,8 +57,8 @@ def describe(cell: Cell, draws: SeedDraws) -> CellNumbers:
         ),
         n_test=cell.n,
         undefined=metrics.undefined(cell.rho),
-        kendall=kendall,
-        kendall_mean=arithmetic_mean(kendall),
+        kendall=cell.kendall.tolist(),
+        kendall_mean=arithmetic_mean(cell.kendall),
         rl2_x100=rl2,
         rl2_x100_mean=arithmetic_mean(rl2),
         matched=cell.matched,
@@ -92,13 +91,21 @@ def describe_average(cells: Sequence[Cell], draws: SeedDraws) -> Average:
         "fisher_z": average("fisher_z", z),
         "arithmetic": metrics.defined_mean([cell.rho for cell in unseen]),
     }
+    biases = {
+        "fisher_z": 0.0,
+        "arithmetic": arithmetic_mean(np.stack([cell.bias for cell in unseen]).ravel()),
+    }
     values = {kind: arithmetic_mean(found) for kind, found in per_seed.items()}
     return Average(
         fisher_z=values["fisher_z"],
         arithmetic=values["arithmetic"],
         sd={kind: standard_deviation(found) for kind, found in per_seed.items()},
         ci95={
-            kind: interval(found, over_seeds(_averaged(kind, z, resampled), drawn))
+            kind: interval(
+                found,
+                over_seeds(_averaged(kind, z, resampled), drawn),
+                bias=biases[kind],
+            )
             for kind, found in per_seed.items()
         },
         per_seed={kind: found.tolist() for kind, found in per_seed.items()},

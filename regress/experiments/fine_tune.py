@@ -51,6 +51,7 @@ from aqa.regress.experiments.result import (
     Cells,
     FineTuneReport,
     FineTuneRow,
+    Metrics,
     PrintedSetting,
     PrintedSettings,
     Result,
@@ -346,12 +347,6 @@ def _row(
     curves: Floats,
 ) -> FineTuneRow:
     best = [_best(rhos) for rhos in curves]
-    shared = {each.name for each in fields(FineTuneRow)}
-    same = {
-        each.name: getattr(numbers, each.name)
-        for each in fields(CellNumbers)
-        if each.name in shared
-    }
     return FineTuneRow(
         action=column.action,
         n_train=column.n_train,
@@ -365,7 +360,7 @@ def _row(
         best_iteration=[iterations[at] if at >= 0 else None for at, _ in best],
         last=numbers.mean,
         last_per_seed=numbers.spearman,
-        **same,
+        **{each.name: getattr(numbers, each.name) for each in fields(Metrics)},
     )
 
 

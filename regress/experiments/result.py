@@ -28,18 +28,16 @@ class FoldNumbers:
     n_test: int
 
 
-@dataclass(frozen=True)
-class CellNumbers:
-    """One row on one action.
+@dataclass(frozen=True, kw_only=True)
+class Metrics:
+    """Numbers of predictions over seeds.
 
-    `spearman`, `kendall` and `rl2_x100` (times 100) per seed beside their means over
-    seeds; `undefined` counts seeds without a rho. The interval is of the mean over
-    seeds. In a cross-validation these are over all folds' predictions together, each
-    sample predicted once, and `per_fold` holds the numbers within each fold.
+    `sd` is the standard deviation of rho over seeds, the interval that of its mean;
+    `kendall` and `rl2_x100` (times 100) are per seed, beside their means; `undefined`
+    counts seeds without a rho. In a cross-validation all this is over all folds'
+    predictions together, each sample predicted once, and `per_fold` within each fold.
     """
 
-    spearman: list[float]
-    mean: float
     sd: float
     ci95: Interval
     n_test: int
@@ -48,8 +46,16 @@ class CellNumbers:
     kendall_mean: float
     rl2_x100: list[float]
     rl2_x100_mean: float
-    matched: bool
     per_fold: dict[str, FoldNumbers] | None = field(default=None, metadata=OPTIONAL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellNumbers(Metrics):
+    """One row on one action: rho per seed and its mean."""
+
+    spearman: list[float]
+    mean: float
+    matched: bool
 
 
 @dataclass(frozen=True)
@@ -98,13 +104,12 @@ class Row:
     pooled: Pooled | None = field(default=None, metadata=OPTIONAL)
 
 
-@dataclass(frozen=True)
-class FineTuneRow:
-    """One action, training size and start.
+@dataclass(frozen=True, kw_only=True)
+class FineTuneRow(Metrics):
+    """One action, training size and start; its metrics are those after the end.
 
     `curve` is [[iteration, mean rho], ...]; `best` is the highest rho of each seed's
-    curve, chosen on the test samples; `last` that after the last iteration, which the
-    interval and the other metrics are about.
+    curve, chosen on the test samples; `last` that after the last iteration.
     """
 
     action: str
@@ -119,15 +124,6 @@ class FineTuneRow:
     best_iteration: list[int | None]
     last: float
     last_per_seed: list[float]
-    sd: float
-    ci95: Interval
-    n_test: int
-    undefined: int
-    kendall: list[float]
-    kendall_mean: float
-    rl2_x100: list[float]
-    rl2_x100_mean: float
-    per_fold: dict[str, FoldNumbers] | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(frozen=True)
