@@ -221,10 +221,7 @@ def model_info(file: Path) -> None:
 
 
 @click.command()
-@click.argument(
-    "experiment",
-    type=click.Choice([*EXPERIMENTS, ALL]),
-)
+@click.argument("experiment", type=click.Choice([*EXPERIMENTS, ALL]))
 @cache_option
 @click.option(
     "--also",
@@ -235,22 +232,23 @@ def model_info(file: Path) -> None:
 @click.option(
     "--seeds",
     type=click.IntRange(1),
-    default=CompareConfig.seeds,
-    show_default=True,
+    show_default=str(CompareConfig.seeds),
     help="Repetitions, each with its own random seed.",
 )
 @click.option(
-    "--iterations",
-    type=click.IntRange(1),
-    help=f"Scale all schedules to this length; the paper's is {Schedule.iterations}.",
+    "--variants",
+    is_flag=True,
+    default=None,
+    help="Add rows of the other label scale and loss, compared with these.",
 )
-@actions_option
 @click.option(
-    "--average-offsets", is_flag=True, help="Add rows that average the six copies."
+    "--average-offsets",
+    is_flag=True,
+    default=None,
+    help="Add rows that average the six copies.",
 )
-@products_option
-@device_option
-@workers_option
+@click.option("--latex", is_flag=True, help="Print the tables in LaTeX.")
+@training_options
 @click.option(
     "--out",
     type=PATH,
@@ -263,7 +261,8 @@ def compare(
     experiment: str,
     cache: Path,
     also: tuple[Path, ...],
-    products: str,
+    settings: Path | None,
+    latex: bool,
     out: Path,
     as_json: bool,
     **options: Any,
@@ -271,18 +270,22 @@ def compare(
     """Run an experiment of the paper: Table 2, Table 3, Table 4, or all three.
 
     Needs a cache and nothing else. Stopped, it goes on where it was; run again, it
-    answers at once. Writes report.json, report.md, report.html and CSV into --out.
+    answers at once. Writes a report (HTML, Markdown, JSON, CSV, LaTeX) into --out, and
+    each experiment's own into a folder of its name there.
     """
-    from rich.console import Console
-
     from aqa.regress.experiments.compare import compare as run
-    from aqa.regress.report.write import joined, print_results
 
-    config = configured(CompareConfig(), None, {"products": products, **options})
+    config = configured(CompareConfig(), settings, options)
     with progress_bar() as progress:
         results = run(cache, [experiment], config, out, progress, also=also)
+    from rich.console import Console
+
+    from aqa.regress.report.write import joined, print_results
+
     if as_json:
         print_json(joined([result.report for result in results]))
-        return
-    print_results(results, Console())
-    click.echo(f"report: {out / 'report.html'}")
+    elif latex:
+        click.echo((out / "tables.tex").read_text("utf-8"), nl=False)
+    else:
+        print_results(results, Console())
+        click.echo(f"report: {out / 'report.html'}")

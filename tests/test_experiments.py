@@ -192,7 +192,7 @@ def test_an_svr_that_was_stopped_is_named(compared, tmp_path, monkeypatch):
         compared.config, average_offsets=False, seeds=1, actions=("diving",)
     )
     (report,) = compare(compared.cache, ["single-vs-all"], config, tmp_path)
-    (note,) = [note for note in report["notes"] if "before they converged" in note]
+    (note,) = [note for note in report["notes"] if "before it converged" in note]
     assert "single-action SVR on diving" in note
     assert not any("converged" in n for n in compared.reports[0]["notes"])
 

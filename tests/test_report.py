@@ -330,7 +330,7 @@ def test_the_wide_csv_has_a_line_per_cell(compared):
 
 def test_a_table_in_a_file_is_as_wide_as_its_names_need(compared):
     screen = io.StringIO()
-    print_results(compared.results[:1], Console(file=screen, width=200))
+    print_results(compared.results[:1], Console(file=screen))
     text = screen.getvalue()
     assert "\N{HORIZONTAL ELLIPSIS}" not in text and "\x1b" not in text
     for row in compared.reports[0]["rows"]:

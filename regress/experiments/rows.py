@@ -23,7 +23,6 @@ from aqa.regress.experiments.result import Pooled, Row
 from aqa.regress.experiments.study import Fold, Study
 from aqa.regress.experiments.svr_tasks import SvrTask, TriedSvr
 from aqa.regress.heads.lstm import predict
-from aqa.regress.heads.svr import MOST_ITERATIONS
 from aqa.regress.heads.tasks import HeadTask, TrainedHead
 
 HEADS = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}
@@ -264,20 +263,15 @@ def _pooled(cells: Mapping[str, Cell]) -> Pooled:
     return Pooled(rho, metrics.arithmetic_mean(rho))
 
 
-def unconverged(rows: Iterable[Row]) -> list[str]:
-    """Name the SVRs whose solver was stopped before its end."""
-    named = [
-        f"{row.name} on {action}"
-        for row in rows
-        for action, choices in (row.choices or {}).items()
-        if row.copies == 1 and not all(choice["converged"] for choice in choices)
-    ]
-    if not named:
-        return []
-    return [
-        f"stopped after {MOST_ITERATIONS:,} iterations, before they converged: "
-        f"{', '.join(named)}"
-    ]
+def svr_notes(rows: Iterable[Row]) -> list[str]:
+    """Say which SVRs did not converge or chose at the edge of their candidates."""
+    named: dict[str, dict[str, None]] = {}
+    for row in rows:
+        if row.copies == 1:
+            for action, choices in (row.choices or {}).items():
+                for note in {note for choice in choices for note in choice["notes"]}:
+                    named.setdefault(note, {})[f"{row.name} on {action}"] = None
+    return [f"{note}: {', '.join(names)}" for note, names in named.items()]
 
 
 def near_random(rows: Iterable[Row]) -> list[str]:

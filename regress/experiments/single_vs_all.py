@@ -20,7 +20,7 @@ from aqa.regress.experiments.rows import (
     judge_rows,
     near_random,
     preset_of,
-    unconverged,
+    svr_notes,
 )
 from aqa.regress.experiments.study import Study
 
@@ -50,7 +50,7 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
         for better, other in comparisons(studies)
     ]
     opened = opening(study, NAME, studies[1:])
-    opened["notes"] += unconverged(rows)
+    opened["notes"] += svr_notes(rows)
     report = Report(
         **opened,
         also={

@@ -63,7 +63,7 @@ class SvrTask:
 class TriedSvr:
     """What an SVR chose (kernel, cost, epsilon, nu) and predicts (copies, n).
 
-    `choice` also says whether it `converged`.
+    `choice` also says whether it `converged`, and `notes` on it.
     """
 
     choice: dict[str, Any]
@@ -87,7 +87,7 @@ def fit_svrs(
         tried = _try(task, features[task.cache])
         header = {"choice": json.dumps(tried.choice)}
         store.write_arrays(digests[task], {"predicted": tried.predicted}, header)
-    progress(1, 1, f"{len(missing)} of {len(missing)} SVRs fitted")
+    progress(1, 1, f"{len(missing)} of {len(missing)} SVRs fitted" if missing else "")
     return Stored(digests, partial(_read, store))
 
 
@@ -96,9 +96,12 @@ def _try(task: SvrTask, features: FeatureSet) -> TriedSvr:
     targets = np.full(len(features.key), np.nan)
     targets[list(task.rows)] = task.targets
     head = fit_svr(features, targets, task.rows, task.config, task.seed)
-    x = features.x[list(task.tests)]
-    predicted = np.stack([head.predict(x[:, copy]) for copy in range(x.shape[1])])
-    return TriedSvr({**asdict(head.choice), "converged": head.converged}, predicted)
+    tests = list(task.tests)
+    x = features.x[tests]
+    clips = None if features.clips is None else features.clips[tests]
+    copies = [head.predict(x[:, copy], clips) for copy in range(x.shape[1])]
+    choice = asdict(head.choice) | {"converged": head.converged, "notes": head.notes}
+    return TriedSvr(choice, np.stack(copies))
 
 
 def _read(store: HeadStore, digest: str) -> TriedSvr:

@@ -44,6 +44,8 @@ from aqa.regress.report.tables import (
 if TYPE_CHECKING:
     from aqa.regress.report.figures import Picture
 
+#: Columns of what is redirected, where nothing needs to be cut.
+WIDE = 1_000
 TITLE = "Action quality: does it transfer?"
 METHODS = (
     "rho is Spearman's rank correlation with average ranks for ties, within each "
@@ -264,20 +266,23 @@ def _minus(text: str) -> str:
 def print_results(results: Sequence[Result], console: Console) -> None:
     """Print the main table of each experiment, its findings and its notes.
 
-    Intervals are left to the files: a terminal's line is too short for them.
+    Intervals are left to the files: a terminal's line is too short for them. What is
+    redirected is as wide as it needs to be.
     """
+    if not console.is_terminal:
+        console = Console(file=console.file, width=WIDE)
     shared = shared_notes([result.report for result in results])
     for result in results:
         section = section_of(result, shared)
-        console.print(rich_table(section.tables[0], console))
-        _print_lines([*section.findings, *map("Note: {}".format, section.notes)],
-                     console)  # fmt: skip
+        console.print(rich_table(section.tables[0]))
+        _print_lines(section.findings, console)
+        _print_lines([f"Note: {note}" for note in section.notes], console)
         console.print()
-    _print_lines(list(map("Note: {}".format, shared)), console)
+    _print_lines([f"Note: {note}" for note in shared], console)
 
 
-def rich_table(table: Table, console: Console | None = None) -> RichTable:
-    """Return a table as rich draws it; in a file it is as wide as its names need."""
+def rich_table(table: Table) -> RichTable:
+    """Return a table as rich draws it."""
     drawn = RichTable(
         title=Text(table.title, style="bold"),
         title_justify="left",
@@ -285,8 +290,7 @@ def rich_table(table: Table, console: Console | None = None) -> RichTable:
         padding=0,
         pad_edge=False,
     )
-    whole = console is not None and not console.is_terminal
-    drawn.add_column(Text(table.corner), no_wrap=whole)
+    drawn.add_column(Text(table.corner))
     for place, column in enumerate(table.columns):
         # As narrow as its longest word: a head breaks into lines, a number never.
         words = [*column.split(), *(line.entries[place].text for line in table.lines)]
@@ -311,4 +315,7 @@ def _texts(line: Line) -> list[Text]:
 
 def _print_lines(lines: Sequence[str], console: Console) -> None:
     for line in lines:
-        console.print(Padding(Text(line), (0, 0, 0, 2)))
+        if console.is_terminal:
+            console.print(Padding(Text(line), (0, 0, 0, 2)))
+        else:
+            console.print(Text(f"  {line}"), soft_wrap=True)
