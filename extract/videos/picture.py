@@ -84,6 +84,12 @@ class VideoPicture:
         return 1 / aspect if _is_turned(*_matrix(self.frame)) else aspect
 
     @property
+    def is_upright_or_quarter_turn(self) -> bool:
+        """Whether the display matrix only mirrors and turns by quarter turns."""
+        a, b, c, d = _matrix(self.frame)
+        return (a, abs(b)) == (0, abs(c)) if not d else (b, c, abs(a)) == (0, 0, abs(d))
+
+    @property
     def _crop(self) -> tuple[int, int, int, int] | None:
         # Where the size changes in mid-stream, the container's crop says nothing.
         same = self.display.size == (self.width, self.height)
@@ -116,8 +122,9 @@ def _matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
         values = np.frombuffer(found, np.int32)
         a, b, _, c, d = values[:5].tolist()
         return a, b, c, d
-    angle = np.deg2rad(frame.rotation)
-    return np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)
+    # Counterclockwise, as FFmpeg tells it.
+    turns = {0: (1, 0, 0, 1), 1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
+    return turns[round(frame.rotation / 90) % 4]
 
 
 #: Width / height of pictures that training and the released data sets know: from 4:3

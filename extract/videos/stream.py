@@ -29,7 +29,7 @@ from av.video.stream import VideoStream
 from aqa.extract.videos.container import STILLS, OpenVideo
 from aqa.extract.videos.integrity import Signs, is_cut_short, promised_frames
 from aqa.extract.videos.picture import Picture, VideoPicture
-from aqa.extract.videos.timeline import Seconds, frame_times
+from aqa.extract.videos.timeline import Seconds
 
 #: Containers with an index to seek by; others are decoded from their beginning.
 INDEXED = ("mov", "matroska", "avi")
@@ -37,6 +37,10 @@ INDEXED = ("mov", "matroska", "avi")
 BROADCAST = ("mpegts", "mpeg")
 #: A frame is decoded at most this much later than a frame that is shown after it.
 REORDER_SECONDS = 1.0
+#: Time stamps that fall by more than this, or rise by more in a broadcast, begin anew:
+#: recordings were joined. Stamps that are merely out of order fall by a few frames.
+RESTART_SECONDS = 0.5
+JUMP_SECONDS = 10.0
 #: H.264's complaints about pictures before the first one of the file.
 _MISSING_REFERENCES = re.compile(
     r"mmco|co located POCs|reference (picture|frames)|Missing reference"
@@ -59,7 +63,11 @@ class StreamFrames:
         #: Time stamps of the frames so far, in the order of showing.
         self._stamps = array("q")
         self._timed = True
-        self._restarts: list[float] = []
+        # When recordings were joined, what is added to time stamps since then, and the
+        # latest step from frame to frame.
+        self._joints: list[float] = []
+        self._shift, self._step = 0, 0
+        self._recent: list[Packet[VideoStream]] = []
         self._cut_short = is_cut_short(path, self._format)
         self._promised = promised_frames(video.container, self._stream, path)
         self._passed_over = 0
@@ -92,8 +100,8 @@ class StreamFrames:
             notes.append(
                 f"{self._passed_over} packets before the first key frame passed over"
             )
-        if self._restarts:
-            seconds = ", ".join(f"{time:.2f}" for time in self._restarts[:5])
+        if self._joints:
+            seconds = ", ".join(f"{time:.2f}" for time in self._joints[:5])
             notes.append(f"time stamps begin anew at {seconds} s: read in file order")
         return tuple(notes)
 
@@ -104,9 +112,8 @@ class StreamFrames:
         stamps = np.asarray(self._stamps, np.int64)
         if self._format == "avi":
             stamps = np.sort(stamps)
-        times, restarts = frame_times(stamps, self._base, self._zero)
-        self._restarts = [float(times[index]) for index in restarts]
-        return times
+        seconds = stamps * self._base.numerator / self._base.denominator
+        return np.round(seconds - float(self._zero), 6)
 
     def passed(self, seconds: float) -> bool:
         """Return whether all frames shown before a time have been read."""
@@ -131,13 +138,38 @@ class StreamFrames:
         """Decode to the end."""
         convert = VideoReformatter()
         display = self._video.display
+        first = True
         for frame in self._decoded():
             self.signs.corrupt_frames += frame.is_corrupt
             if frame.pts is None:
                 self._timed = False
             else:
-                self._stamps.append(frame.pts)
-            yield VideoPicture(frame, convert, display)
+                self._stamps.append(self._continued(frame.pts))
+            picture = VideoPicture(frame, convert, display)
+            if first and not picture.is_upright_or_quarter_turn:
+                self.signs.defects.append("pictures are turned by no quarter turn")
+            first = False
+            yield picture
+
+    def _continued(self, stamp: int) -> int:
+        """Let the clock go on with the next frame where time stamps begin anew."""
+        stamp += self._shift
+        if not self._stamps or self._format == "avi":
+            return stamp
+        step = stamp - self._stamps[-1]
+        if self._is_joint(step):
+            stamp = self._stamps[-1] + self._step
+            self._shift += self._step - step
+            self._joints.append(float(stamp * self._base - self._zero))
+        elif step > 0:
+            self._step = step
+        return stamp
+
+    def _is_joint(self, step: int) -> bool:
+        """Return whether time stamps a step apart belong to joined recordings."""
+        seconds = step * self._base
+        jumps = self._format in BROADCAST and seconds > JUMP_SECONDS
+        return seconds < -RESTART_SECONDS or jumps
 
     def _decoded(self) -> Iterator[VideoFrame]:
         packets = self._video.container.demux(self._stream)
@@ -177,6 +209,15 @@ class StreamFrames:
 
     def _note(self, packet: "Packet[VideoStream]") -> None:
         """Take down what a packet tells before it is decoded."""
+        if self._format in BROADCAST and packet.dts is not None:
+            # At a joint the counter of transport packets does not go on, which flags
+            # one of the packets before it.
+            self._recent.append(packet)
+            step = packet.dts - (self._recent[-2:][0].dts or 0)
+            if self._is_joint(step):
+                flagged = sum(recent.is_corrupt for recent in self._recent)
+                self.signs.corrupt_packets -= flagged
+            del self._recent[:-3]
         if self._format == "avi":
             # Chunks have a number and no time: the frames' sorted numbers are the
             # times of showing, whatever the order of coding.

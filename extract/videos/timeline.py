@@ -7,7 +7,6 @@ are in the order of showing. A span is (start, end), end exclusive.
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -16,30 +15,8 @@ Span = tuple[float, float]
 Seconds = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
-#: Frame times are fractions, bounds are floats.
+#: Frame times are fractions of a second, bounds are decimals.
 ROUNDING_SECONDS = 1e-6
-#: Times that fall by more than this begin anew: parts of a recording were joined.
-#: Time stamps that are merely out of order fall by a few frames.
-RESTART_SECONDS = 0.5
-
-
-def frame_times(
-    stamps: Indices, base: Fraction, zero: Fraction
-) -> tuple[Seconds, list[int]]:
-    """Turn time stamps in units of `base` into seconds since `zero`.
-
-    Where the stamps begin anew, the clock goes on with the next frame. Returns the
-    times and the indices of the frames where that happened.
-    """
-    seconds = stamps * base.numerator / base.denominator - float(zero)
-    steps = np.diff(seconds)
-    restarts = np.flatnonzero(steps < -RESTART_SECONDS)
-    if len(restarts):
-        usual = float(np.median(steps[steps > 0])) if (steps > 0).any() else 0.0
-        gained = np.zeros_like(seconds)
-        gained[restarts + 1] = usual - steps[restarts]
-        seconds = seconds + np.cumsum(gained)
-    return seconds, (restarts + 1).tolist()
 
 
 def within(times: Seconds, span: Span) -> Indices:
