@@ -6,7 +6,6 @@ picture to (a x + c y, b x + d y). Alpha is dropped, interlaced video is not
 deinterlaced, and pixels that are not square stay as they are coded: `aspect` tells.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -125,32 +124,3 @@ def _matrix(frame: VideoFrame) -> tuple[float, float, float, float]:
     # Counterclockwise, as FFmpeg tells it.
     turns = {0: (1, 0, 0, 1), 1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
     return turns[round(frame.rotation / 90) % 4]
-
-
-#: Width / height of pictures that training and the released data sets know: from 4:3
-#: upright turned (5:4) to 16:9.
-SHAPES = (1.2, 1.85)
-
-
-def describe_shapes(
-    aspects: Mapping[str, float], width: int, height: int
-) -> str | None:
-    """Say which pictures are squashed by the resize; None where none are.
-
-    `aspects` are width / height as shown, by video; `width` x `height` is the size
-    that frames are resized to.
-    """
-    other = {
-        key: aspect
-        for key, aspect in aspects.items()
-        if not SHAPES[0] <= aspect <= SHAPES[1]
-    }
-    if not other:
-        return None
-    key = min(other)
-    kind = "upright" if other[key] < 1 else "wide" if other[key] > 1.85 else "square"
-    return (
-        f"{len(other)} of {len(aspects)} videos have pictures of another shape than "
-        f"4:3 to 16:9 (first: {key}, {kind}, {other[key]:.2f}:1): resized to {width} x "
-        f"{height} they are distorted, which the network was not trained with"
-    )
