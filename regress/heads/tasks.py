@@ -34,6 +34,10 @@ VERSION = 2
 #: Libraries whose arithmetic trains a head; their versions are part of its digest.
 LIBRARIES = ("torch", "numpy")
 
+Task = TypeVar("Task")
+Outcome = TypeVar("Outcome")
+Arrays = dict[str, NDArray[Any]]
+
 
 @dataclass(frozen=True)
 class HeadTask:
@@ -66,28 +70,13 @@ class HeadTask:
 
     def __post_init__(self) -> None:
         """Check the values."""
+        for name, values in (("labels", LABELS), ("loss", LOSSES)):
+            if getattr(self, name) not in values:
+                raise AqaError(f"{self.name}: {name} must be {' or '.join(values)}")
         if not self.rows:
             raise AqaError(f"{self.name}: no training rows")
-        if self.labels not in LABELS:
-            raise AqaError(
-                f"{self.name}: labels must be {' or '.join(LABELS)}, not {self.labels}"
-            )
-        if self.loss not in LOSSES:
-            raise AqaError(
-                f"{self.name}: loss must be {' or '.join(LOSSES)}, not {self.loss}"
-            )
-        if self.targets is not None and len(self.targets) != len(self.rows):
-            raise AqaError(
-                f"{self.name}: {len(self.targets)} labels for {len(self.rows)} rows"
-            )
-        if self.watch_every < 1 or self.schedule.batch < 1:
-            raise AqaError(f"{self.name}: watch_every and batch must be at least 1")
-        if self.schedule.iterations < 0 or self.schedule.step < 1:
-            raise AqaError(f"{self.name}: negative iterations or a step below 1")
         if self.init is not None and not self.init.keep_parameters:
-            raise AqaError(
-                f"{self.name}: starts from {self.init.name}, which is not kept"
-            )
+            raise AqaError(f"{self.name}: starts from a head that is not kept")
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,21 +95,18 @@ class TrainedHead:
     loss: NDArray[np.float32]
 
     @classmethod
-    def of(cls, arrays: dict[str, NDArray[Any]]) -> "TrainedHead":
+    def of(cls, arrays: Arrays) -> "TrainedHead":
         """Make a head of the arrays of its file; KeyError where one is missing."""
         parameters = dict(arrays)
-        iterations = parameters.pop("iterations")
+        iterations = tuple(parameters.pop("iterations").tolist())
         watched, loss = parameters.pop("watched"), parameters.pop("loss")
-        return cls(parameters, tuple(iterations.tolist()), watched, loss)
+        return cls(parameters, iterations, watched, loss)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
+    def arrays(self) -> Arrays:
         """Return the arrays of its file."""
-        return {
-            **self.parameters,
-            "iterations": np.array(self.iterations, np.int64),
-            "watched": self.watched,
-            "loss": self.loss,
-        }
+        iterations = np.array(self.iterations, np.int64)
+        notes: Arrays = {"watched": self.watched, "loss": self.loss}
+        return {**self.parameters, "iterations": iterations, **notes}
 
 
 def labelled(task: HeadTask, features: FeatureSet, targets: Floats) -> HeadTask:
@@ -145,9 +131,9 @@ def task_digest(
     task: HeadTask, features: FeatureSet, lstm: LstmConfig, device: str
 ) -> str:
     """Return the SHA-256 over everything that determines a head."""
+    clips = features.clips
 
-    def identities(rows: tuple[int, ...]) -> list[tuple[str, str, int | None]]:
-        clips = features.clips
+    def identities(rows: tuple[int, ...]) -> list[tuple[Any, ...]]:
         return [
             (
                 str(features.key[row]),
@@ -172,17 +158,11 @@ def task_digest(
     return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
 
 
-Task = TypeVar("Task")
-Outcome = TypeVar("Outcome")
-Arrays = dict[str, NDArray[Any]]
-
-
+@dataclass(frozen=True)
 class HeadStore:
     """A folder of finished heads; it need not exist yet."""
 
-    def __init__(self, folder: Path) -> None:
-        """Name the folder."""
-        self.folder = folder
+    folder: Path
 
     def path(self, digest: str) -> Path:
         """Return the file of the head with this digest."""
@@ -209,9 +189,7 @@ class HeadStore:
         self, digest: str, arrays: Arrays, header: Mapping[str, str]
     ) -> None:
         """Store arrays, and texts in the header of their file."""
-        with replacing(self.path(digest)) as descriptor:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.write(save(arrays, dict(header) or None))
+        write_safetensors(self.path(digest), arrays, header)
 
     def read_arrays(
         self, digest: str, make: Callable[[Arrays, Mapping[str, str]], Outcome]
@@ -232,18 +210,25 @@ class HeadStore:
             ) from error
 
 
-class Stored(Mapping[Task, Outcome], Generic[Task, Outcome]):
-    """Outcomes by task, read from the store at each look-up.
+def write_safetensors(
+    path: Path, arrays: Arrays, header: Mapping[str, str] | None = None
+) -> None:
+    """Write a safetensors file; one at `path` is replaced whole or not at all."""
+    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+        file.write(save(arrays, dict(header) if header else None))
 
-    All of them together need not fit into memory.
+
+class Stored(Mapping[Task, Outcome], Generic[Task, Outcome]):
+    """Outcomes by task, read at each look-up: together they need not fit into memory.
+
+    `digests` of tasks are those that `read` takes; all of them are in the store.
     """
 
     def __init__(
         self, digests: Mapping[Task, str], read: Callable[[str], Outcome]
     ) -> None:
-        """Map tasks to the digests that `read` takes; all of them are in the store."""
-        self._digests = digests
-        self._read = read
+        """Keep both."""
+        self._digests, self._read = digests, read
 
     def __getitem__(self, task: Task) -> Outcome:
         """Read the outcome of a task."""
