@@ -107,6 +107,12 @@ def write_file(path: Path, data: bytes | str) -> None:
         file.write(encoded)
 
 
+def user_folder() -> Path:
+    """Return this package's folder in the user's cache folder; it may not exist."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "aqa"
+
+
 def remove(path: Path) -> None:
     """Remove a file, if it is there; AqaError where the system refuses."""
     with _named(path, "cannot be removed"):

@@ -40,7 +40,15 @@ if TYPE_CHECKING:
 #: Options without effect on pose features, and on C3D features.
 OF_C3D = (
     *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
-    *("allow_damaged", "skip_missing", "workers", "engine", "ray_address", "plain"),
+    *(
+        "fps",
+        "allow_damaged",
+        "skip_missing",
+        "workers",
+        "engine",
+        "ray_address",
+        "plain",
+    ),
 )
 OF_POSES = ("poses", "athletes", "confidence", "missing", *FILE_OPTIONS)
 
@@ -61,7 +69,7 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
         "Videos": ("videos", "actions", "roots", "skip_missing", "allow_damaged"),
         "Network": (
             *("weights", "arch", "preprocessing", "pool5", "mean", "length", "keep"),
-            *("device", "precision", "workers", "plain"),
+            *("fps", "device", "precision", "workers", "plain"),
         ),
         "Poses": ("features", *OF_POSES),
         "Many machines": ("shard", "engine", "ray_address"),
@@ -99,6 +107,11 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     default=ClipConfig.keep,
     show_default=True,
     help="Which frames of a longer video stay.",
+)
+@click.option(
+    "--fps",
+    type=click.FloatRange(0, 1000, min_open=True),
+    help="Resample every video to this many frames per second.",
 )
 @click.option(
     "--shard",
@@ -147,6 +160,7 @@ def extract(
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
+    from aqa.extract.timing import describe, expected, measure, remember
 
     if features == "c3d":
         refuse_given(OF_POSES, "C3D features")
@@ -170,8 +184,12 @@ def extract(
         work = plan(dataset, cache, extractor, shard, replace=replace)
         _say(*work.notes())
         _say(*_label_notes(relabelled(dataset.videos, cache)))
-        _print_plan(work, cache, as_json)
+        todo = len(work.todo)
+        seconds = expected(extractor) or measure(extractor, work.todo)
+        _print_plan(work, cache, None if seconds is None else seconds * todo, as_json)
         return
+    if seconds := expected(extractor):
+        _say(f"about {describe(seconds)} per video, as measured here before")
     with progress_bar() as progress:
         made = run(
             *(dataset, cache, extractor, shard, progress), replace=replace, report=_say
@@ -181,7 +199,8 @@ def extract(
         key, damage = next(iter(made.damage.items()))
         what = "accepted though damaged" if features == "c3d" else "poses with a note"
         _say(f"{what}: {len(made.damage)} of {made.done} videos, first {key}: {damage}")
-    _say(*_label_notes(made.relabelled))
+    _say(*made.notes, *_label_notes(made.relabelled))
+    remember(extractor, made.done, made.seconds)
     _print_result(made, as_json)
     if made.failures:
         raise click.exceptions.Exit(SOME_FAILED)
@@ -195,11 +214,12 @@ def _extractor(
     ray_address: str | None,
     length: int,
     keep: str,
+    fps: float | None,
     poses: Path | None,
     **options: Any,
 ) -> "Extractor":
     """Return the extractor for the requested features."""
-    clips = ClipConfig(length=length, keep=keep)
+    clips = ClipConfig(length=length, keep=keep, fps=fps)
     of_poses = {name: options.pop(name) for name in OF_POSES if name in options}
     if features != "c3d":
         from aqa.extract.poses.extractor import PoseExtractor
@@ -234,14 +254,19 @@ def _label_notes(count: int) -> list[str]:
     ]
 
 
-def _print_plan(work: "Plan", cache: Path, as_json: bool) -> None:
+def _print_plan(
+    work: "Plan", cache: Path, seconds: float | None, as_json: bool
+) -> None:
+    from aqa.extract.timing import describe
+
     todo = [video.key for video in work.todo]
     if as_json:
-        print_json(
-            {"todo": todo, "finished": work.skipped, "changed": list(work.changed)}
-        )
-    else:
-        click.echo(f"{len(todo)} to do, {work.skipped} finished: {cache}")
+        changed = list(work.changed)
+        result = {"todo": todo, "finished": work.skipped, "changed": changed}
+        print_json({**result, "seconds": seconds})
+        return
+    time = f", about {describe(seconds)}" if seconds else ""
+    click.echo(f"{len(todo)} to do{time}, {work.skipped} finished: {cache}")
 
 
 def _print_result(made: "Extraction", as_json: bool) -> None:

@@ -143,6 +143,11 @@ class C3DExtractor(VideoSource):
         )
         self.notes = (*([note] if note else []), *weights.warnings)
         self.config = config
+        self.workload = (
+            f"{weights.arch} {self.precision} {config.clips.length} frames, "
+            f"{self.device}, {torch.get_num_threads()} threads, "
+            f"{config.workers or 'default'} workers{', plain' * config.plain}"
+        )
         self.preprocessing = weights.preprocessing
         net = build(ARCHITECTURES[weights.arch], weights.state, weights.pool5)
         net = net.to(self.device, DTYPES[self.precision])
@@ -229,8 +234,16 @@ class C3DExtractor(VideoSource):
                 f"{video.path}: expected finite features, found others in "
                 f"{self.precision}; try another --precision, or look at the weights"
             )
-        damage = "; ".join(decoded.damage)
-        return Extracted(features, decoded.total, decoded.source_sha256, damage)
+        return Extracted(
+            features,
+            decoded.total,
+            decoded.source_sha256,
+            damage="; ".join(decoded.damage),
+            notes=decoded.notes,
+            rate=decoded.rate,
+            # Where the resize keeps the shape, pictures are cropped, not squashed.
+            aspect=decoded.aspect if self.preprocessing.width else None,
+        )
 
     def _compute(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Return features of distinct clips: (t, crop, crop, 3) -> (distinct, D)."""

@@ -22,6 +22,9 @@ from aqa.extract.videos.integrity import VideoError
 class VideoSource:
     """Base of extractors whose features are made from the video file itself."""
 
+    #: What the time per video depends on; empty: unknown.
+    workload = ""
+
     def source(self, video: Video) -> Path:
         """Return the video file, or the folder of frames."""
         return video.path

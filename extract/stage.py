@@ -24,9 +24,10 @@ from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import finished, merge, part_path, write_part
 from aqa.cache.provenance import Provenance
-from aqa.cache.samples import Sample
+from aqa.cache.samples import MAX_DAMAGE, Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video, listed
+from aqa.extract.facts import Facts
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.source import source_changed, source_probe
 
@@ -36,13 +37,17 @@ class Extracted:
     """Features of one video, float32 (offsets, clips, D).
 
     `frames` is the number of decoded frames; `damage` describes what was wrong with a
-    video that was accepted all the same.
+    video that was accepted all the same, `notes` what was chosen where the file left a
+    choice. `rate` is frames per second and `aspect` width / height, None if unknown.
     """
 
     features: npt.NDArray[np.float32]
     frames: int
     source_sha256: str
     damage: str = ""
+    notes: tuple[str, ...] = ()
+    rate: float | None = None
+    aspect: float | None = None
 
 
 class Extractor(Protocol):
@@ -55,6 +60,10 @@ class Extractor(Protocol):
     @property
     def notes(self) -> tuple[str, ...]:
         """What the user should know before the run starts."""
+
+    @property
+    def workload(self) -> str:
+        """What the time per video depends on, in words; empty: unknown."""
 
     def extract(
         self, videos: Iterable[Video]
@@ -105,7 +114,8 @@ class Extraction:
     """What a run did, in the order of the data set.
 
     `skipped` videos were finished before, `elsewhere` by other runs meanwhile.
-    `damage` maps the keys of accepted but damaged videos to what was wrong.
+    `damage` maps the keys of accepted but damaged videos to what was wrong; `notes`
+    say what was decided about videos, one line per kind.
     `relabelled` counts samples of the cache whose labels are not the data set's.
     `merged` is false while other shards have work left.
     """
@@ -115,6 +125,7 @@ class Extraction:
     skipped: int
     elsewhere: int
     damage: dict[str, str]
+    notes: tuple[str, ...]
     relabelled: int
     failures: tuple[Failure, ...]
     merged: bool
@@ -150,7 +161,7 @@ def extract(
         report(note)
     pending = _Pending(cache, work.todo, extractor)
     log = FailureLog(cache)
-    failures, damage = {}, {}
+    failures, damage, facts = {}, {}, Facts()
     with closing(extractor.extract(pending)) as results:
         for done, (video, result) in enumerate(results, start=1):
             if isinstance(result, AqaError):
@@ -159,6 +170,7 @@ def extract(
                 log.clear(video.key)
                 sample = _sample(video, result, pending.probes[video.key])
                 write_part(cache, sample, result.features, extractor.provenance)
+                facts.add(video.key, result.rate, result.aspect, result.notes)
                 if result.damage:
                     damage[video.key] = result.damage
             progress(done + pending.elsewhere, len(work.todo), video.key)
@@ -177,6 +189,7 @@ def extract(
         skipped=work.skipped,
         elsewhere=pending.elsewhere,
         damage=dict(sorted(damage.items())),
+        notes=tuple(facts.describe(extractor.provenance.record.get("length", 0))),
         relabelled=relabelled(dataset.videos, cache),
         failures=tuple(failure for _, failure in sorted(failures.items())),
         merged=merged,
@@ -324,10 +337,15 @@ def _sample(video: Video, extracted: Extracted, probe: str) -> Sample:
         score=video.score,
         frames=extracted.frames,
         source_sha256=extracted.source_sha256,
-        damage=extracted.damage,
+        damage=_cut("; ".join(filter(None, (extracted.damage, *extracted.notes)))),
         source_probe=probe,
         extra=video.extra,
     )
+
+
+def _cut(text: str) -> str:
+    """Return text of as many bytes as a cache takes."""
+    return text.encode()[:MAX_DAMAGE].decode(errors="ignore")
 
 
 def _written_at(cache: Path, key: str) -> int:

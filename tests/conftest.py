@@ -2,6 +2,7 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -21,11 +22,15 @@ from aqa.regress.config import (
 ROOT = Path(__file__).parents[1]
 
 
-def pytest_configure():
+def pytest_configure(config):
     """Let interrupts through: where a shell runs us in the background, it has us and
     all that we start ignore them.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Tests leave the user's own cache folder alone.
+    folder = tempfile.TemporaryDirectory(prefix="aqa-tests-")
+    os.environ["XDG_CACHE_HOME"] = folder.name
+    config.add_cleanup(folder.cleanup)
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -32,6 +32,8 @@ MAX_NOTES = 1000
 class PoseExtractor:
     """An `Extractor` that transforms the poses in a folder."""
 
+    workload = ""
+
     def __init__(
         self, folder: Path, config: PoseConfig, videos: Iterable[Video]
     ) -> None:

@@ -1,0 +1,158 @@
+"""What extraction says of videos and of time, before and after a run."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from fakes import FakeExtractor, dataset, encode, features_of, noise
+
+from aqa.cache.errors import AqaError
+from aqa.cache.files import user_folder
+from aqa.cache.store import FeatureCache
+from aqa.extract import timing
+from aqa.extract.facts import Facts
+from aqa.extract.stage import Extracted, extract
+
+
+@pytest.fixture(autouse=True)
+def user(tmp_path, monkeypatch):
+    """A cache folder of the user that holds nothing yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
+
+
+class Clock:
+    now = 100.0
+
+    def monotonic(self):
+        return self.now
+
+
+class Timed(FakeExtractor):
+    """Has a workload; after each video, `seconds` pass."""
+
+    workload = "made up"
+    seconds = 0.0
+
+    def extract(self, videos):
+        for result in super().extract(videos):
+            timing.time.now += self.seconds
+            yield result
+
+
+def test_times_of_earlier_runs_are_kept_by_machine_and_workload():
+    extractor = Timed()
+    assert timing.expected(extractor) is None
+    timing.remember(extractor, 4, 8.0)  # too few to tell
+    assert timing.expected(extractor) is None
+    timing.remember(extractor, 10, 25.0)
+    assert timing.expected(extractor) == 2.5
+    timing.remember(FakeExtractor(), 10, 25.0)  # of an unknown workload
+    extractor.workload = "another"
+    assert timing.expected(extractor) is None
+    assert timing.expected(FakeExtractor()) is None
+
+
+def test_a_damaged_or_unwritable_record_is_nothing_known(monkeypatch):
+    user_folder().mkdir(parents=True)
+    (user_folder() / "extraction_times.json").write_text("[1, 2")
+    assert timing.expected(Timed()) is None
+    monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
+    timing.remember(Timed(), 10, 25.0)
+    assert timing.expected(Timed()) is None
+
+
+def test_a_trial_takes_the_time_of_the_second_video(monkeypatch):
+    monkeypatch.setattr(timing, "time", Clock())
+    extractor = Timed()
+    extractor.seconds = 3.0
+    assert timing.measure(extractor, dataset().videos) == 3.0
+    assert extractor.seen == ["diving/001", "diving/002"]
+    assert timing.measure(Timed(broken={"diving/001"}), dataset().videos) is None
+    assert timing.measure(extractor, ()) is None
+
+
+def test_a_dry_run_says_how_long_it_takes_and_writes_nothing(aqa, tmp_path):
+    for number in range(3):
+        encode(tmp_path / "videos" / f"{number}.avi", noise(20, seed=number))
+    asked = ["extract", "--videos", tmp_path / "videos", "--cache", tmp_path / "f.h5"]
+    asked += ["--weights", "random", "--arch", "c3d-tiny", "--workers", 1]
+    found = json.loads(aqa(*asked, "--dry-run", "--json").stdout)
+    assert found["seconds"] > 0 and len(found["todo"]) == 3
+    assert "3 to do, about" in aqa(*asked, "--dry-run").stdout
+    assert [path.name for path in tmp_path.iterdir()] == ["videos"]
+
+
+def test_facts_are_said_once_per_kind():
+    facts = Facts()
+    for number in range(8):
+        facts.add(f"{number}.mp4", 25.0, 16 / 9, ())
+    facts.add("fast.mp4", 50.0, 4 / 3, ("2 video streams: the longest is used",))
+    facts.add("phone.mp4", 30.0, 9 / 16, ("2 video streams: the longest is used",))
+    facts.add("poses.json", None, None, ())
+    rates, aspects, streams = facts.describe(103)
+    assert rates.startswith("1 of 11 videos have 50 frames per second, not 25")
+    assert "(first: fast.mp4)" in rates and "--fps 25" in rates
+    assert aspects.startswith("1 of 11 videos are upright or very wide (first: phone")
+    assert "0.56" in aspects
+    assert streams == "2 video streams: the longest is used: fast.mp4, phone.mp4"
+    assert list(Facts().describe(103)) == []
+
+
+def test_what_was_decided_is_said_and_stands_with_the_sample(tmp_path):
+    class Noting(FakeExtractor):
+        def extract(self, videos):
+            for video, _ in super().extract(videos):
+                made = Extracted(features_of(video.key), 97, "ab" * 32, "a gap", ("x",))
+                yield video, made
+
+    cache = tmp_path / "f.h5"
+    made = extract(dataset(), cache, Noting())
+    (note,) = made.notes
+    assert note.startswith("x: diving/00") and note.endswith("and 4 more")
+    with FeatureCache.open(cache) as opened:
+        assert set(opened.samples.damage) == {"a gap; x"}
+
+
+def test_fps_resamples_and_stands_in_the_provenance_only_if_given(aqa, tmp_path):
+    frames = noise(40)
+    encode(tmp_path / "v/fast.avi", frames, rate=50)
+    encode(tmp_path / "v/slow.avi", frames[::2], rate=25)
+    asked = ["extract", "--videos", tmp_path / "v", "--weights", "random"]
+    asked += ["--arch", "c3d-tiny", "--workers", 1]
+    said = aqa(*asked, "--cache", tmp_path / "plain.h5").stderr
+    assert "frames per second, not" in said
+    said = aqa(*asked, "--cache", tmp_path / "25.h5", "--fps", 25).stderr
+    assert "frames per second" not in said
+    with FeatureCache.open(tmp_path / "plain.h5") as plain:
+        assert "fps" not in plain.provenance.record
+        assert not np.array_equal(*plain.read())
+    with FeatureCache.open(tmp_path / "25.h5") as resampled:
+        assert resampled.provenance.record["fps"] == 25
+        np.testing.assert_array_equal(*resampled.read())
+    aqa(*asked, "--cache", tmp_path / "plain.h5", "--fps", 25, code=4)
+
+
+@pytest.mark.parametrize(
+    ("message", "arguments"),
+    [
+        ("nowhere", ["--videos", "nowhere", "--weights", "random"]),
+        ("nowhere.pth", ["--videos", "v", "--weights", "nowhere.pth"]),
+        ("--weights: expected", ["--videos", "v"]),
+        ("needs --poses", ["--videos", "v", "--features", "pose-dct"]),
+    ],
+)
+def test_errors_that_need_no_torch_come_before_it_is_loaded(
+    tmp_path, message, arguments
+):
+    """In a process of its own, where an import of torch is an error."""
+    encode(tmp_path / "v/a.avi", noise(4))
+    script = (
+        "import sys; sys.modules['torch'] = None\n"
+        "from aqa.cli import main; main(sys.argv[1:])"
+    )
+    command = [sys.executable, "-c", script, "extract", *arguments]
+    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert message in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
+    assert ran.returncode in (AqaError.exit_code, 2)
