@@ -32,6 +32,8 @@ from aqa.cache.errors import AqaError, UnreadableFile, brief
 from aqa.cache.processes import kill_with_parent, limit_memory
 
 Result = TypeVar("Result")
+#: A child's first message: its process id, and when its time began (monotonic).
+_START = struct.Struct("=qd")
 
 
 @dataclass(frozen=True)
@@ -59,17 +61,16 @@ def call(
     """
     request = pickle.dumps((function, args, limits, os.getcwd()))
     with _server.connect() as channel:
-        pid = 0
+        pid, began = 0, 0.0
         try:
             with suppress(BrokenPipeError, ConnectionResetError):
                 _send(channel, request)
-            pid = int.from_bytes(_receive(channel, 8), "little")
-            began = time.monotonic()
+            pid, began = _START.unpack(_receive(channel, _START.size))
             succeeded, value = _read_reply(channel, limits)
         except EOFError:
             if not pid:
                 raise UnreadableFile("cannot be read: no child process") from None
-            if time.monotonic() - began >= 0.99 * limits.seconds:
+            if time.monotonic() - began >= limits.seconds:
                 reason = f"takes longer than {limits.seconds:g} s to read"
             else:
                 reason = "crashes its reader, or needs more memory than it may take"
@@ -258,7 +259,7 @@ def _run_child(channel: socket.socket, request: Any, server: int) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         if os.getppid() != server:
             os._exit(1)
-        channel.sendall(os.getpid().to_bytes(8, "little"))
+        channel.sendall(_START.pack(os.getpid(), time.monotonic()))
         nowhere = os.open(os.devnull, os.O_RDWR)
         os.dup2(nowhere, 1)
         os.dup2(nowhere, 2)
