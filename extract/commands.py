@@ -25,12 +25,13 @@ from aqa.extract.config import (
     ExtractConfig,
     PoseConfig,
 )
-from aqa.extract.options import refuse_given, with_dataset, with_features
-from aqa.extract.poses.commands import (
-    FILE_OPTIONS,
-    with_file_options,
-    with_pose_options,
+from aqa.extract.options import (
+    refuse_given,
+    with_dataset,
+    with_features,
+    with_options,
 )
+from aqa.extract.poses.commands import POSE_OPTIONS
 from aqa.extract.weights.formats import check_weights
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ OF_C3D = (
         "plain",
     ),
 )
-OF_POSES = ("poses", "athletes", "confidence", "missing", *FILE_OPTIONS)
+OF_POSES = ("poses", *POSE_OPTIONS)
 
 
 def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any:
@@ -92,8 +93,7 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
     help="C3D on frames, or a transform of poses.",
 )
 @click.option("--poses", type=PATH, help="Folder of poses, for pose features.")
-@with_pose_options
-@with_file_options
+@with_options(POSE_OPTIONS.values())
 @click.option(
     "--length",
     type=int,

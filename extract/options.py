@@ -3,7 +3,7 @@
 Conventions: an option that was not given is None and leaves a config its own default.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import click
@@ -72,27 +72,23 @@ _DATASET = (
 )
 
 
-def with_presets(command: Command) -> Command:
-    """Add the options that override the settings in a weights file."""
-    return _with(_PRESETS, command)
+def with_options(options: Iterable[Callable[[Command], Command]]) -> Any:
+    """Return a decorator that adds options to a command."""
+
+    def add(command: Command) -> Command:
+        for option in reversed(tuple(options)):
+            command = option(command)
+        return command
+
+    return add
 
 
-def with_features(command: Command) -> Command:
-    """Add the options that determine a video's C3D features."""
-    return _with(_FEATURES, command)
-
-
-def with_dataset(command: Command) -> Command:
-    """Add the options that choose videos: arguments of `read_dataset`."""
-    return _with(_DATASET, command)
-
-
-def _with(
-    options: tuple[Callable[[Command], Command], ...], command: Command
-) -> Command:
-    for option in reversed(options):
-        command = option(command)
-    return command
+#: Options that override the settings in a weights file.
+with_presets = with_options(_PRESETS)
+#: Options that determine a video's C3D features.
+with_features = with_options(_FEATURES)
+#: Options that choose videos: arguments of `read_dataset`.
+with_dataset = with_options(_DATASET)
 
 
 def refuse_given(names: Collection[str], of: str) -> None:

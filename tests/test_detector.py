@@ -3,8 +3,12 @@
 `tests/test_pose_detection.py` runs the same with real ONNX models.
 """
 
+import http.server
+import io
 import json
+import threading
 import time
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,9 +19,10 @@ import pytest
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
 from aqa.extract.datasets.reader import read_dataset
-from aqa.extract.poses import detect
+from aqa.extract.poses import detect, models
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.detect import detect_in_video, detect_poses
+from aqa.extract.poses.models import model_file
 from aqa.extract.poses.read import PoseError, find_poses
 from aqa.extract.poses.tracks import read_poses
 from aqa.extract.videos.integrity import VideoError
@@ -188,3 +193,76 @@ def test_no_video_is_an_error_of_the_video(tmp_path):
     (tmp_path / "a.avi").write_bytes(b"nothing to see")
     with pytest.raises(VideoError, match=r"a\.avi"):
         detect_in_video(tmp_path / "a.avi", Stub(CONFIG), CONFIG)
+
+
+class Server(http.server.BaseHTTPRequestHandler):
+    """Answers with `content` and counts requests; says nothing."""
+
+    content, asked = b"", []
+
+    def do_GET(self):
+        self.asked.append(self.path)
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(self.content)))
+        self.end_headers()
+        self.wfile.write(self.content)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    """A server at the address of the models, and an empty cache folder."""
+    monkeypatch.setattr(Server, "asked", [])
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
+        threading.Thread(target=running.serve_forever, daemon=True).start()
+        address = f"http://127.0.0.1:{running.server_port}"
+        monkeypatch.setattr(models, "ADDRESS", address)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+        yield Server
+        running.shutdown()
+
+
+def zipped(**files):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return content.getvalue()
+
+
+def test_named_model_is_downloaded_once_and_kept(server, monkeypatch, tmp_path):
+    files = {"x/end2end.onnx": b"the model", "x/detail.json": b"{}"}
+    monkeypatch.setattr(server, "content", zipped(**files))
+    told = []
+    for _ in range(2):
+        path = model_file("rtmo-s", lambda *line: told.append(line))
+        assert path == tmp_path / "cache" / "aqa" / "models" / "rtmo-s.onnx"
+        assert path.read_bytes() == b"the model"
+    assert server.asked == [f"/{models.ARCHIVES['rtmo-s']}"]
+    size = len(server.content)
+    assert told == [(size, size, f"downloading {models.ADDRESS}{server.asked[0]}")]
+
+
+def test_path_of_a_model_stays_and_no_address_is_asked(server, tmp_path):
+    assert model_file(tmp_path / "own.onnx") == tmp_path / "own.onnx"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"<html>moved", zipped(a=b"1"), zipped(**{"a.onnx": b"", "b.onnx": b""})],
+)
+def test_what_is_no_zip_of_one_model_is_refused(server, monkeypatch, tmp_path, content):
+    monkeypatch.setattr(server, "content", content)
+    with pytest.raises(PoseError, match="http://127.*expected a zip of one .onnx file"):
+        model_file("rtmo-l")
+    assert not list(tmp_path.rglob("*.onnx*"))
+
+
+def test_server_that_is_not_there_is_one_error(monkeypatch, tmp_path):
+    monkeypatch.setattr(models, "ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(PoseError, match="pass the path of the .onnx file"):
+        model_file("rtmpose-m")
