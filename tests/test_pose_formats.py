@@ -129,7 +129,7 @@ ROBOFLOW = [f"clip_{t:04}_jpg.rf.{t * 7919:032x}.jpg" for t in range(FRAMES)]
 def test_file_names_say_the_frame_not_the_ids(tmp_path, names):
     poses = read(tmp_path, coco(SHUFFLED, names))
     np.testing.assert_array_equal(poses.joints[0], WANT)
-    assert poses.notes == "frames in the order of file_name, not of image ids"
+    assert poses.notes == "frames in the order of their stated numbers"
     in_order = read(tmp_path, coco(range(FRAMES), names))
     assert in_order.notes == ""
     results = [
@@ -138,13 +138,6 @@ def test_file_names_say_the_frame_not_the_ids(tmp_path, names):
     ]
     random.Random(1).shuffle(results)
     np.testing.assert_array_equal(read(tmp_path, results).joints[0], WANT)
-
-
-def test_names_without_an_order_leave_that_of_the_ids_and_say_so(tmp_path):
-    names = [f"{chr(97 + t)}.jpg" for t in range(FRAMES)]
-    poses = read(tmp_path, coco(range(FRAMES), names))
-    np.testing.assert_array_equal(poses.joints[0], WANT)
-    assert poses.notes.startswith("frames in the order of image ids (image names")
 
 
 def test_frame_numbers_of_images_come_before_names(tmp_path):
@@ -183,15 +176,15 @@ CONTRADICTIONS = {
         {"frame_id": 0, "instances": [instance(0)]},
         {"instances": [instance(1)]},
     ],
-    "image names of more than one form": [
+    "'a_1.jpg' and 'b_1.jpg': expected one number that differs": [
         {"image_id": name, "keypoints": flat(0)} for name in ("a_1.jpg", "b_1.jpg")
     ],
-    "expected one number that differs, found 2": [
+    "'v1_1.jpg' and 'v2_2.jpg': expected one number that differs": [
         {"image_id": name, "keypoints": flat(0)} for name in ("v1_1.jpg", "v2_2.jpg")
     ],
     "images with the same id": coco([1, 1], ["1.jpg", "2.jpg"]),
-    "two images with the frame number": coco([1, 2], ["1.jpg", "1.png"]),
-    "people with x,y,s and with x,y": [
+    "frame 1 is there twice": coco([1, 2], ["1.jpg", "1.png"]),
+    "people with 'xys' and with 'xy'": [
         {"frame_id": 0, "instances": [instance(0)]},
         {"frame_id": 1, "instances": [{"keypoints": person(1).tolist()}]},
     ],

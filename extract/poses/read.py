@@ -125,7 +125,7 @@ def read_raw(path: Path, joints: int | None = None) -> tuple[Numbers, RawPoses]:
         return _stack(raw), raw
     except AqaError as error:
         raise PoseError(str(error), path) from error
-    except (*MALFORMED, csv.Error) as error:
+    except (*MALFORMED, RecursionError, csv.Error) as error:
         reason = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
         reason = reason.partition("\n")[0]
         raise PoseError(f"expected joints of people: {reason}", path) from error
