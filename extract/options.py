@@ -72,7 +72,9 @@ _DATASET = (
 )
 
 
-def with_options(options: Iterable[Callable[[Command], Command]]) -> Any:
+def with_options(
+    options: Iterable[Callable[[Command], Command]],
+) -> Callable[[Command], Command]:
     """Return a decorator that adds options to a command."""
 
     def add(command: Command) -> Command:

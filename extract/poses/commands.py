@@ -21,7 +21,7 @@ from aqa.extract.config import POSE_UNITS, THIRDS, DetectorConfig, PoseConfig
 from aqa.extract.poses.layouts import LAYOUTS
 
 
-def _option(name: str, text: str, kind: click.ParamType, **settings: Any) -> Any:
+def _option(name: str, text: str, kind: Any, **settings: Any) -> Any:
     return click.option(*name.split(), type=kind, help=f"Poses: {text}", **settings)
 
 
