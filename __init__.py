@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import aqa.extract as _extract_package
 
 if TYPE_CHECKING:
-    from aqa.api import compare, fit, load_model, open_cache
+    from aqa.api import compare, fit, load_model, open_cache, score
     from aqa.cache.errors import AqaError
 
 __version__ = "0.1.0"
@@ -32,6 +32,7 @@ _PUBLIC = {
     "fit": "aqa.api",
     "load_model": "aqa.api",
     "open_cache": "aqa.api",
+    "score": "aqa.api",
 }
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "fit",
     "load_model",
     "open_cache",
+    "score",
 ]
 
 

@@ -7,8 +7,10 @@ fields of the config dataclasses under their own names (`hidden=64`, `iterations
 `progress` is called with (done, total, label). Errors are `aqa.AqaError`.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from aqa.regress.experiments.result import Result
     from aqa.regress.heads.fit import FitReport
     from aqa.regress.heads.model_file import Model
+    from aqa.regress.heads.scoring import Scored
 
 AnyPath = str | PathLike[str]
 
@@ -154,6 +157,111 @@ def load_model(path: AnyPath) -> "Model":
     return read(Path(path))
 
 
+def score(
+    model: "AnyPath | Model",
+    videos: Sequence[AnyPath] = (),
+    *,
+    poses: Sequence[AnyPath] = (),
+    features: Sequence[AnyPath] = (),
+    action: str | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    warn: Callable[[str], None] = warnings.warn,
+    **settings: Any,
+) -> "Iterator[tuple[Path, Scored | AqaError]]":
+    """Score files with a model: videos, pose files or .npy files of features.
+
+    Which of the three a model takes depends on the features that it was made with.
+    `start` and `end` are seconds of a video; `settings` are fields of `ExtractConfig`
+    (weights, device), for poses those that say how to read them (layout, third). Yields
+    each path with its score, or with the error of a file that cannot be scored.
+
+    Raises ProvenanceMismatch for other weights than the model's, AqaError for an
+    unknown action and for files of a kind that the model was not made with.
+    """
+    from aqa.regress.heads.model_file import Model
+    from aqa.regress.heads.scoring import Scored, action_of
+    from aqa.regress.heads.scoring import score as score_features
+
+    fitted = model if isinstance(model, Model) else load_model(model)
+    name = action_of(fitted, action)
+    record = fitted.provenance.record
+    kind = str(record.get("features"))
+    wanted = {"c3d": "videos"}.get(kind, "poses" if "pose-" in kind else "features")
+    given = {"videos": videos, "poses": poses, "features": features}
+    if found := [what for what, paths in given.items() if paths and what != wanted]:
+        raise AqaError(
+            f"the model was made with {kind} features: expected {wanted}, found "
+            f"{' and '.join(found)}"
+        )
+    if wanted == "videos":
+        paths = [Path(path) for path in videos]
+        yield from _score_videos(fitted, name, paths, start, end, warn, settings)
+        return
+    from aqa.extract.config import PoseConfig
+
+    reading = _taken(settings, PoseConfig) if wanted == "poses" else {}
+    _refuse(settings)
+    for path in map(Path, given[wanted]):
+        try:
+            if wanted == "poses":
+                from aqa.extract.poses.extractor import pose_features_of_file
+
+                x, found_poses = pose_features_of_file(path, record, **reading)
+                frames = found_poses.joints.shape[1]
+                yield path, Scored(path, score_features(fitted, x, name, frames=frames))
+            else:
+                from aqa.cache.imports import read_features
+
+                x, _ = read_features(path)
+                yield path, Scored(path, score_features(fitted, x, name))
+        except AqaError as error:
+            yield path, error
+
+
+def _score_videos(
+    model: "Model",
+    action: str,
+    paths: Sequence[Path],
+    start: float | None,
+    end: float | None,
+    warn: Callable[[str], None],
+    settings: dict[str, Any],
+) -> "Iterator[tuple[Path, Scored | AqaError]]":
+    from aqa.extract.clips import middle_frames, shown_frames
+    from aqa.extract.config import ExtractConfig, config_like
+    from aqa.extract.datasets.dataset import Video
+    from aqa.extract.network import C3DExtractor
+    from aqa.regress.heads.scoring import Scored
+    from aqa.regress.heads.scoring import score as score_features
+
+    own = _taken(settings, ExtractConfig)
+    config = replace(config_like(model.provenance.record), **own)
+    _refuse(settings)
+    extractor = C3DExtractor(config)
+    for note in extractor.notes:
+        warn(note)
+    for difference in model.require(extractor.provenance):
+        warn(f"warning: the model knows other features: {difference}")
+    videos = [Video(str(path), path, "", "", math.nan) for path in paths]
+    for video, decoded in extractor.decode(videos, start, end):
+        if isinstance(decoded, AqaError):
+            yield video.path, decoded
+            continue
+        shown = shown_frames(len(decoded.frames), config.clips)
+        at = decoded.times
+        result = score_features(
+            model,
+            extractor.features(decoded.frames),
+            action,
+            padding=sum(not clip for clip in shown),
+            seconds=[(at[c[0]], at[c[-1]]) if c else None for c in shown] if at else (),
+            frames=decoded.total,
+        )
+        strip = middle_frames(decoded.frames, config.clips)
+        yield video.path, Scored(video.path, result, strip)
+
+
 def _taken(settings: dict[str, Any], config: type) -> dict[str, Any]:
     """Take the fields of a config dataclass out of `settings`."""
     names = [field.name for field in fields(config) if field.name in settings]
@@ -162,4 +270,4 @@ def _taken(settings: dict[str, Any], config: type) -> dict[str, Any]:
 
 def _refuse(left: Mapping[str, Any]) -> None:
     if left:
-        raise AqaError(f"unknown settings: {', '.join(sorted(left))}")
+        raise AqaError(f"settings without effect here: {', '.join(sorted(left))}")

@@ -7,13 +7,12 @@ than asked for, 130 interrupted. Heavy libraries are imported inside the command
 that `aqa --help` answers at once.
 """
 
-import math
 import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +24,7 @@ from aqa.cache.commands import cache
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
+    GroupedCommand,
     as_actions,
     given,
     json_option,
@@ -35,9 +35,8 @@ from aqa.cache.console import (
 )
 from aqa.cache.errors import AqaError, printable
 from aqa.extract.commands import extract
-from aqa.extract.config import config_like
 from aqa.extract.options import with_features
-from aqa.extract.poses.commands import poses
+from aqa.extract.poses.commands import poses, with_file_options
 from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
 from aqa.extract.weights.formats import check_weights
@@ -119,18 +118,46 @@ def synth(folder: Path, scale: float, seed: int, **options: Any) -> None:
     click.echo(root)
 
 
-@main.command()
-@click.argument("videos", nargs=-1, required=True, type=PATH)
+@main.command(
+    cls=GroupedCommand,
+    groups={
+        "Input": ["model", "poses", "features", "action", "start", "end"],
+        "Network": [
+            *("weights", "arch", "preprocessing", "pool5", "mean", "device"),
+            *("precision", "allow_damaged"),
+        ],
+        "Pose files": ["layout", "joints", "root", "third", "units", "picture"],
+        "Output": ["html", "as_json"],
+    },
+    examples=(
+        "aqa score jump.mp4 --model models/all-action-lstm.safetensors --weights tiny "
+        "--action diving --html page.html",
+        "aqa score --poses poses/001.json --model poses.safetensors --json",
+    ),
+)
+@click.argument("videos", nargs=-1, type=PATH)
 @click.option("--model", type=PATH, required=True, help="A file of `aqa fit`.")
+@click.option(
+    "--poses", type=PATH, multiple=True, help="A pose file, for models of poses."
+)
+@click.option(
+    "--features",
+    type=PATH,
+    multiple=True,
+    help="A .npy file, for models of imported features.",
+)
 @with_features
+@with_file_options
 @click.option("--action", help="The action, for a model that knows several.")
 @click.option("--from", "start", type=float, help="Score from this second on.")
 @click.option("--to", "end", type=float, help="Score up to this second.")
-@click.option("--html", type=PATH, help="Write a page with frames and course.")
+@click.option("--html", type=PATH, help="Write a page with frames and trajectory.")
 @json_option
 def score(
     videos: tuple[Path, ...],
     model: Path,
+    poses: tuple[Path, ...],
+    features: tuple[Path, ...],
     action: str | None,
     start: float | None,
     end: float | None,
@@ -138,56 +165,56 @@ def score(
     as_json: bool,
     **options: Any,
 ) -> None:
-    """Score VIDEOS: judges' units, an interval, and where quality was lost.
+    """Score VIDEOS, pose files or features: judges' units, an interval, warnings.
 
     The weights must be those that the model's features were made with. Of a long
     video the end is scored; which seconds that is is said.
     """
-    check_weights(options["weights"])
-    from aqa.extract.clips import middle_frames, shown_frames
-    from aqa.extract.datasets.dataset import Video
-    from aqa.extract.network import C3DExtractor
-    from aqa.regress.heads.model_file import load_model
-    from aqa.regress.heads.scoring import action_of
-    from aqa.regress.heads.scoring import score as score_features
-    from aqa.regress.report.score_page import Scored, write_score_page
+    if not (videos or poses or features):
+        raise click.UsageError("expected VIDEOS, --poses FILE or --features FILE.npy")
+    if options["weights"] is not None:
+        check_weights(options["weights"])
+    from aqa.api import load_model
+    from aqa.api import score as run
 
     fitted = load_model(model)
-    action = action_of(fitted, action)
-    base = config_like(fitted.provenance.record)
-    extractor = C3DExtractor(replace(base, **given(**options)))
-    for note in extractor.notes:
-        click.echo(printable(note), err=True)
-    for difference in fitted.require(extractor.provenance):
-        click.echo(f"warning: the model knows other features: {difference}", err=True)
+    results = run(
+        fitted,
+        videos,
+        poses=poses,
+        features=features,
+        action=action,
+        start=start,
+        end=end,
+        warn=lambda note: click.echo(printable(note), err=True),
+        **{name: value for name, value in given(**options).items() if value},
+    )
     scored, failed = [], False
-    named = [Video(str(path), path, "", "", math.nan) for path in videos]
-    for video, decoded in extractor.decode(named, start, end):
-        if isinstance(decoded, AqaError):
-            click.echo(f"failed: {printable(decoded)}", err=True)
+    for path, result in results:
+        if isinstance(result, AqaError):
+            click.echo(f"failed: {printable(result)}", err=True)
             failed = True
             continue
-        shown = shown_frames(len(decoded.frames), base.clips)
-        at = decoded.times
-        said = score_features(
-            fitted,
-            extractor.features(decoded.frames),
-            action,
-            padding=sum(not clip for clip in shown),
-            seconds=[(at[c[0]], at[c[-1]]) if c else None for c in shown] if at else (),
-            frames=decoded.total,
-        )
-        for warning in said.warnings:
-            click.echo(f"{printable(video.path)}: warning: {warning}", err=True)
-        strip = middle_frames(decoded.frames, base.clips)
-        scored.append(Scored(video.path, said, strip))
+        for warning in result.score.warnings:
+            click.echo(f"{printable(path)}: warning: {warning}", err=True)
+        scored.append(result)
     if html is not None:
-        write_score_page(html, scored)
+        from aqa.regress.report.score_page import write_score_page
+
+        record = fitted.provenance.record
+        weights = record.get("weights", {})
+        made_with = {
+            "Model": str(model),
+            "Features": str(record.get("features")),
+            "Weights": str(weights.get("name", "none")),
+            "Written": f"{date.today().isoformat()} by aqa {__version__}",
+        }
+        write_score_page(html, scored, made_with)
     if as_json:
-        print_json([{"video": str(s.video), **s.score.record()} for s in scored])
+        print_json([{"video": str(s.path), **s.score.record()} for s in scored])
     else:
         for each in scored:
-            click.echo(f"{printable(each.video)}: {each.score.describe()}")
+            click.echo(f"{printable(each.path)}: {each.score.describe()}")
     if failed:
         raise click.exceptions.Exit(SOME_FAILED)
 

@@ -86,7 +86,7 @@ def import_features(
         def load() -> Iterator[Features]:
             for done, source in enumerate(sources):
                 progress(done, len(sources), source.sample.key)
-                features, digest = _load(source.path)
+                features, digest = read_features(source.path)
                 if digest != source.sample.source_sha256:
                     raise AqaError(f"{source.path}: changed while it was imported")
                 padding = longest - features.shape[1]
@@ -112,7 +112,7 @@ def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
             if key in sources:
                 raise AqaError(f"key {key!r} is there twice")
             path = _inside(folder, row["file"])
-            features, digest = _load(path)
+            features, digest = read_features(path)
             shape = features.shape
             first = first or shape
             if (shape[0], shape[2]) != (first[0], first[2]):
@@ -157,7 +157,7 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def _load(path: Path) -> tuple[Features, str]:
+def read_features(path: Path) -> tuple[Features, str]:
     """Read a .npy file: float32 (offsets, clips, D), and the SHA-256 of the file.
 
     AqaError names the file.

@@ -82,7 +82,7 @@ def test_unknown_settings_are_refused(cache, tmp_path):
     videos = encode(tmp_path / "videos" / "a.avi", noise(3)).parent
     with pytest.raises(aqa.AqaError, match="'hiden'; did you mean hidden"):
         aqa.fit(cache, out=tmp_path, hiden=3)
-    with pytest.raises(aqa.AqaError, match="unknown settings: colour"):
+    with pytest.raises(aqa.AqaError, match="without effect here: colour"):
         aqa.extract(videos, weights="random", colour="red", cache=tmp_path / "x.h5")
 
 

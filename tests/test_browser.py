@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from aqa.regress.heads.model_file import Calibration
-from aqa.regress.heads.scoring import Score
-from aqa.regress.report.score_page import Scored, write_score_page
+from aqa.regress.heads.scoring import Score, Scored
+from aqa.regress.report.score_page import write_score_page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 
@@ -141,7 +141,7 @@ def test_the_page_of_scores_loads_in_silence_and_plays_from_a_second(tmp_path):
         seconds=((0.0, 0.6), (0.64, 1.2)),
     )
     strip = np.zeros((2, 112, 112, 3), np.uint8)
-    page = write_score_page(tmp_path / "page.html", [Scored(video, score, strip)])
+    page = write_score_page(tmp_path / "page.html", [Scored(video, score, strip)], {})
     dom, console = run(tmp_path / "profile", "--dump-dom", page.as_uri())
     assert console == []
     assert "most lost here" in dom and "held out in 3 folds" in dom

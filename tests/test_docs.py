@@ -149,7 +149,7 @@ def world(tmp_path_factory):
         rows.append(f"squats/{number:02}.mp4,{number},{split},p{number % 3}")
     (folder / "squats.csv").write_text("\n".join(rows) + "\n")
     rng = np.random.default_rng(0)
-    rows = ["key,action,score,split,features"]
+    rows = ["key,action,score,split,file"]
     (folder / "i3d").mkdir()
     for number in range(1, 17):
         x = rng.normal(size=(6, 32)).astype(np.float32)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+import aqa as package
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
@@ -19,8 +20,8 @@ from aqa.extract.network import C3DExtractor
 from aqa.regress.config import FitConfig, LstmConfig, Schedule
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import Calibration, load_model, save_model
-from aqa.regress.heads.scoring import Score
-from aqa.regress.report.score_page import Scored, write_score_page
+from aqa.regress.heads.scoring import Score, Scored
+from aqa.regress.report.score_page import write_score_page
 
 KNOWN = Calibration(-2.0, 3.5, 0.9, 12, 3)
 SCORE = Score(
@@ -103,7 +104,7 @@ def test_the_seconds_that_were_scored_are_said():
 def test_a_page_stands_whatever_a_video_is_called(tmp_path):
     video = tmp_path / os.fsdecode(HOSTILE)
     page = write_score_page(
-        tmp_path / "page.html", [Scored(video, SCORE, frames(4))]
+        tmp_path / "page.html", [Scored(video, SCORE, frames(4))], {"Model": "m\x1b"}
     ).read_text()
     assert "<img src=x" not in page and "\x1b" not in page
     assert "%3Cimg%20src%3Dx%20onerror%3Dalert%281%29%3E%FF%1B" in page
@@ -182,3 +183,40 @@ def test_what_the_system_refuses_is_one_line(aqa, model, shared_data, tmp_path):
     ran = aqa(video, "--model", model, "--action", "diving", "--html", page, code=1)
     assert ran.stderr.splitlines()[-1].startswith("Error: ")
     assert "Traceback" not in ran.output
+
+
+def test_a_model_of_imported_features_scores_arrays(aqa, plant, tmp_path):
+    cache = plant(tmp_path / "x.h5", "shared", {"diving": (12, 4)}, kind="i3d")
+    report = package.fit(cache, out=tmp_path / "m", iterations=20, mode="single-action")
+    opened = package.open_cache(cache)
+    np.save(tmp_path / "a.npy", opened.features[3])
+    np.save(tmp_path / "b.npy", opened.features[3, :, :, :5])
+    run = CliRunner().invoke(
+        main,
+        ["score", "--model", str(report.models[0]), "--json"]
+        + ["--features", str(tmp_path / "a.npy")],
+    )
+    assert run.exit_code == 0, run.output
+    [found] = json.loads(run.stdout)
+    model = package.load_model(report.models[0])
+    assert found["score"] == pytest.approx(model.predict(opened.features[3:4])[0])
+    [(_, error)] = package.score(model, features=[tmp_path / "b.npy"])
+    assert "the head takes features" in str(error)
+
+
+def test_a_model_says_which_files_it_takes(model, tmp_path):
+    with pytest.raises(
+        package.AqaError, match="c3d features: expected videos, found poses"
+    ):
+        list(package.score(model, poses=[tmp_path / "a.json"], action="diving"))
+
+
+def test_the_page_shows_what_is_typical_and_what_is_doubtful(tmp_path):
+    known = replace(SCORE.calibration, typical=tuple(x + 1 for x in SCORE.course))
+    score = replace(SCORE, calibration=known, warnings=("features unlike any",))
+    page = write_score_page(
+        tmp_path / "page.html", [Scored(tmp_path / "a.json", score)], {"Model": "m"}
+    ).read_text()
+    assert page.count("<polyline") == 2 and 'class="typical"' in page
+    assert "Warning: features unlike any" in page
+    assert "<img" not in page and "what the network sees" not in page

@@ -10,6 +10,7 @@ of the video; a short video begins with clips of nothing but padding.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -228,3 +229,12 @@ def action_of(model: Model, action: str | None) -> str:
     if action is not None and action not in model.actions:
         raise AqaError(f"{action}: the model knows {known}")
     return action or model.actions[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Scored:
+    """A scored file; `strip` has a frame of each clip, uint8 (clips, h, w, 3)."""
+
+    path: Path
+    score: Score
+    strip: NDArray[np.uint8] | None = None

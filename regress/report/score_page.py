@@ -1,16 +1,16 @@
-"""The page of `aqa score --html`: frames of a video, and its course under them.
+"""The page of `aqa score --html`: score, warnings, frames and trajectory of each file.
 
-Conventions: a strip is uint8 (clips, h, w, 3), one frame of each clip; courses are in
-judges' units. The page stands alone but for the videos, which play where they lie
-beside it, whole or, by a link, from one second to another. Whatever comes from file
-names is escaped.
+Conventions: a strip is uint8 (clips, h, w, 3), one frame per clip as the network sees
+it; scores are in judges' units. Frames and trajectory share one grid of `clips` equal
+columns, so that a clip's point stands under its frame at any width. The page is one
+file without scripts or requests; videos are played from where they lie. Whatever comes
+from file names is escaped.
 """
 
 import base64
 import io
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -19,71 +19,63 @@ from urllib.parse import quote
 import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from PIL import Image
 
 from aqa.cache.errors import printable
-from aqa.cache.files import replacing
-from aqa.regress.heads.scoring import Score
-from aqa.regress.report.figures import BLUE, QUIET, VERMILION, draw
+from aqa.cache.files import write_file
+from aqa.regress.heads.scoring import Score, Scored
 
 #: What browsers play.
 PLAYABLE = {".mp4", ".m4v", ".mov", ".webm", ".ogv"}
+#: Units of the drawing: width of a clip's column, height, and margin above and below.
+COLUMN, HEIGHT, MARGIN = 100, 150, 25
 
 
-@dataclass(frozen=True)
-class Scored:
-    """One video on the page."""
-
-    video: Path
-    score: Score
-    strip: NDArray[np.uint8]
-
-
-def write_score_page(path: Path, scored: Sequence[Scored]) -> Path:
-    """Write the page; what was at `path` is replaced whole or not at all."""
+def write_score_page(
+    path: Path, scored: Sequence[Scored], made_with: Mapping[str, str]
+) -> Path:
+    """Write the page whole or not at all; `made_with` is shown at its end."""
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
     )
     template = (
         files("aqa.regress.report").joinpath("score_page.html.jinja").read_text("utf-8")
     )
-    entries = [_entry(path, number, each) for number, each in enumerate(scored)]
-    page = environment.from_string(template).render(videos=entries)
-    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        file.write(page.encode())
+    page = environment.from_string(template).render(
+        files=[_entry(path, each) for each in scored],
+        made_with={name: printable(text) for name, text in made_with.items()},
+    )
+    write_file(path, page)
     return path
 
 
-def _entry(page: Path, number: int, scored: Scored) -> dict[str, Any]:
+def _entry(page: Path, scored: Scored) -> dict[str, Any]:
     score = scored.score
-    beside = Path(os.path.relpath(scored.video, page.parent)).as_posix()
-    # A name need not be text: its bytes are what is quoted.
-    source = quote(os.fsencode(beside))
-    clips = [
-        {
-            "picture": _jpeg(frame),
-            "course": _at(score.course, clip),
-            "change": _at(score.changes, clip),
-            "lost": _at(score.lost, clip),
-            "worst": clip == score.worst_clip,
-            "padding": clip < score.padding,
-            "seconds": score.seconds[clip] if score.seconds else None,
-        }
-        for clip, frame in enumerate(scored.strip)
-    ]
+    beside = Path(os.path.relpath(scored.path, page.parent)).as_posix()
+    count = max(len(score.course), 0 if scored.strip is None else len(scored.strip))
     return {
-        "name": printable(scored.video.name),
-        "source": source,
-        "playable": scored.video.suffix.lower() in PLAYABLE,
-        "action": score.action,
-        "score": score.score,
-        "interval": score.interval,
-        "basis": score.calibration.words() if score.calibration else "",
-        "scored": score.scored,
-        "clips": clips,
-        "picture": Markup(_course(f"course{number}", score)) if score.course else "",
+        "name": printable(scored.path.name),
+        # A name need not be text: its bytes are what is quoted.
+        "source": quote(os.fsencode(beside)),
+        "playable": scored.path.suffix.lower() in PLAYABLE,
+        "score": score,
+        "level": round(100 * score.calibration.level) if score.calibration else None,
+        "has_frames": scored.strip is not None,
+        "clips": [
+            {
+                "picture": None if scored.strip is None else _jpeg(scored.strip[clip]),
+                "course": _at(score.course, clip),
+                "change": _at(score.changes, clip),
+                "lost": _at(score.lost, clip),
+                "worst": clip == score.worst_clip,
+                "padding": clip < score.padding,
+                "seconds": score.seconds[clip] if score.seconds else None,
+            }
+            for clip in range(count)
+        ],
+        "trajectory": Markup(_trajectory(score)) if score.course else "",
+        "has_typical": bool(_typical(score)),
     }
 
 
@@ -97,27 +89,35 @@ def _jpeg(frame: NDArray[np.uint8]) -> str:
     return base64.b64encode(buffer.getvalue()).decode()
 
 
-def _course(name: str, score: Score) -> str:
-    """Draw the score as it stands after each clip, the worst clip marked."""
-    clips = np.arange(1, len(score.course) + 1)
+def _typical(score: Score) -> tuple[float, ...]:
+    typical = score.calibration.typical if score.calibration else ()
+    return typical if len(typical) == len(score.course) else ()
 
-    def paint(figure: Figure) -> None:
-        axes = figure.subplots()
-        axes.plot(clips, score.course, BLUE.line, marker=BLUE.marker, color=BLUE.colour)
-        if score.worst_clip is not None:
-            worst = score.worst_clip
-            axes.axvspan(worst + 0.5, worst + 1.5, color=VERMILION.colour, alpha=0.12)
-        if score.interval:
-            axes.errorbar(
-                clips[-1] + 0.25,
-                sum(score.interval) / 2,
-                (score.interval[1] - score.interval[0]) / 2,
-                color=QUIET,
-                capsize=3,
-            )
-        axes.set_xlim(0.5, clips[-1] + 0.5)
-        axes.set_xticks(clips, [f"clip {clip}" for clip in clips])
-        axes.set_ylabel("score so far")
-        axes.grid(axis="y")
 
-    return draw(name, (7.2, 2.1), paint)
+def _trajectory(score: Score) -> str:
+    """Return an SVG element: the typical trajectory behind that of the video."""
+    typical = _typical(score)
+    values = np.array([*score.course, *typical])
+    low, high = values.min(), values.max()
+    room = (HEIGHT - 2 * MARGIN) / max(high - low, 1e-9)
+
+    def points(course: Sequence[float]) -> list[tuple[float, float]]:
+        return [
+            (COLUMN * (clip + 0.5), HEIGHT - MARGIN - room * (value - low))
+            for clip, value in enumerate(course)
+        ]
+
+    def line(course: Sequence[float], name: str) -> str:
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points(course))
+        return f'<polyline class="{name}" points="{path}"/>'
+
+    drawn = [line(typical, "typical")] if typical else []
+    drawn.append(line(score.course, "course"))
+    for (x, y), value in zip(points(score.course), score.course, strict=True):
+        drawn.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4"/>')
+        drawn.append(f'<text x="{x:.1f}" y="{y - 9:.1f}">{value:.1f}</text>')
+    width = COLUMN * len(score.course)
+    return (
+        f'<svg viewBox="0 0 {width} {HEIGHT}" role="img" '
+        f'aria-label="{score.course_words}">{"".join(drawn)}</svg>'
+    )
