@@ -214,7 +214,8 @@ def score(
                 from aqa.cache.imports import read_features
 
                 x, _ = read_features(path)
-                yield path, Scored(path, score_features(fitted, x, name))
+                # A copy: torch takes no view of bytes that must not change.
+                yield path, Scored(path, score_features(fitted, x.copy(), name))
         except AqaError as error:
             yield path, error
 

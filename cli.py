@@ -35,8 +35,8 @@ from aqa.cache.console import (
 )
 from aqa.cache.errors import AqaError, printable
 from aqa.extract.commands import extract
-from aqa.extract.options import with_features
-from aqa.extract.poses.commands import poses, with_file_options
+from aqa.extract.options import with_features, with_options
+from aqa.extract.poses.commands import FILE_OPTIONS, poses
 from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
 from aqa.extract.weights.formats import check_weights
@@ -126,7 +126,7 @@ def synth(folder: Path, scale: float, seed: int, **options: Any) -> None:
             *("weights", "arch", "preprocessing", "pool5", "mean", "device"),
             *("precision", "allow_damaged"),
         ],
-        "Pose files": ["layout", "joints", "root", "third", "units", "picture"],
+        "Pose files": list(FILE_OPTIONS),
         "Output": ["html", "as_json"],
     },
     examples=(
@@ -147,7 +147,7 @@ def synth(folder: Path, scale: float, seed: int, **options: Any) -> None:
     help="A .npy file, for models of imported features.",
 )
 @with_features
-@with_file_options
+@with_options(FILE_OPTIONS.values())
 @click.option("--action", help="The action, for a model that knows several.")
 @click.option("--from", "start", type=float, help="Score from this second on.")
 @click.option("--to", "end", type=float, help="Score up to this second.")
