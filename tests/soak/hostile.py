@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from aqa.cache import sandbox
 from aqa.cache.errors import AqaError
 from soak.mutation import mutate, tokens
 from soak.tally import Attack
@@ -27,6 +28,8 @@ NEVER = (
     *("subprocess.Popen", "socket.connect", "socket.getaddrinfo", "urllib.Request"),
     *("pickle.find_class", "webbrowser.open", "ftplib.connect", "shutil.rmtree"),
 )
+#: What the answers of sandboxed readers are made of; no bomb is.
+OURS = ("aqa.", "numpy", "pathlib")
 #: Never outside of the folder.
 CHANGES = ("os.remove", "os.rename", "os.chmod", "os.symlink", "os.mkdir", "os.rmdir")
 
@@ -80,6 +83,8 @@ class Canary:
     def _hear(self, event: str, arguments: tuple) -> None:
         if not self._armed:
             return
+        if event == "pickle.find_class" and arguments[0].startswith(OURS):
+            return
         if event in NEVER:
             self._heard.append(f"{event} {arguments!r:.200}")
         elif event in CHANGES and not self._inside(arguments[0]):
@@ -116,6 +121,7 @@ class Slow(BaseException):
 def attack_readers(attack: Attack, canary: Canary, readers: list[Reader]) -> None:
     """Take turns until the time is up; every reader sees a sound file first."""
     words = tokens(str(canary.secret))
+    sandbox.call(os.getpid)  # starts the server that children are forked from
     for reader in readers:  # imports what it needs, before anyone listens
         reader.write(reader.make())
         try:
