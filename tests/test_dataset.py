@@ -5,6 +5,7 @@ import math
 import os
 import re
 import time
+import unicodedata
 
 import h5py
 import numpy as np
@@ -481,6 +482,172 @@ def test_what_is_no_data_set_is_refused(tmp_path, made):
         read_dataset(path)
     with pytest.raises(DatasetError):
         read_dataset(path, ["diving"])
+
+
+# Files elsewhere, missing, and named otherwise
+
+
+@pytest.fixture
+def share(tmp_path):
+    """Videos on a share, a CSV elsewhere; returns both folders."""
+    touch(tmp_path, "share/a/one.mp4", "share/two.mp4", "lists/three.mp4")
+    return tmp_path / "share", tmp_path / "lists"
+
+
+def test_roots_name_where_files_may_lie(share):
+    root, lists = share
+    rows = ["a/one.mp4,x,1,", f"{root}/two.mp4,x,2,", "three.mp4,x,3,"]
+    path = manifest(lists, *rows)
+    with pytest.raises(DatasetError, match="an absolute one; --root DIR permits"):
+        read_dataset(path)
+    found = read_dataset(path, roots=[root])
+    assert [(video.key, video.path) for video in found.videos] == [
+        ("a/one.mp4", root / "a/one.mp4"),
+        ("three.mp4", lists / "three.mp4"),
+        ("two.mp4", root / "two.mp4"),
+    ]
+    path = manifest(lists, "../share/a/one.mp4,x,1,", "../elsewhere.mp4,x,1,")
+    with pytest.raises(DatasetError, match=r"line 3: '../elsewhere.mp4' leads out"):
+        read_dataset(path, roots=[root])
+    with pytest.raises(DatasetError, match="--root .*nowhere: expected a folder"):
+        read_dataset(path, roots=[lists / "nowhere"])
+
+
+def test_a_video_below_two_roots_is_said(share):
+    root, lists = share
+    touch(lists, "two.mp4")
+    found = read_dataset(manifest(lists, "two.mp4,x,1,"), roots=[root])
+    assert found.videos[0].path == lists / "two.mp4"
+    assert found.notes[-1].startswith("1 videos lie in several places; used: ")
+
+
+def test_two_rows_of_one_key_below_two_roots_are_refused(share):
+    root, lists = share
+    touch(lists, "more/two.mp4")
+    rows = [f"{root}/two.mp4,x,1,", f"{lists}/more/two.mp4,x,1,"]
+    with pytest.raises(DatasetError, match="video twice: two.mp4 in lines 2 and 3"):
+        read_dataset(manifest(lists, *rows), roots=[root, lists / "more"])
+
+
+def test_snapshots_of_links_to_blobs_are_read_below_their_root(tmp_path):
+    """As huggingface_hub and git-annex lay files out."""
+    touch(tmp_path, "hub/blobs/0af", "hub/blobs/1bf", "elsewhere/2cf")
+    snapshot = tmp_path / "hub/snapshots/abc"
+    snapshot.mkdir(parents=True)
+    for name, blob in (("one.mp4", "0af"), ("two.mp4", "1bf")):
+        (snapshot / name).symlink_to(f"../../blobs/{blob}")
+    with pytest.raises(DatasetError, match=r"--root DIR .*one.mp4 is a link out of it"):
+        read_dataset(snapshot)
+    found = read_dataset(snapshot, roots=[tmp_path / "hub"])
+    assert [video.key for video in found.videos] == ["one.mp4", "two.mp4"]
+    linked = tmp_path / "linked"
+    linked.mkdir()
+    (linked / "A").symlink_to(snapshot)
+    (linked / "B").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(DatasetError, match="B is a link out of it"):
+        read_dataset(linked, roots=[tmp_path / "hub"])
+    (linked / "B").unlink()
+    found = read_dataset(linked, roots=[tmp_path / "hub"])
+    assert [video.key for video in found.videos] == ["A/one.mp4", "A/two.mp4"]
+
+
+@pytest.mark.parametrize("below", ["Actions/diving", "list"])
+def test_missing_videos_are_refused_or_skipped(release, below):
+    if below == "list":
+        touch(release, "one.avi")
+        path = manifest(release, "one.avi,x,1,", "two.avi,x,2,", "three.avi,x,3,")
+        missing = ["three.avi", "two.avi"]
+    else:
+        path, missing = release, ["diving/001", "diving/002"]
+        for key in missing:
+            (release / f"Actions/{key}.avi").unlink()
+    with pytest.raises(DatasetError, match=r"missing video \(2\)"):
+        read_dataset(path)
+    found = read_dataset(path, skip_missing=True)
+    keys = [video.key for video in found.videos if not video.path.exists()]
+    assert keys == missing
+    assert found.notes[-1].startswith("2 missing videos are skipped and listed in fail")
+
+
+def test_another_case_is_hinted_at_and_another_unicode_form_is_read(tmp_path):
+    nfd = unicodedata.normalize("NFD", "plongée.mp4")
+    touch(tmp_path, nfd, "Diving/One.mp4")
+    found = read_dataset(manifest(tmp_path, "plongée.mp4,x,1,"))
+    assert found.videos[0].key == "plongée.mp4" and found.videos[0].path.exists()
+    with pytest.raises(DatasetError, match="did you mean Diving/One.mp4?"):
+        read_dataset(manifest(tmp_path, "diving/one.mp4,x,1,"))
+    assert [v.key for v in read_dataset(tmp_path).videos][1] == "plongée.mp4"
+    touch(tmp_path, "plongée.mp4")
+    if len(list(tmp_path.iterdir())) > 3:  # a file system that tells them apart
+        with pytest.raises(DatasetError, match="two forms of one name"):
+            read_dataset(tmp_path)
+
+
+IGNORED = [
+    *(".ipynb_checkpoints/a.mp4", "._one.mp4", "__MACOSX/one.mp4", "@eaDir/one.mp4"),
+    *(".Trash-1000/files/one.mp4", "Thumbs.db", ".DS_Store", "desktop.ini"),
+    *("$RECYCLE.BIN/one.mp4", "System Volume Information/one.mp4", "lost+found/a.mp4"),
+]
+
+
+@pytest.mark.parametrize("name", IGNORED)
+def test_what_systems_leave_behind_is_no_video(tmp_path, name):
+    touch(tmp_path, "one.mp4", name)
+    assert [video.key for video in read_dataset(tmp_path).videos] == ["one.mp4"]
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("split", ["", "TRAIN", " train "])
+def test_lists_in_every_form_give_the_same_videos(
+    tmp_path, encoding, separator, newline, split
+):
+    touch(tmp_path, "one.mp4")
+    action = unicodedata.normalize("NFD", " plongée ")
+    rows = [("Video", "action", "Surgeon", "score"), ("one.mp4", action, "B", "7.5")]
+    if split:
+        rows = [(*rows[0], "split"), (*rows[1], split)]
+    path = tmp_path / "list.csv"
+    text = newline.join(separator.join(row) for row in rows)
+    path.write_bytes(text.encode(encoding))
+    found = read_dataset(path)
+    (video,) = found.videos
+    labels = video.key, video.action, video.score, video.split, dict(video.extra)
+    assert labels == (
+        "one.mp4",
+        "plongée",
+        7.5,
+        split.strip().lower(),
+        {"Surgeon": "B"},
+    )
+    assert "further columns are kept: Surgeon" in found.notes
+    assert any("`--folds` assigns" in note for note in found.notes) == (not split)
+
+
+def test_actions_that_look_alike_are_named(tmp_path):
+    touch(tmp_path, "one.mp4", "two.mp4")
+    found = read_dataset(manifest(tmp_path, "one.mp4,Squat,1,", "two.mp4,squat,2,"))
+    assert "actions that look alike are kept apart: Squat, squat" in found.notes
+
+
+def test_keys_stand_alone_where_no_video_is_needed(tmp_path):
+    path = manifest(tmp_path, "a/001,x,1,train", header="key,action,score,split")
+    with pytest.raises(DatasetError, match="keys alone needs --poses DIR"):
+        read_dataset(path)
+    (video,) = read_dataset(path, labels_only=True).videos
+    assert (video.key, video.score, video.split) == ("a/001", 1.0, "train")
+    touch(tmp_path, "one.mp4")
+    path = manifest(
+        tmp_path, "one.mp4,first,x,1,", header="video,key,action,score,split"
+    )
+    assert read_dataset(path).videos[0].key == "first"
+
+
+def test_an_action_that_is_too_long_for_file_names_is_refused(tmp_path):
+    touch(tmp_path, "one.mp4")
+    with pytest.raises(DatasetError, match="line 2: action is 240 bytes long"):
+        read_dataset(manifest(tmp_path, f"one.mp4,{'x' * 240},1,"))
 
 
 # A layout of one's own

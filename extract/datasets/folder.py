@@ -54,13 +54,12 @@ def _read(request: Request) -> Dataset:
     for before, after in pairwise(videos):
         if before.key == after.key:
             problems.add("two forms of one name", before.key)
-    if not videos:
-        problems.add(
-            "no video",
-            "expected AQA-7, or files with a known suffix: "
-            f"{', '.join(sorted(SUFFIXES))}",
-        )
     problems.check()
+    if not videos:
+        raise DatasetError(
+            f"{root}: no video: expected a known data set, or files with a known "
+            f"suffix: {', '.join(sorted(SUFFIXES))}"
+        )
     notes = (f"{len(videos)} videos, unlabelled", *files.notes())
     return Dataset(root, LAYOUT.name, tuple(videos), notes)
 

@@ -21,6 +21,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from aqa.extract.config import Limits
+from aqa.extract.datasets.dataset import is_ignored
 from aqa.extract.videos.container import check_size
 from aqa.extract.videos.integrity import Signs, VideoError, one_line
 from aqa.extract.videos.picture import Picture, Pixels
@@ -189,6 +190,8 @@ def _series(folder: Path) -> tuple[list[int], list[Path]]:
     found: dict[int, Path] = {}
     names = set()
     for path in folder.iterdir():
+        if is_ignored(path.name):
+            continue
         if match := NUMBERED.fullmatch(path.name):
             number = int(match[2])
             if number in found:
