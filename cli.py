@@ -95,10 +95,12 @@ for command in (extract, fit, compare, poses, pretrain, cache, weights, model):
     type=click.FloatRange(0, min_open=True),
     default=1.0,
     show_default=True,
-    help="Times Table 1's numbers of videos.",
+    help="Number of videos, relative to AQA-7.",
 )
 @click.option(
-    "--fewest", type=click.IntRange(2), help="Of each action in either list, at least."
+    "--fewest",
+    type=click.IntRange(2),
+    help="Smallest number of videos per action and list.",
 )
 @seed_option
 @click.option(
@@ -106,9 +108,9 @@ for command in (extract, fit, compare, poses, pretrain, cache, weights, model):
 )
 @workers_option
 def synth(folder: Path, scale: float, seed: int, **options: Any) -> None:
-    """Render an AQA-7-shaped data set into FOLDER, true joints beside it.
+    """Render a synthetic data set of AQA-7's shape into FOLDER, with true joints.
 
-    The score is determined by what is seen: somersaults and twists, bent knees, a
+    The score is determined by what is visible: somersaults and twists, bent knees, a
     splash or a stumbled landing. The same seed and scale give the same bytes.
     """
     from aqa.extract.synthetic import synthesise
@@ -244,7 +246,7 @@ def score(
 @click.option(
     "--iterations",
     type=click.IntRange(1),
-    default=1000,
+    default=400,
     show_default=True,
     help="Training iterations of the LSTM heads.",
 )
@@ -300,15 +302,15 @@ def demo(
             out=out / "report",
         )
     count = len(list(data.rglob("*.avi")))
-    action = EXPERIMENT_ACTIONS[0]
-    video = data / "AQA-7" / "Actions" / action / "001.avi"
-    models = sorted((out / "models").glob("*.h5"))
+    video = data / "AQA-7" / "Actions" / "diving" / "001.avi"
+    model = next((out / "models").glob("*.safetensors"))
     click.echo(
-        f"Done in {time.monotonic() - began:.0f} s: {count} rendered videos -> C3D "
-        f"features -> LSTM and SVR heads -> {out / 'report' / 'report.html'}\n"
-        f"Score a video: aqa score {video} --model {models[0]} --action {action}\n"
-        "Your own videos: aqa extract --videos FOLDER_OR_CSV --weights tiny, aqa fit, "
-        "aqa compare all (see README.md)"
+        f"Done in {time.monotonic() - began:.0f} s: {count} rendered videos, C3D "
+        f"features, LSTM and SVR heads; report: {out / 'report' / 'report.html'}\n"
+        f"Score a video: aqa score {video} --model {model} --weights tiny "
+        "--action diving\n"
+        "Use your own videos: aqa extract --videos FOLDER_OR_CSV --weights tiny, then "
+        "aqa fit and aqa compare all (README.md)"
     )
 
 

@@ -136,3 +136,15 @@ def test_real_videos_become_a_table(release, tmp_path):
         )
     )
     assert len(scored[0]["course"]) == 6
+
+
+def test_the_demo_ends_with_a_command_that_works(tmp_path):
+    options = ("--scale", 0.001, "--fewest", 3, "--iterations", 10)
+    done, score, own = aqa("demo", "--out", tmp_path / "demo", *options).splitlines()[
+        -3:
+    ]
+    assert "36 rendered videos" in done and "report.html" in done
+    assert (tmp_path / "demo" / "report" / "report.html").is_file()
+    command = score.removeprefix("Score a video: aqa ").split(" ")
+    assert 0 <= json.loads(aqa(*command, "--json"))[0]["score"] <= 200
+    assert "aqa extract --videos" in own and "aqa compare all" in own
