@@ -1,9 +1,8 @@
 """From all people of all frames to complete series of the athletes' joints.
 
-Conventions: people are float64 (frames, people, joints, axes + 1): x, y (downwards in
-pictures), in three dimensions z, and a score; missing values are NaN. `follow` returns
-the same layout with athletes first; `Poses.joints` is (athletes, frames, joints, axes)
-without missing values. Frames are all of the file's: nothing is padded or cut.
+Conventions: people are (frames, people, joints, axes + 1) as in `PoseFile`. `follow`
+puts athletes first; `Poses.joints` is (athletes, frames, joints, axes) without missing
+values. Frames are all of the file's: nothing is padded or cut.
 
 The athlete is the person who is tracked longest, largest and with the highest scores:
 people are linked from frame to frame by the distance of their centres, and a track's
@@ -24,13 +23,13 @@ from aqa.extract.config import PoseConfig
 from aqa.extract.poses.conventions import PoseFile, read_pose_file
 from aqa.extract.poses.read import PoseError
 
-People = npt.NDArray[np.float64]
+Numbers = npt.NDArray[np.float64]
 
 #: Largest step from one frame to the next, in diagonals of the person's box.
 MAX_STEP = 1.0
 #: Frames after which a track without a match ends.
 MAX_GAP = 30
-#: A second track with this share of the chosen one's weight is worth a note.
+#: A track with this share of the athlete's weight is worth a note.
 RIVAL = 0.5
 
 
@@ -41,7 +40,7 @@ class Poses:
     `notes` say what was decided: frames, people, joints missing and interpolated.
     """
 
-    joints: npt.NDArray[np.float64]
+    joints: Numbers
     file: PoseFile
     notes: str
 
@@ -58,22 +57,22 @@ def read_poses(path: Path, action: str, config: PoseConfig) -> Poses:
     try:
         people = drop_uncertain(file.people, config.confidence)
         tracks, followed = follow(people, athletes)
-        seen = np.isfinite(tracks[..., 0])  # (athletes, frames, joints)
         mirrored = file.layout.mirrored
         joints = [fill_gaps(track, config.missing, mirrored) for track in tracks]
     except PoseError as error:
         raise PoseError(str(error), path) from error
-    notes = [*file.notes, followed]
-    if not seen.all():
-        empty = ~seen.any(axis=2)
+    notes = [*file.notes, *([followed] if followed else [])]
+    missing = np.isnan(tracks[..., 0])  # (athletes, frames, joints)
+    if missing.any():
+        empty = missing.all(axis=2)
         notes.append(
-            f"interpolated {(~seen).sum()} of {seen.size} joints, in {empty.sum()} of "
-            f"{empty.size} frames all"
+            f"interpolated {missing.sum()} of {missing.size} joints, in "
+            f"{empty.sum()} of {empty.size} frames all"
         )
-    return Poses(np.stack(joints), file, "; ".join(note for note in notes if note))
+    return Poses(np.stack(joints), file, "; ".join(notes))
 
 
-def drop_uncertain(people: People, confidence: float) -> People:
+def drop_uncertain(people: Numbers, confidence: float) -> Numbers:
     """Set joints with a score below `confidence` to NaN."""
     seen = np.isfinite(people).all(axis=-1) & (people[..., -1] >= confidence)
     return np.where(seen[..., None], people, np.nan)
@@ -83,19 +82,18 @@ def drop_uncertain(people: People, confidence: float) -> People:
 class Track:
     """One person over time; `places` maps a frame to the index of its person."""
 
-    centre: npt.NDArray[np.float64]
+    centre: Numbers
     size: float
     last: int
     places: dict[int, int] = field(default_factory=dict)
     weight: float = 0.0
 
 
-def follow(people: People, athletes: int) -> tuple[People, str]:
-    """Select the athletes, and say so where others could have been meant.
+def follow(people: Numbers, athletes: int) -> tuple[Numbers, str]:
+    """Select the athletes, (athletes, frames, joints, axes + 1), and note rivals.
 
-    (frames, people, joints, axes + 1) -> (athletes, frames, joints, axes + 1). Two
-    athletes are ordered by mean x, left first, so that the order in the file does not
-    matter. Raises `PoseError` when there are too few.
+    Two athletes are ordered by mean x, left first, so that the order in the file does
+    not matter. Raises `PoseError` when there are too few.
     """
     tracks = sorted(_link(people), key=lambda track: -track.weight)
     chosen, others = tracks[:athletes], tracks[athletes:]
@@ -113,43 +111,36 @@ def follow(people: People, athletes: int) -> tuple[People, str]:
     return series[order], note
 
 
-def _link(people: People) -> list[Track]:
+def _link(people: Numbers) -> list[Track]:
     tracks: list[Track] = []
     low = np.fmin.reduce(people[..., :-1], axis=2)  # (frames, people, axes)
     high = np.fmax.reduce(people[..., :-1], axis=2)
-    extents = high - low
-    diagonals = np.linalg.norm(extents, axis=-1)
+    diagonals = np.linalg.norm(high - low, axis=-1)
     # A person of a single joint has no size: a hundredth of the usual one.
     usual = np.median(diagonals[diagonals > 0]) if (diagonals > 0).any() else 100
     for frame, everybody in enumerate(people):
-        present = np.flatnonzero(np.isfinite(everybody).any(axis=(1, 2)))
-        if not len(present):
-            continue
-        centres = ((low + high) / 2)[frame, present]
+        present = np.flatnonzero(np.isfinite(low[frame, :, 0]))
+        centres = (low[frame, present] + high[frame, present]) / 2
         sizes = np.maximum(diagonals[frame, present], usual / 100)
-        scores = np.nanmean(everybody[present, :, -1], axis=1)
-        weights = np.prod(extents[frame, present, :2], axis=1) * scores
-        open_tracks = [track for track in tracks if frame - track.last <= MAX_GAP]
+        areas = np.prod((high - low)[frame, present, :2], axis=1)
+        open_tracks = [t for t in tracks if frame - t.last <= MAX_GAP]
         owner = _match(open_tracks, frame, centres, sizes)
         for i, place in enumerate(present):
-            track = owner.get(i)
-            if track is None:
-                track = Track(centres[i], sizes[i], frame)
-                tracks.append(track)
+            if i not in owner:
+                owner[i] = Track(centres[i], sizes[i], frame)
+                tracks.append(owner[i])
+            track = owner[i]
             track.centre, track.size, track.last = centres[i], sizes[i], frame
             track.places[frame] = int(place)
-            track.weight += weights[i]
+            track.weight += areas[i] * np.nanmean(everybody[place, :, -1])
     return tracks
 
 
 def _match(
-    tracks: list[Track],
-    frame: int,
-    centres: npt.NDArray[np.float64],
-    sizes: npt.NDArray[np.float64],
+    tracks: list[Track], frame: int, centres: Numbers, sizes: Numbers
 ) -> dict[int, Track]:
     """Assign people to tracks with the least total motion: person -> track."""
-    if not tracks:
+    if not tracks or not len(centres):
         return {}
     before = np.array([track.centre for track in tracks])
     size = np.array([track.size for track in tracks])
@@ -167,9 +158,7 @@ def _match(
     }
 
 
-def fill_gaps(
-    track: npt.NDArray[np.float64], share: float, mirrored: tuple[int, ...]
-) -> npt.NDArray[np.float64]:
+def fill_gaps(track: Numbers, share: float, mirrored: tuple[int, ...]) -> Numbers:
     """Interpolate missing joints: (frames, joints, axes + 1) -> (frames, joints, axes).
 
     Joints are interpolated linearly in time, and held constant before the first and
