@@ -199,7 +199,7 @@ def fit(
         return
     from rich.console import Console
 
-    from aqa.regress.report.write import rich_table
+    from aqa.regress.report.text_table import rich_table
 
     Console().print(rich_table(report.table()))
     for path in report.models:

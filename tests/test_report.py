@@ -15,8 +15,8 @@ from rich.console import Console
 
 from aqa.regress.experiments.compare import compare
 from aqa.regress.report import figures
-from aqa.regress.report.export import latex, numbers_csv
-from aqa.regress.report.tables import Entry, Line, Table, escape, number
+from aqa.regress.report.export import numbers_csv
+from aqa.regress.report.text_table import Entry, Line, Table, escape, latex, number
 from aqa.regress.report.write import (
     joined,
     markdown,

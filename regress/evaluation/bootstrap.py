@@ -177,6 +177,11 @@ class Cell:
         """Bias of rho per seed: its expectation is (3 tau + (n - 2) rho) / (n + 1)."""
         return np.asarray(3 * (self.kendall - self.rho) / max(1, self.n - 2))
 
+    @property
+    def bias_spread(self) -> float:
+        """How much wider rho varies once its bias, about rho / n, is subtracted."""
+        return (self.n - 1) / max(1, self.n - 2)
+
 
 def judge(
     tests: Sequence[HeldOut],
@@ -232,13 +237,18 @@ def over_seeds(resampled: Floats, drawn: NDArray[np.intp]) -> Floats:
 
 
 def interval(
-    per_seed: Floats, resampled: Floats, limit: float = WHOLE, bias: float = 0.0
+    per_seed: Floats,
+    resampled: Floats,
+    limit: float = WHOLE,
+    bias: float = 0.0,
+    wider: float = 1.0,
 ) -> Interval:
     """Return the 95 % interval of a mean correlation.
 
     per_seed: (seeds,) its values; resampled: (count,) of their mean, seeds drawn too.
-    `limit` is the largest |rho| that counts (see `metrics.largest_rho`), `bias` that
-    of the mean; the mean itself is always inside.
+    `limit` is the largest |rho| that counts (see `metrics.largest_rho`); `bias` of
+    the mean is subtracted, which makes the interval `wider` by a factor. The mean
+    itself is always inside.
     """
     kept = per_seed[~np.isnan(per_seed)]
     if not len(kept):
@@ -247,7 +257,8 @@ def interval(
     z, seeds = (
         np.arctanh(np.clip(values, -limit, limit)) for values in (mean - bias, kept)
     )
-    half = half_width([seeds], np.arctanh(np.clip(resampled, -WHOLE, WHOLE)))
+    all_z = np.arctanh(np.clip(resampled, -WHOLE, WHOLE))
+    half = wider * half_width([seeds], all_z)
     low, high = np.tanh(z - half), np.tanh(z + half)
     return float(np.minimum(low, mean)), float(np.maximum(high, mean))
 

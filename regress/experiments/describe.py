@@ -15,6 +15,7 @@ import numpy as np
 from aqa.regress.evaluation import metrics
 from aqa.regress.evaluation.bootstrap import (
     AVERAGES,
+    WHOLE,
     Cell,
     SeedDraws,
     average,
@@ -91,10 +92,9 @@ def describe_average(cells: Sequence[Cell], draws: SeedDraws) -> Average:
         "fisher_z": average("fisher_z", z),
         "arithmetic": metrics.defined_mean([cell.rho for cell in unseen]),
     }
-    biases = {
-        "fisher_z": 0.0,
-        "arithmetic": arithmetic_mean(np.stack([cell.bias for cell in unseen]).ravel()),
-    }
+    bias = arithmetic_mean(np.stack([cell.bias for cell in unseen]).ravel())
+    wider = arithmetic_mean([cell.bias_spread for cell in unseen])
+    corrections = {"fisher_z": (0.0, 1.0), "arithmetic": (bias, wider)}
     values = {kind: arithmetic_mean(found) for kind, found in per_seed.items()}
     return Average(
         fisher_z=values["fisher_z"],
@@ -104,7 +104,8 @@ def describe_average(cells: Sequence[Cell], draws: SeedDraws) -> Average:
             kind: interval(
                 found,
                 over_seeds(_averaged(kind, z, resampled), drawn),
-                bias=biases[kind],
+                WHOLE,
+                *corrections[kind],
             )
             for kind, found in per_seed.items()
         },

@@ -8,7 +8,7 @@ from typing import Any
 
 from aqa import __version__
 from aqa.cache.actions import EXPERIMENT_ACTIONS
-from aqa.regress.config import Schedule, unlike_paper
+from aqa.regress.config import CompareConfig, Schedule, unlike_paper
 from aqa.regress.evaluation.metrics import largest_rho
 from aqa.regress.experiments.paper import OF_MANY, POSES, SOURCE, Printed
 from aqa.regress.experiments.result import PrintedRow, PrintedTable
@@ -55,7 +55,7 @@ def opening(
         "floor": {"pooled_action_mean": study.floor},
         "notes": [
             *study.notes,
-            *_about_length(schedule),
+            *_about_length(config),
             *_about_split(study),
             *filter(None, (_about_seeds(config.seeds), study.paper_note)),
             *_about_few_tests(study),
@@ -156,12 +156,14 @@ def _about_poses(studies: Sequence[Study]) -> list[str]:
     ]
 
 
-def _about_length(schedule: Schedule) -> list[str]:
+def _about_length(config: CompareConfig) -> list[str]:
     """Warn that numbers come from a shorter or longer training than the paper's."""
-    asked, paper = schedule.iterations, Schedule().iterations
+    asked = config.schedule.scaled(config.scale).iterations
+    paper = Schedule().iterations
     if asked == paper:
         return []
+    alike = "" if config.scale == 1 else ", and every other schedule is scaled alike"
     return [
         f"not the paper's length: heads train for {asked:,} iterations where the paper "
-        f"trains for {paper:,}, and every other schedule is scaled alike"
+        f"trains for {paper:,}{alike}"
     ]

@@ -48,7 +48,7 @@ from aqa.regress.heads.model_file import (
 )
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.registry import Head, Part, kind_of
-from aqa.regress.report.tables import Entry, Line, Table, number
+from aqa.regress.report.text_table import Entry, Line, Table, number
 from aqa.regress.splits import Split, split_features
 
 #: A rank correlation over fewer test samples is not reported: of two it is 1 or -1.

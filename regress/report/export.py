@@ -1,16 +1,14 @@
-r"""Numbers and tables of a report in files for other programs: CSV and LaTeX.
+"""Numbers of a report in CSV files for other programs.
 
 Conventions: numbers.csv is long: one number per line, `statistic` says which, `seed`
 and `iteration` are empty where a number is not of one; table.csv is wide: one line per
 row of the main table; predictions.csv has one line per prediction, in judges' units.
 Undefined values are empty, numbers have all their digits, and a text that a spreadsheet
-would take for a formula has an apostrophe in front. tables.tex holds booktabs tables,
-to be included by \input.
+would take for a formula has an apostrophe in front.
 """
 
 import csv
 import io
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -21,7 +19,7 @@ from aqa.regress.experiments.result import (
     Result,
     to_json,
 )
-from aqa.regress.report.tables import Entry, Table, defined
+from aqa.regress.report.text_table import defined
 
 Record = tuple[Any, ...]
 NUMBERS = ("experiment", "row", "column", "statistic", "seed", "iteration", "value")
@@ -61,54 +59,6 @@ def predictions_csv(results: Sequence[Result]) -> str:
     return _csv(
         PREDICTIONS, (line for result in results for line in _predictions(result))
     )
-
-
-def latex(tables: Iterable[Table]) -> str:
-    """Return the tables for a paper: booktabs, best in bold, intervals, notes."""
-    head = "% Needs \\usepackage{booktabs}\n"
-    return head + "\n".join(map(_latex_table, tables))
-
-
-def _latex_table(table: Table) -> str:
-    columns = " & ".join(map(_tex, (table.corner, *table.columns)))
-    lines = []
-    for line in table.lines:
-        label = f"\\textit{{{_tex(line.label)}}}" if line.paper else _tex(line.label)
-        lines.append(" & ".join([label, *map(_latex_entry, line.entries)]) + " \\\\")
-    body = "\n".join(lines)
-    notes = " ".join(f"{_tex(note[:1].upper() + note[1:])}." for note in table.notes)
-    return (
-        "\\begin{table}\n\\centering\n"
-        f"\\caption{{{_tex(table.title)}. {notes}}}\n"
-        f"\\label{{tab:{re.sub(r'[^a-z0-9-]', '', table.name)}}}\n"
-        f"\\begin{{tabular}}{{l{'r' * len(table.columns)}}}\n\\toprule\n"
-        f"{columns} \\\\\n\\midrule\n{body}\n\\bottomrule\n"
-        "\\end{tabular}\n\\end{table}\n"
-    )
-
-
-def _latex_entry(entry: Entry) -> str:
-    text = _tex(entry.text)
-    if entry.strong:
-        text = f"\\textbf{{{text}}}"
-    return " ".join([text, *(f"{{\\tiny {_tex(each)}}}" for each in entry.details)])
-
-
-#: What LaTeX would obey, and what shows it.
-TEX = {
-    "\\": "\\textbackslash{}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "|": "\\textbar{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-
-
-def _tex(text: str) -> str:
-    shown = "".join(TEX.get(sign, sign) for sign in " ".join(text.split()))
-    return re.sub(r"(?<![\w.])-(?=\d)", "$-$", shown)
 
 
 def _csv(head: Sequence[str], lines: Iterable[Record]) -> str:

@@ -33,7 +33,8 @@ from aqa.regress.experiments.result import (
     Row,
 )
 from aqa.regress.experiments.study import title_of
-from aqa.regress.report.tables import column_title, defined, number, varied
+from aqa.regress.report.tables import column_title, varied
+from aqa.regress.report.text_table import defined, number
 
 
 @dataclass(frozen=True)
@@ -127,11 +128,6 @@ def averages_in_words(rows: Sequence[Row]) -> str:
     return ", ".join(
         f"{title_of(row.name)} {number(row.average.fisher_z, '{:.2f}')}" for row in rows
     )
-
-
-def or_nan(value: float | None) -> float:
-    """Return a number that can be drawn; an undefined one leaves a gap."""
-    return value if defined(value) else float("nan")
 
 
 def _element(svg: str) -> str:

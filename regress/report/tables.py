@@ -1,17 +1,13 @@
-"""The tables of a report, as text that any medium can set.
+"""The tables of a report.
 
 Conventions: columns are actions in the report's order, then the averages; the paper's
-line stands under ours of the same name. An entry's `details` (interval, standard
-deviation over seeds) may be left out where space is short; `strong` marks the highest
-of ours in a column. rho has three decimals; None and nan print as "undefined". A column
-with few test samples says how many.
+line stands under ours of the same name; the highest of ours in a column is strong. A
+column with few test samples says how many.
 """
 
 import math
-import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeGuard
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from aqa.regress.evaluation.bootstrap import AVERAGES
 from aqa.regress.experiments.describe import capital
@@ -30,6 +26,7 @@ from aqa.regress.experiments.result import (
     Row,
 )
 from aqa.regress.experiments.study import title_of
+from aqa.regress.report.text_table import Entry, Line, Table, bracket, defined, number
 
 AVERAGE_TITLES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
 #: The average by which the paper formed that of its table.
@@ -38,80 +35,6 @@ MATCHED = (
     "in parentheses: trained and tested on the same action, left out of the row's "
     "average"
 )
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One number as text."""
-
-    text: str
-    details: tuple[str, ...] = ()
-    strong: bool = False
-
-
-@dataclass(frozen=True)
-class Line:
-    """One line of a table; `paper` marks printed numbers of the paper."""
-
-    label: str
-    entries: tuple[Entry, ...]
-    paper: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table: `corner` heads the labels, `columns` the entries of every line."""
-
-    name: str
-    title: str
-    corner: str
-    columns: tuple[str, ...]
-    lines: tuple[Line, ...]
-    notes: tuple[str, ...] = ()
-
-    def markdown(self) -> str:
-        """Return the table in Markdown, its notes below; names are escaped."""
-        head = [self.corner, *self.columns]
-        text = [_pipes(map(escape, head)), _pipes(["---", *["---:"] * len(head[1:])])]
-        for line in self.lines:
-            label = escape(line.label)
-            cells = [f"*{label}*" if line.paper else label]
-            cells += [_markdown_entry(entry) for entry in line.entries]
-            text.append(_pipes(cells))
-        return "\n".join([*text, "", *(f"- {escape(note)}" for note in self.notes)])
-
-
-def number(value: float | None, text: str = "{:.3f}") -> str:
-    """Return a number as text; a correlation unless `text` says otherwise."""
-    if not defined(value):
-        return "undefined"
-    return text.format(round(value, 3) + 0.0)  # adding 0 avoids "-0.000"
-
-
-def bracket(ends: Sequence[float], text: str = "[{:.2f}, {:.2f}]") -> str:
-    """Return an interval as text, to two decimals; empty where it is undefined."""
-    if not all(map(defined, ends)):
-        return ""
-    return text.format(*(round(end, 2) + 0.0 for end in ends))
-
-
-def defined(value: float | None) -> TypeGuard[float]:
-    """Return whether a number is there and not nan."""
-    return value is not None and not math.isnan(value)
-
-
-def escape(text: str) -> str:
-    """Return text that Markdown, and HTML within it, shows as it is."""
-    return re.sub(r"([\\`*_{}\[\]<>#|&$~])", r"\\\1", " ".join(text.split()))
-
-
-def _pipes(cells: Iterable[str]) -> str:
-    return f"| {' | '.join(cells)} |"
-
-
-def _markdown_entry(entry: Entry) -> str:
-    text = f"**{entry.text}**" if entry.strong else entry.text
-    return " ".join((text, *entry.details))
 
 
 def intervals(report: AnyReport) -> str:

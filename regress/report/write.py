@@ -21,25 +21,15 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
-from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.padding import Padding
-from rich.table import Table as RichTable
 from rich.text import Text
 
 from aqa.cache.files import replacing
 from aqa.regress.experiments.result import AnyReport, FineTuneReport, Result, to_json
-from aqa.regress.report.export import latex, numbers_csv, predictions_csv, table_csv
-from aqa.regress.report.tables import (
-    Line,
-    Table,
-    by_action,
-    comparison,
-    details,
-    escape,
-    fine_tuning,
-    number,
-)
+from aqa.regress.report.export import numbers_csv, predictions_csv, table_csv
+from aqa.regress.report.tables import by_action, comparison, details, fine_tuning
+from aqa.regress.report.text_table import Table, escape, latex, number, rich_table
 
 if TYPE_CHECKING:
     from aqa.regress.report.figures import Picture
@@ -279,38 +269,6 @@ def print_results(results: Sequence[Result], console: Console) -> None:
         _print_lines([f"Note: {note}" for note in section.notes], console)
         console.print()
     _print_lines([f"Note: {note}" for note in shared], console)
-
-
-def rich_table(table: Table) -> RichTable:
-    """Return a table as rich draws it."""
-    drawn = RichTable(
-        title=Text(table.title, style="bold"),
-        title_justify="left",
-        box=SIMPLE_HEAD,
-        padding=0,
-        pad_edge=False,
-    )
-    drawn.add_column(Text(table.corner))
-    for place, column in enumerate(table.columns):
-        # As narrow as its longest word: a head breaks into lines, a number never.
-        words = [*column.split(), *(line.entries[place].text for line in table.lines)]
-        drawn.add_column(Text(column), justify="right", width=max(map(len, words)))
-    for line in table.lines:
-        drawn.add_row(*_texts(line))
-    return drawn
-
-
-def _texts(line: Line) -> list[Text]:
-    if line.paper:
-        texts = [f"  {line.label}", *(entry.text for entry in line.entries)]
-        return [Text(text, style="dim") for text in texts]
-    return [
-        Text(line.label),
-        *(
-            Text(entry.text, style="bold" if entry.strong else "")
-            for entry in line.entries
-        ),
-    ]
 
 
 def _print_lines(lines: Sequence[str], console: Console) -> None:
