@@ -133,6 +133,15 @@ class FeatureSet:
                     f"found {self.clips[outside][0]}"
                 )
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Leave shared features out: a process that gets `shared` has them."""
+        return vars(self) | ({} if self.shared is None else {"x": None})
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take shared features from their memory."""
+        x = state["shared"].array if state["x"] is None else state["x"]
+        vars(self).update(state | {"x": x})
+
     @property
     def kind(self) -> str:
         """The name of the features in their provenance, such as "c3d"."""

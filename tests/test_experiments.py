@@ -10,7 +10,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.labels import read_labels, relabel
 from aqa.regress.data import load
 from aqa.regress.experiments import compare as running
-from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
+from aqa.regress.experiments import fine_tune, single_vs_all, svr_tasks, zero_shot
 from aqa.regress.experiments.compare import _unique
 from aqa.regress.experiments.result import to_json
 from aqa.regress.experiments.rows import SvrTask
@@ -386,6 +386,20 @@ def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
     text = (tmp_path / "out" / "report.md").read_text()
     assert "rho is undefined where all predictions are equal" in text
     assert "nan" not in text.lower()
+
+
+def test_svrs_fitted_in_processes_are_the_same(compared, plant, tmp_path, monkeypatch):
+    config = replace(compared.config, average_offsets=False, seeds=1)
+    counts = {"diving": (8, 4), "gym_vault": (8, 4)}
+    study = open_study(plant(tmp_path / "f.h5", "shared", counts), config)
+    tasks = [t for _, t in single_vs_all.needs([study]) if isinstance(t, SvrTask)]
+    features, found = {"": study.features}, []
+    for workers, least in ((1, 0), (2, 0)):
+        monkeypatch.setattr(svr_tasks, "WORTH_PROCESSES", least)
+        store = HeadStore(tmp_path / str(workers))
+        svrs = svr_tasks.fit_svrs(tasks, features, store, workers)
+        found.append([svrs[task].predicted for task in tasks])
+    np.testing.assert_array_equal(*found)
 
 
 def test_a_damaged_svr_in_the_store_is_named(compared, plant, tmp_path):

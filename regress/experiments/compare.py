@@ -109,7 +109,8 @@ def _train(
         )
         done += share
     part = _part(progress, done, total - done, total)
-    return Trained(trained, fit_svrs(svrs, features, HeadStore(store), part))
+    tried = fit_svrs(svrs, features, HeadStore(store), config.workers, part)
+    return Trained(trained, tried)
 
 
 def _unique(tasks: Iterable[HeadTask]) -> list[HeadTask]:

@@ -8,7 +8,7 @@ cross-validation that chooses; all else about an SVR is determined.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 
 from aqa.cache.console import Progress, silent
+from aqa.cache.errors import AqaError
+from aqa.cache.processes import process_outcomes, usable_processors
 from aqa.regress.config import SvrConfig
 from aqa.regress.data import FeatureSet, Floats
 from aqa.regress.heads.svr import fit_svr
 from aqa.regress.heads.tasks import HeadStore, Stored
 
+#: Training samples of all SVRs together from which on processes are worth their start.
+WORTH_PROCESSES = 2_000
 #: Raised by one when the same task would now predict otherwise.
 VERSION = 3
 
@@ -74,25 +78,46 @@ def fit_svrs(
     tasks: Sequence[SvrTask],
     features: Mapping[str, FeatureSet],
     store: HeadStore,
+    workers: int | None = None,
     progress: Progress = silent,
 ) -> Mapping[SvrTask, TriedSvr]:
     """Fit each task's SVR, or take it from the store.
 
-    `features` holds each cache by its label.
+    `features` holds each cache by its label; `workers` processes fit (None: one per
+    usable processor) where that is worth their start.
     """
     digests = {task: task.digest(features[task.cache]) for task in tasks}
     missing = [task for task in digests if digests[task] not in store]
+    large = sum(len(task.rows) for task in missing) > WORTH_PROCESSES
+    outcomes: Iterator[TriedSvr | AqaError] = (
+        process_outcomes(_try, missing, workers, prepare=_hold, arguments=(features,))
+        if large and (workers or usable_processors()) > 1
+        else map(_try, missing)
+    )
+    _hold(features)
     for done, task in enumerate(missing):
         progress(done, len(missing), f"{done} of {len(missing)} SVRs fitted")
-        tried = _try(task, features[task.cache])
+        tried = next(outcomes)
+        if isinstance(tried, AqaError):
+            raise AqaError(f"{task.name}: {tried}")
         header = {"choice": json.dumps(tried.choice)}
         store.write_arrays(digests[task], {"predicted": tried.predicted}, header)
     progress(1, 1, f"{len(missing)} of {len(missing)} SVRs fitted" if missing else "")
     return Stored(digests, partial(_read, store))
 
 
-def _try(task: SvrTask, features: FeatureSet) -> TriedSvr:
+#: The features of each cache in this process; workers get them as shared memory.
+_features: Mapping[str, FeatureSet] = {}
+
+
+def _hold(features: Mapping[str, FeatureSet]) -> None:
+    global _features
+    _features = features
+
+
+def _try(task: SvrTask) -> TriedSvr:
     """Fit an SVR and predict the task's test rows."""
+    features = _features[task.cache]
     targets = np.full(len(features.key), np.nan)
     targets[list(task.rows)] = task.targets
     head = fit_svr(features, targets, task.rows, task.config, task.seed)
