@@ -164,11 +164,15 @@ class FeatureSet:
 
     def clip_means(self, rows: Sequence[int] | Rows, copies: int = 1) -> Floats:
         """Return the mean over real clips of the rows' first copies (n * copies, D)."""
-        samples = np.empty((len(rows), copies, self.x.shape[-1]))
-        for place, row in enumerate(rows):  # one by one: features are held once
+        means = []
+        for row in rows:  # one by one: features are held once
             real = self.x.shape[2] if self.clips is None else self.clips[row]
-            samples[place] = self.x[row, :copies, -real:].mean(-2, dtype=np.float64)
-        return samples.reshape(-1, samples.shape[-1])
+            means.append(self.x[row, :copies, -real:].mean(-2, dtype=np.float64))
+        return np.array(means).reshape(-1, self.x.shape[-1])
+
+    def clips_of(self, rows: Rows) -> NDArray[np.int32] | None:
+        """Return the real clips of rows (n,), None where all are real."""
+        return None if self.clips is None else self.clips[rows]
 
     @cached_property
     def digests(self) -> list[str]:

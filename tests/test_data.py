@@ -181,3 +181,18 @@ def test_memory_outlives_its_owner():
 def test_no_room_is_an_error_and_no_crash():
     with pytest.raises(AqaError, match="set TMPDIR"):
         SharedArray((1 << 50,))
+
+
+def test_samples_of_fewer_clips_come_from_the_cache(tmp_path):
+    """Padding in front of shorter samples of an import is not looked at."""
+    x = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 1, 4, 2)
+    samples = [
+        Sample(f"s/{i}", "jump", "train", float(i), 0, "", clips=clips)
+        for i, clips in enumerate((4, 2, 3))
+    ]
+    made = Provenance({"features": "x"})
+    features = load(write_cache(tmp_path / "f.h5", samples, x, made))
+    assert features.clips.tolist() == [4, 2, 3]
+    assert features.clip_means([1]).tolist() == [x[1, 0, 2:].mean(0).tolist()]
+    whole = [replace(sample, clips=0) for sample in samples]
+    assert load(write_cache(tmp_path / "g.h5", whole, x, made)).clips is None

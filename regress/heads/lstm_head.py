@@ -91,5 +91,5 @@ def read_head(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> L
         shapes |= {"x_mean": (width,), "x_std": (width,)}
     check_arrays(arrays, {name: (shape, "float32") for name, shape in shapes.items()})
     if "x_std" in arrays and not (arrays["x_std"] > 0).all():
-        raise AqaError("x_std: the standard deviation of a column is above 0")
+        raise AqaError("x_std: a standard deviation is above 0")
     return LstmHead(arrays)

@@ -8,8 +8,7 @@ One .safetensors file per model, nothing in it can be code. Its metadata have on
 facts stand under its name), `actions`, `label_scale`, `provenance` of the features,
 `settings` of the training, `results` on the test list, and by action `calibration`,
 `frames`, `ranges` and `plausibility`. Arrays are those of the head and, after
-`features.`, those of the plausibility. The same model gives the same bytes. Version 1,
-which had `deviations` in place of the label scale, is read.
+`features.`, those of the plausibility. The same model gives the same bytes.
 """
 
 import json
@@ -17,20 +16,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
 
 from aqa.cache.errors import AqaError, brief
-from aqa.cache.files import replacing
 from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.samples import label_problem
 from aqa.regress.data import Floats, LabelScale
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.registry import Head, kind_of
+from aqa.regress.heads.tasks import write_safetensors
 
 #: The share of new videos that an interval is meant to contain, where enough training
 #: videos allow it.
@@ -43,8 +41,7 @@ class Calibration:
 
     A score plus `low` and `high` is an interval that contains the judges' score with
     probability `level`; `videos` were held out by `folds` further heads. `typical` is
-    the mean score after each clip, empty for a head without. Raises `AqaError` for
-    values that no residuals give.
+    the mean score after each clip, empty for a head without.
     """
 
     low: float
@@ -55,14 +52,10 @@ class Calibration:
     typical: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        """Check the values."""
-        bounds = np.array([self.low, self.high, *self.typical], np.float64)
-        if not (np.isfinite(bounds).all() and self.low <= self.high):
-            raise AqaError(
-                f"calibration bounds {self.low} to {self.high} are no interval"
-            )
-        if not (0 < self.level < 1 and self.videos > 0 and self.folds > 1):
-            raise AqaError("calibration without level, videos or folds")
+        """Check what a file holds; raises `AqaError`."""
+        finite = np.isfinite([self.low, self.high, *self.typical]).all()
+        if not (finite and self.low <= self.high and 0 < self.level < 1):
+            raise AqaError(f"calibration: not the interval of any residuals: {self}")
 
     def words(self) -> str:
         """Return what the interval means and how that is known."""
@@ -70,10 +63,6 @@ class Calibration:
             f"{100 * self.level:.0f} %, calibrated on {self.videos} training videos "
             f"held out in {self.folds} folds"
         )
-
-    def basis(self) -> dict[str, Any]:
-        """Return the same as JSON values."""
-        return {"level": self.level, "videos": self.videos, "folds": self.folds}
 
 
 def residual_bounds(
@@ -84,9 +73,9 @@ def residual_bounds(
     residuals: (n,), truth minus prediction of held-out videos. The bounds are order
     statistics: a further residual falls into each of the n + 1 gaps with the same
     probability, so with `cut` gaps left out at either end the probability is
-    1 - 2 cut / (n + 1). The level is `level` or the least above it that n allows; few
-    residuals allow less: then the bounds are their range, and the level returned says
-    so. Bounds include 0: a score lies within its own interval.
+    1 - 2 cut / (n + 1), the least above `level` that n allows. Few residuals allow
+    less: then the bounds are their range, and the level returned says so. Bounds
+    include 0: a score lies within its own interval.
     """
     ordered = np.sort(residuals)
     places = len(ordered) + 1
@@ -122,25 +111,19 @@ class Model:
     plausibility: Plausibility | None = None
 
     def __post_init__(self) -> None:
-        """Check names and numbers."""
-        known = set(self.actions)
-        if not known or len(known) < len(self.actions):
-            raise AqaError("a model has at least one action, and each once")
+        """Check what a file holds."""
         for action in self.actions:
             if problem := label_problem(action, "", math.nan):
                 raise AqaError(problem)
-        if set(self.label_scale.scale) != known:
-            raise AqaError("a model has a label scale for each of its actions")
-        if not {*self.calibration, *self.frames, *self.ranges} <= known:
+        known = set(self.actions)
+        if not known or set(self.label_scale.scale) != known:
+            raise AqaError("a model has at least one action, a label scale for each")
+        typical = self.plausibility.thresholds if self.plausibility else {}
+        if not {*self.calibration, *self.frames, *self.ranges, *typical} <= known:
             raise AqaError("a model is calibrated for its own actions only")
-        if self.plausibility and not set(self.plausibility.thresholds) <= known:
-            raise AqaError("a model has the features of its own actions only")
-        for action, (shortest, longest) in self.frames.items():
-            if not 0 < shortest <= longest:
-                raise AqaError(f"{action}: no video has {shortest} to {longest} frames")
-        for action, (lowest, highest) in self.ranges.items():
-            if not lowest <= highest:
-                raise AqaError(f"{action}: no scores lie in {lowest} to {highest}")
+        for action, (low, high) in [*self.frames.items(), *self.ranges.items()]:
+            if not low <= high:
+                raise AqaError(f"{action}: nothing lies from {low} to {high}")
 
     @property
     def localises(self) -> bool:
@@ -181,7 +164,7 @@ class Model:
 
     def record(self) -> dict[str, Any]:
         """Return everything but the arrays, as JSON values."""
-        plausibility = self.plausibility.record() if self.plausibility else []
+        facts = self.head.facts()
         return {
             "head": self.head.kind,
             "actions": list(self.actions),
@@ -192,8 +175,8 @@ class Model:
             "calibration": {name: asdict(c) for name, c in self.calibration.items()},
             "frames": {name: list(ends) for name, ends in self.frames.items()},
             "ranges": {name: list(ends) for name, ends in self.ranges.items()},
-            "plausibility": plausibility,
-            self.head.kind: self.head.facts(),
+            "plausibility": self.plausibility.record() if self.plausibility else [],
+            **({self.head.kind: facts} if facts else {}),
         }
 
 
@@ -210,28 +193,22 @@ MOST_HEADER = 1 << 20
 #: Prefix of the arrays of the plausibility.
 FEATURES = "features."
 
-Tensors = dict[str, NDArray[Any]]
-Header = dict[str, Any]
-Kind = TypeVar("Kind")
-
 
 def save_model(path: Path, model: Model) -> None:
     """Write a model; a file at `path` is replaced whole or not at all."""
-    header: Header = {"version": VERSION, **model.record()}
-    tensors = model.head.arrays()
+    header = {"version": VERSION, **model.record()}
+    arrays = model.head.arrays()
     if model.plausibility:
-        arrays = model.plausibility.arrays()
-        tensors |= {FEATURES + name: array for name, array in arrays.items()}
+        for name, array in model.plausibility.arrays().items():
+            arrays[FEATURES + name] = array
     text = json.dumps(header, sort_keys=True, allow_nan=False)
-    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        file.write(save(tensors, {ENTRY: text}))
+    write_safetensors(path, arrays, {ENTRY: text})
 
 
 def load_model(path: Path) -> Model:
     """Read a model; raises `AqaError` that says what is wrong with the file."""
     try:
-        header, tensors = _read(path)
-        return _model(header, tensors)
+        return _model(*_read(path))
     except OSError as error:
         raise AqaError(f"{path}: {error.strerror or error}") from error
     except (
@@ -240,53 +217,40 @@ def load_model(path: Path) -> Model:
         TypeError,
         ValueError,
         OverflowError,
+        AttributeError,
     ) as error:
         raise AqaError(
             f"{path}: not a model of this aqa: {brief(error, 300)}"
         ) from error
 
 
-def _model(header: Header, tensors: Tensors) -> Model:
-    named = {
-        name.removeprefix(FEATURES): tensors.pop(name)
-        for name in list(tensors)
+def _model(header: Any, arrays: dict[str, NDArray[Any]]) -> Model:
+    plausible = {
+        name.removeprefix(FEATURES): arrays.pop(name)
+        for name in list(arrays)
         if name.startswith(FEATURES)
     }
-    kind = _get(header, "head", str)
-    head = kind_of(kind).read_head(tensors, header.get(kind) or {})
-    plausibility = None
-    if named:
-        plausibility = Plausibility.read(named, _get(header, "plausibility", list))
-    if header["version"] == 1:
-        scale = _get(header, "deviations", dict)
-        label_scale = LabelScale("std", dict.fromkeys(scale, 0.0), scale)
-        ranges = {}
-    else:
-        label_scale = LabelScale(**_get(header, "label_scale", dict))
-        ranges = _get(header, "ranges", dict)
+    kind = header["head"]
     return Model(
-        head=head,
-        actions=tuple(_get(header, "actions", list)),
-        label_scale=label_scale,
-        provenance=Provenance(_get(header, "provenance", dict)),
-        settings=_get(header, "settings", dict),
-        results=_get(header, "results", dict),
+        head=kind_of(kind).read_head(arrays, header.get(kind)),
+        actions=tuple(header["actions"]),
+        label_scale=LabelScale(**header["label_scale"]),
+        provenance=Provenance(header["provenance"]),
+        settings=dict(header["settings"]),
+        results=dict(header["results"]),
         calibration={
             name: Calibration(**{**fields, "typical": tuple(fields["typical"])})
-            for name, fields in _get(header, "calibration", dict).items()
+            for name, fields in header["calibration"].items()
         },
-        frames={
-            name: (int(shortest), int(longest))
-            for name, (shortest, longest) in _get(header, "frames", dict).items()
-        },
-        ranges={
-            name: (float(low), float(high)) for name, (low, high) in ranges.items()
-        },
-        plausibility=plausibility,
+        frames={n: (int(a), int(b)) for n, (a, b) in header["frames"].items()},
+        ranges={n: (float(a), float(b)) for n, (a, b) in header["ranges"].items()},
+        plausibility=(
+            Plausibility.read(plausible, header["plausibility"]) if plausible else None
+        ),
     )
 
 
-def _read(path: Path) -> tuple[Header, Tensors]:
+def _read(path: Path) -> tuple[Any, dict[str, NDArray[Any]]]:
     """Return the header and the arrays, neither checked yet."""
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
@@ -300,11 +264,10 @@ def _read(path: Path) -> tuple[Header, Tensors]:
             header = json.loads(text, parse_constant=_refuse, parse_float=_finite)
         except (ValueError, RecursionError) as error:
             raise AqaError(f"its header is not JSON ({brief(error)})") from error
-        if not isinstance(header, dict):
-            raise AqaError("its header is not a JSON object")
-        if header.get("version") not in (1, VERSION):
+        found = header.get("version") if isinstance(header, dict) else None
+        if found != VERSION:
             raise AqaError(
-                f"version {header.get('version')!r}; versions 1 to {VERSION} are read"
+                f"a header of version {found!r}; version {VERSION} is read: fit again"
             )
         return header, {name: arrays.get_tensor(name) for name in arrays.keys()}
 
@@ -317,10 +280,3 @@ def _finite(text: str) -> float:
     """Parse a number, which may be too large for a float."""
     value = float(text)
     return value if math.isfinite(value) else _refuse(text)
-
-
-def _get(record: Header, name: str, kind: type[Kind]) -> Kind:
-    value = record.get(name)
-    if not isinstance(value, kind):
-        raise AqaError(f"{name}: expected {kind.__name__}, found {str(value)[:60]!r}")
-    return value

@@ -8,26 +8,24 @@ predictions are (n,); `clips` (n,) counts the real clips of each sample, the las
     read_head(arrays, facts) -> the head that gave these `arrays()` and `facts()`
 
 `fit_heads` learns from the rows and labels of a part only; `store` is a folder for
-finished work and `progress` counts in units of its own. `read_head` raises `AqaError`
+finished work and `progress` counts in units of its own. `read_head` raises an error
 for arrays and facts that no head gave: they come from files.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
-from pathlib import Path
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError
-from aqa.regress.config import FitConfig
-from aqa.regress.data import FeatureSet, Floats, Rows
+from aqa.regress.data import Floats, Rows
 from aqa.regress.heads import HEADS
 
 Clips = NDArray[np.int32] | None
+Arrays = Mapping[str, NDArray[Any]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,63 +64,34 @@ class Head:
         return []
 
 
-class Kind(Protocol):
-    """The functions of a head's module."""
-
-    def fit_heads(
-        self,
-        features: FeatureSet,
-        parts: Sequence[Part],
-        config: FitConfig,
-        store: Path,
-        progress: Progress,
-    ) -> Sequence[Head]:
-        """Train one head per part."""
-
-    def read_head(
-        self, arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]
-    ) -> Head:
-        """Make the head of a model file."""
-
-
-def kind_of(name: str) -> Kind:
+def kind_of(name: str) -> Any:
     """Import the module of a kind; raises `AqaError` for an unknown name."""
     if name not in HEADS:
         raise AqaError(f"head {name[:60]!r}: expected {', '.join(HEADS)}")
-    return cast(Kind, import_module(HEADS[name]))
+    return import_module(HEADS[name])
 
 
 def averaged(x: NDArray[np.float32], clips: Clips = None) -> Floats:
     """Return the mean over the real clips, (n, clips, D) -> float64 (n, D)."""
     if clips is None:
         return np.asarray(x.mean(axis=-2, dtype=np.float64))
-    means = np.empty((len(x), x.shape[-1]))
-    for place, real in enumerate(clips):
-        means[place] = x[place, -real:].mean(0, dtype=np.float64)
-    return means
+    real = np.arange(x.shape[1]) >= x.shape[1] - clips[:, None]
+    return np.asarray(x.mean(1, dtype=np.float64, where=real[..., None]))
 
 
 def check_arrays(
-    arrays: Mapping[str, NDArray[Any]],
-    expected: Mapping[str, tuple[tuple[int, ...], str]],
+    arrays: Arrays, expected: Mapping[str, tuple[tuple[int, ...], str]]
 ) -> None:
     """Raise `AqaError` unless these are the arrays, of (shape, type), and finite."""
-    if arrays.keys() != expected.keys():
-        raise AqaError(
-            f"expected the arrays {', '.join(sorted(expected))}; "
-            f"found {', '.join(sorted(arrays))[:200]}"
-        )
-    for name, (shape, kind) in expected.items():
-        array = arrays[name]
-        if array.shape != shape or array.dtype != kind:
-            raise AqaError(
-                f"{name}: expected {kind} {shape}, found {array.dtype} {array.shape}"
-            )
+    found = {name: (array.shape, str(array.dtype)) for name, array in arrays.items()}
+    if found != expected:
+        raise AqaError(f"expected the arrays {expected}; found {found}")
+    for name, array in arrays.items():
         if not np.isfinite(array).all():
             raise AqaError(f"{name}: holds values that are not finite")
 
 
-def axis_length(arrays: Mapping[str, NDArray[Any]], name: str, axis: int) -> int:
+def axis_length(arrays: Arrays, name: str, axis: int) -> int:
     """Return the length of an axis that other shapes follow from."""
     if name not in arrays or arrays[name].ndim <= axis or 0 in arrays[name].shape:
         raise AqaError(f"{name}: no such array, or an empty one")

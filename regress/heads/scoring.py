@@ -81,7 +81,8 @@ class Score:
             "action": self.action,
             "score": self.score,
             "interval": self.interval,
-            "interval_of": known and known.basis(),
+            "interval_of": known
+            and {"level": known.level, "videos": known.videos, "folds": known.folds},
             "range": self.range,
             "warnings": list(self.warnings),
             "course": self.course,

@@ -4,7 +4,7 @@ Conventions: a sample is one copy of a video, float64 (D,): its features average
 the real clips and standardised on the training samples (`data.scaling_std`). Kernels
 count a column as `gamma` = 1 / D, so that a cost means the same for any D: linear
 `gamma * a @ b`, rbf `exp(-gamma * |a - b|^2)`. With `SvrConfig.scaled` False neither
-features nor kernel nor labels are scaled: the machine learns judges' units.
+features, kernel nor labels are scaled: the machine learns judges' units.
 
 Choice. Kernel, cost and epsilon are chosen by cross-validation inside the training
 rows, stratified by action and repeated with new folds, where a video is its copy 0 as
@@ -30,6 +30,7 @@ from warnings import catch_warnings, simplefilter
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics.pairwise import linear_kernel, rbf_kernel
 from sklearn.svm import SVR, NuSVR
 
 from aqa.cache.console import Progress
@@ -59,60 +60,40 @@ LEAST_SPREAD = 0.1
 
 @dataclass(frozen=True)
 class Choice:
-    """One candidate: with `nu` it is nu-SVR, which has no epsilon (NaN)."""
+    """One candidate: with `nu` it is nu-SVR, which has no epsilon (None)."""
 
     kernel: str
     cost: float
-    epsilon: float
+    epsilon: float | None
     nu: float | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Scaling:
-    """Standardisation of samples, learned on training samples alone; both (D,)."""
-
-    mean: Floats
-    std: Floats
-
-    @classmethod
-    def of(cls, samples: Floats, scaled: bool) -> "Scaling":
-        """Learn from samples (n, D); the identity unless `scaled`."""
-        width = samples.shape[1]
-        if not scaled:
-            return cls(np.zeros(width), np.ones(width))
-        mean = samples.mean(0)
-        return cls(mean, scaling_std(mean, samples.var(0), len(samples)))
-
-    def __call__(self, samples: Floats) -> Floats:
-        """Standardise (n, D)."""
-        return np.asarray((samples - self.mean) / self.std)
 
 
 @dataclass(frozen=True, eq=False)
 class SvrHead(Head):
     """A fitted SVR as plain arrays.
 
-    vectors: float32 (S, D) standardised support vectors, coefficients: (S,); a linear
-    head has one vector, its weights, and the coefficient 1. `cv_loss` is the loss that
-    won the choice, NaN where there was one candidate only; `notes` are warnings of the
-    fit, `converged` tells whether the solver ended by itself.
+    mean, std: float64 (D,), the standardisation; vectors: float32 (S, D) standardised
+    support vectors, coefficients: (S,). A linear head has one vector, its weights, and
+    the coefficient 1. `cv_loss` is the loss of the choice (None: nothing to choose);
+    `notes` are warnings of the fit, `converged` tells whether the solver ended.
     """
 
     kind = "svr"
     choice: Choice
     gamma: float
-    scaling: Scaling
+    mean: Floats
+    std: Floats
     vectors: NDArray[np.float32]
     coefficients: Floats
     intercept: float
-    cv_loss: float = math.nan
+    cv_loss: float | None = None
     notes: tuple[str, ...] = ()
     converged: bool = True
 
     def predict(self, x: NDArray[np.float32], clips: Clips = None) -> Floats:
         """Return predictions (n,) for features (n, clips, D)."""
-        check_width(x, len(self.scaling.mean))
-        samples = self.scaling(averaged(x, clips))
+        check_width(x, len(self.mean))
+        samples = (averaged(x, clips) - self.mean) / self.std
         vectors = self.vectors.astype(np.float64)
         kernel = kernel_matrix(samples, vectors, self.choice.kernel, self.gamma)
         return np.asarray(kernel @ self.coefficients + self.intercept)
@@ -120,8 +101,8 @@ class SvrHead(Head):
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return standardisation, vectors and coefficients."""
         return {
-            "mean": self.scaling.mean,
-            "deviation": self.scaling.std,
+            "mean": self.mean,
+            "deviation": self.std,
             "vectors": self.vectors,
             "coefficients": self.coefficients,
             "intercept": np.array(self.intercept),
@@ -130,12 +111,7 @@ class SvrHead(Head):
     def facts(self) -> dict[str, Any]:
         """Return the choice, gamma and the loss of the choice."""
         choice = asdict(self.choice)
-        choice["epsilon"] = _or_none(self.choice.epsilon)
-        return {
-            "choice": choice,
-            "gamma": self.gamma,
-            "cv_loss": _or_none(self.cv_loss),
-        }
+        return {"choice": choice, "gamma": self.gamma, "cv_loss": self.cv_loss}
 
     def warnings(self) -> list[str]:
         """Return the warnings of the fit."""
@@ -170,23 +146,33 @@ def fit_svr(
 ) -> SvrHead:
     """Choose and fit an SVR on these rows alone; `seed` deals the folds.
 
-    targets: (N,) scaled labels. Raises `AqaError` for rows without a label, an
-    unknown kernel, and rows of several actions where nothing is to be scaled.
+    targets: (N,) scaled labels. Raises `AqaError` for rows without a label and for an
+    unknown kernel.
     """
     config = config or SvrConfig()
     chosen = np.asarray(rows, dtype=np.int64)
-    labels, slope, offset = _labels(features, targets, chosen, config.scaled)
+    labels = targets[chosen]
+    if len(chosen) == 0 or not np.isfinite(labels).all():
+        bad = [str(key) for key in features.key[chosen[~np.isfinite(labels)]]]
+        raise AqaError(f"no label to train on: {', '.join(bad[:5]) or 'no rows'}")
+    units = 1.0
+    if not config.scaled:
+        units = float(features.score[chosen].std() / (labels.std() or 1.0)) or 1.0
+    labels = labels * units
     choices = candidates(config)
-    best, losses = 0, np.array([math.nan])
-    if len(choices) > 1:
-        losses = selection_losses(features, chosen, labels, choices, config, seed)
-        best = int(np.argmin(losses))
+    samples, actions = features.clip_means(chosen), features.action[chosen]
+    losses = np.zeros(len(choices))
+    for repeat in range(config.repeats if len(choices) > 1 else 0):
+        folds = deal(actions, config.folds, seed + repeat * 1_000_003)
+        predicted = held_out_predictions(samples, labels, folds, choices, config.scaled)
+        losses += [selection_loss(labels, one, actions) for one in predicted]
+    best = int(np.argmin(losses))
     head = _fit(features, chosen, labels, choices[best], config)
     return replace(
         head,
-        coefficients=head.coefficients / slope,
-        intercept=(head.intercept - offset) / slope,
-        cv_loss=float(losses[best]),
+        coefficients=head.coefficients / units,
+        intercept=head.intercept / units,
+        cv_loss=float(losses[best] / config.repeats) if len(choices) > 1 else None,
     )
 
 
@@ -197,30 +183,11 @@ def candidates(config: SvrConfig) -> list[Choice]:
         raise AqaError(
             f"SVR kernel {', '.join(sorted(unknown))}: expected {' or '.join(KERNELS)}"
         )
-    epsilons = (np.nan,) if config.nu is not None else config.epsilons
+    epsilons = (None,) if config.nu is not None else config.epsilons
     return [
         Choice(kernel, cost, epsilon, config.nu)
         for kernel, cost, epsilon in product(config.kernels, config.costs, epsilons)
     ]
-
-
-def selection_losses(
-    features: FeatureSet,
-    rows: Rows,
-    labels: Floats,
-    choices: Sequence[Choice],
-    config: SvrConfig,
-    seed: int,
-) -> Floats:
-    """Return the cross-validated loss of each candidate, the mean of all repeats."""
-    samples = features.clip_means(rows)
-    actions = features.action[rows]
-    losses = np.zeros(len(choices))
-    for repeat in range(config.repeats):
-        folds = deal(actions, config.folds, seed + repeat * 1_000_003)
-        predicted = held_out_predictions(samples, labels, folds, choices, config.scaled)
-        losses += [selection_loss(labels, one, actions) for one in predicted]
-    return np.asarray(losses / config.repeats)
 
 
 def selection_loss(labels: Floats, predicted: Floats, actions: NDArray[Any]) -> float:
@@ -234,9 +201,8 @@ def selection_loss(labels: Floats, predicted: Floats, actions: NDArray[Any]) -> 
         truth, made = labels[actions == action], predicted[actions == action]
         if truth.std() > 0:
             rho = spearman(truth, made)
-            rmse = math.sqrt(float(np.mean((made - truth) ** 2)))
-            losses.append(2 if math.isnan(rho) else 1 - rho)
-            losses[-1] += rmse / float(truth.std())
+            rmse = float(np.sqrt(np.mean((made - truth) ** 2)))
+            losses.append(1 - (-1 if math.isnan(rho) else rho) + rmse / truth.std())
     return float(np.mean(losses)) if losses else 0.0
 
 
@@ -248,15 +214,13 @@ def held_out_predictions(
     scaled: bool,
 ) -> Floats:
     """Predict each sample from the other folds, (choices, n)."""
-    gamma = _gamma(samples.shape[1], scaled)
-    predicted = np.empty((len(choices), len(samples)))
+    predicted = np.full((len(choices), len(samples)), labels.mean())
     for fold in np.unique(folds):
         inside, outside = folds != fold, folds == fold
-        if not inside.any():  # one sample: no other fold
-            predicted[:, outside] = labels.mean()
+        if not inside.any():  # a single sample has no other fold
             continue
-        scaling = Scaling.of(samples[inside], scaled)
-        train, test = scaling(samples[inside]), scaling(samples[outside])
+        mean, std, gamma = _scaling(samples[inside], scaled)
+        train, test = ((samples[part] - mean) / std for part in (inside, outside))
         for kernel in dict.fromkeys(choice.kernel for choice in choices):
             own = kernel_matrix(train, train, kernel, gamma)
             across = kernel_matrix(test, train, kernel, gamma)
@@ -269,16 +233,10 @@ def held_out_predictions(
 
 def kernel_matrix(a: Floats, b: Floats, kernel: str, gamma: float) -> Floats:
     """Return the kernel of samples (n, D) and (m, D): (n, m)."""
-    result = np.asarray(a @ b.T)  # then in place: it may be large
-    if kernel == "linear":
-        result *= gamma
-        return result
-    result *= -2
-    result += (a * a).sum(1)[:, None]
-    result += (b * b).sum(1)
-    np.maximum(result, 0, out=result)
-    result *= -gamma
-    return np.exp(result, out=result)
+    made = (
+        linear_kernel(a, b) * gamma if kernel == "linear" else rbf_kernel(a, b, gamma)
+    )
+    return np.asarray(made)
 
 
 def solve(kernel: Floats, labels: Floats, choice: Choice, copies: int = 1) -> Any:
@@ -294,103 +252,62 @@ def solve(kernel: Floats, labels: Floats, choice: Choice, copies: int = 1) -> An
         return machine.fit(kernel, labels)
 
 
-def _gamma(width: int, scaled: bool) -> float:
-    return 1 / width if scaled else 1.0
+def _scaling(samples: Floats, scaled: bool) -> tuple[Floats, Floats, float]:
+    """Return mean and standard deviation (D,) of samples (n, D), and gamma."""
+    width = samples.shape[1]
+    if not scaled:
+        return np.zeros(width), np.ones(width), 1.0
+    mean = samples.mean(0)
+    return mean, scaling_std(mean, samples.var(0), len(samples)), 1 / width
 
 
 def _fit(
     features: FeatureSet, rows: Rows, labels: Floats, choice: Choice, config: SvrConfig
 ) -> SvrHead:
-    """Fit the choice to all copies of the rows, in the unit of the labels."""
+    """Fit the choice to all copies of the rows."""
     copies = min(features.x.shape[1], max(1, MOST_SAMPLES // len(rows)))
-    samples = features.clip_means(rows, copies)
-    scaling = Scaling.of(samples, config.scaled)
-    samples = scaling(samples)
-    gamma = _gamma(samples.shape[1], config.scaled)
+    raw = features.clip_means(rows, copies)
+    mean, std, gamma = _scaling(raw, config.scaled)
+    samples = (raw - mean) / std
     kernel = kernel_matrix(samples, samples, choice.kernel, gamma)
-    repeated = np.repeat(labels, copies)
-    machine = solve(kernel, repeated, choice, copies)
-    converged = bool(machine.fit_status_ == 0)
-    spread = float(machine.predict(kernel).std()) if not config.scaled else math.inf
+    machine = solve(kernel, np.repeat(labels, copies), choice, copies)
     vectors, coefficients = samples[machine.support_], machine.dual_coef_[0]
     if choice.kernel == "linear":
         vectors, coefficients = coefficients[None] @ vectors, np.ones(1)
-    return SvrHead(
-        choice=choice,
-        gamma=gamma,
-        scaling=scaling,
-        vectors=vectors.astype(np.float32),
-        coefficients=coefficients,
-        intercept=float(machine.intercept_[0]),
-        notes=tuple(_notes(choice, config, converged, samples, labels, spread)),
-        converged=converged,
-    )
-
-
-def _notes(
-    choice: Choice,
-    config: SvrConfig,
-    converged: bool,
-    samples: Floats,
-    labels: Floats,
-    spread: float,
-) -> list[str]:
-    """Return what should be known of a fit."""
+    converged = bool(machine.fit_status_ == 0)
     notes = []
     if not converged:
         notes.append(
             f"the SVR stopped after {MOST_ITERATIONS:,} iterations, before it converged"
         )
     if len(config.costs) > 1 and choice.cost in (min(config.costs), max(config.costs)):
-        end = "smallest" if choice.cost == min(config.costs) else "largest"
         notes.append(
-            f"the SVR chose the {end} cost of its grid, {choice.cost:g}: a wider grid "
-            "may do better"
+            f"the SVR chose a cost at the end of its grid, {choice.cost:g}: a wider "
+            "grid may do better"
         )
-    if spread < LEAST_SPREAD * float(labels.std()):
-        size = float(np.sqrt(np.mean((samples - samples.mean(0)) ** 2)))
+    spread = float(machine.predict(kernel).std() / (labels.std() or 1.0))
+    if not config.scaled and spread < LEAST_SPREAD:
         notes.append(
-            f"nothing is scaled for this SVR, and its cost of {choice.cost:g} is too "
-            f"small for features that vary by {size:.2g} (its source has pixels): "
-            "predictions hardly vary. Use --head svr, or features in pixels"
+            "nothing is scaled for this SVR, and its cost is too small for features "
+            f"that vary by {float((raw - raw.mean(0)).std()):.2g} (its source has "
+            "pixels): predictions hardly vary. Use --head svr, or features in pixels"
         )
-    return notes
-
-
-def _labels(
-    features: FeatureSet, targets: Floats, rows: Rows, scaled: bool
-) -> tuple[Floats, float, float]:
-    """Return the labels to fit (n,), and slope and offset from scaled labels to them.
-
-    These are the scaled labels themselves, or judges' scores where nothing is scaled.
-    """
-    labels = targets[rows]
-    if len(rows) == 0 or not np.isfinite(labels).all():
-        bad = [str(key) for key in features.key[rows[~np.isfinite(labels)]]]
-        raise AqaError(f"no label to train on: {', '.join(bad[:5]) or 'no rows'}")
-    if scaled:
-        return labels, 1.0, 0.0
-    scores = features.score[rows]
-    slope, offset = 1.0, 0.0
-    if np.ptp(labels) > 0:
-        centred = labels - labels.mean()
-        slope = float(scores @ centred / (centred @ centred))
-        offset = float(scores.mean() - slope * labels.mean())
-    if len(set(features.action[rows])) > 1:
-        raise AqaError(
-            "an SVR with nothing scaled learns scores in judges' units: "
-            "fit it to one action at a time"
-        )
-    return scores, slope, offset
-
-
-def _or_none(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+    return SvrHead(
+        choice=choice,
+        gamma=gamma,
+        mean=mean,
+        std=std,
+        vectors=vectors.astype(np.float32),
+        coefficients=coefficients,
+        intercept=float(machine.intercept_[0]),
+        notes=tuple(notes),
+        converged=converged,
+    )
 
 
 def read_head(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> SvrHead:
     """Make the head of a model file."""
-    width, count = axis_length(arrays, "vectors", 1), axis_length(arrays, "vectors", 0)
+    count, width = (axis_length(arrays, "vectors", axis) for axis in (0, 1))
     check_arrays(
         arrays,
         {
@@ -401,34 +318,15 @@ def read_head(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> S
             "intercept": ((), "float64"),
         },
     )
-    if not (arrays["deviation"] > 0).all():
-        raise AqaError("deviation: the standard deviation of a column is above 0")
-    choice = facts.get("choice")
-    kernel = choice.get("kernel") if isinstance(choice, dict) else None
-    if not isinstance(choice, dict) or kernel not in KERNELS:
-        raise AqaError(
-            f"kernel {str(kernel)[:60]!r}; {' and '.join(KERNELS)} are known"
-        )
-    nu, epsilon = choice.get("nu"), choice.get("epsilon")
+    choice = Choice(**facts["choice"])
+    if choice.kernel not in KERNELS or not (arrays["deviation"] > 0).all():
+        raise AqaError(f"kernel {choice.kernel!r}, or a standard deviation of 0")
     return SvrHead(
-        choice=Choice(
-            kernel=kernel,
-            cost=_number(choice, "cost"),
-            epsilon=math.nan if epsilon is None else _number(choice, "epsilon"),
-            nu=None if nu is None else _number(choice, "nu"),
-        ),
-        gamma=_number(facts, "gamma"),
-        scaling=Scaling(arrays["mean"], arrays["deviation"]),
+        choice=choice,
+        gamma=float(facts["gamma"]),
+        mean=arrays["mean"],
+        std=arrays["deviation"],
         vectors=arrays["vectors"],
         coefficients=arrays["coefficients"],
         intercept=float(arrays["intercept"]),
     )
-
-
-def _number(record: Mapping[str, Any], name: str) -> float:
-    value = record.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise AqaError(f"{name}: expected a number, found {str(value)[:60]!r}")
-    if not math.isfinite(value):
-        raise AqaError(f"{name}: expected a finite number, found {value}")
-    return float(value)
