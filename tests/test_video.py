@@ -457,6 +457,16 @@ def test_a_png_is_checked_by_its_checksum(pictures):
     assert "packets refused" in error(pictures)
 
 
+def test_what_systems_leave_in_a_folder_is_no_picture(pictures):
+    before = decode(pictures, PRE, config=FULL)
+    (pictures / "._img_3.jpg").write_bytes(b"\0\5\x16\7" * 100)
+    (pictures / "Thumbs.db").touch()
+    (pictures / ".ipynb_checkpoints").mkdir()
+    after = decode(pictures, PRE, config=FULL)
+    np.testing.assert_array_equal(after.frames, before.frames)
+    assert after.source_sha256 == before.source_sha256
+
+
 def test_ambiguous_series_and_links_are_refused(pictures):
     (pictures / "img_03.jpg").write_bytes(b"")
     assert "expected one picture of each number" in error(pictures)
