@@ -4,15 +4,18 @@ import csv
 import io
 import json
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from aqa.cache.console import PATH, cache_option, json_option, print_json, progress_bar
 from aqa.cache.errors import AqaError, printable
+
+if TYPE_CHECKING:
+    from aqa.cache.labels import Labels
 
 
 @click.group()
@@ -78,6 +81,10 @@ def cache_merge(sources: tuple[Path, ...], cache: Path, as_json: bool) -> None:
         click.echo(merged)
 
 
+#: Read labels in other forms; the extraction stage adds the lists of data sets.
+OTHER_LISTS: list[Callable[[Path], "Labels | None"]] = []
+
+
 @cache.command("relabel")
 @click.argument("labels", type=PATH)
 @click.option("--yes", is_flag=True, help="Relabel in spite of doubts.")
@@ -91,11 +98,13 @@ def cache_relabel(
 
     LABELS is a CSV with the column `key` and any of `action`, `score` and `split`;
     further columns (fold, surgeon, ...) are stored beside them. Columns that it does
-    not have stay as they are. The old cache is kept as CACHE.bak.
+    not have stay as they are. Or it is the folder of a released data set, of which
+    only the lists are read. The old cache is kept as CACHE.bak.
     """
     from aqa.cache.labels import plan_relabel, read_labels, relabel
 
-    new = read_labels(labels)
+    found = (read(labels) for read in OTHER_LISTS)
+    new = next(filter(None, found), None) or read_labels(labels)
     plan = plan_relabel(cache, new)
     _print_lines([*new.notes, *plan.notes], err=True)
     if not as_json:

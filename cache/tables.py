@@ -208,30 +208,6 @@ class Table:
         )
 
 
-def read_rows(
-    path: Path | str,
-    columns: Sequence[str],
-    optional: Sequence[str] = (),
-    *,
-    extra: bool = False,
-) -> Iterator[tuple[int, dict[str, str]]]:
-    """Yield the line and the fields of each row of a `Table`, one at a time.
-
-    Fields of missing `optional` columns are empty; further columns are an error unless
-    `extra` is set. Raises AqaError as `Table` does.
-    """
-    table = Table(path, columns, optional)
-    if table.extra and not extra:
-        may = f", optionally {','.join(optional)!r}" * bool(optional)
-        raise AqaError(
-            f"{path}: further columns {','.join(table.extra)!r}; expected "
-            f"{','.join(columns)!r}{may}"
-        )
-    absent = dict.fromkeys(optional, "")
-    for line, row in table:
-        yield line, absent | row
-
-
 def parse_score(text: str) -> float:
     """Read a score, NaN where `text` is empty; AqaError when it is no finite number.
 

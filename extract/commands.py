@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from aqa.cache.commands import OTHER_LISTS
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
@@ -35,8 +36,25 @@ from aqa.extract.poses.commands import POSE_OPTIONS
 from aqa.extract.weights.formats import check_weights
 
 if TYPE_CHECKING:
+    from aqa.cache.labels import Labels
     from aqa.extract.datasets.dataset import Dataset
     from aqa.extract.stage import Extraction, Extractor, Plan
+
+
+def read_released_labels(path: Path) -> "Labels | None":
+    """Return the labels of a data set's own lists; None if `path` is a file."""
+    if not path.is_dir():
+        return None
+    from aqa.cache.labels import LABELS, Label, Labels
+    from aqa.extract.datasets.reader import read_dataset
+
+    dataset = read_dataset(path, labels_only=True)
+    labels = {v.key: Label(v.action, v.score, v.split, v.extra) for v in dataset.videos}
+    extra = sorted({name for video in dataset.videos for name in video.extra})
+    return Labels(labels, (*LABELS, *extra), dataset.notes)
+
+
+OTHER_LISTS.append(read_released_labels)
 
 #: Options without effect on pose features, and on C3D features.
 OF_C3D = (

@@ -1,5 +1,6 @@
 """Data sets of every form, and everything that can be wrong with one."""
 
+import itertools
 import json
 import math
 import os
@@ -410,7 +411,7 @@ def test_manifest_header_and_encoding_are_checked(tmp_path):
     with pytest.raises(DatasetError, match="header 'video,score,split' lacks action"):
         read_dataset(path)
     path.write_bytes(b"video,action,score,split\n\xff\xfe,diving,50,train\n")
-    with pytest.raises(DatasetError, match="cannot be read as CSV"):
+    with pytest.raises(DatasetError, match="not UTF-8 after line 0"):
         read_dataset(path)
     with pytest.raises(DatasetError, match="no sample of the action: vault, found"):
         touch(tmp_path, "one.avi")
@@ -598,37 +599,29 @@ def test_what_systems_leave_behind_is_no_video(tmp_path, name):
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
 @pytest.mark.parametrize("separator", [",", ";", "\t"])
-@pytest.mark.parametrize("newline", ["\n", "\r\n"])
-@pytest.mark.parametrize("split", ["", "TRAIN", " train "])
-def test_lists_in_every_form_give_the_same_videos(
-    tmp_path, encoding, separator, newline, split
-):
+def test_lists_in_every_form_give_the_same_videos(tmp_path, encoding, separator):
     touch(tmp_path, "one.mp4")
-    action = unicodedata.normalize("NFD", " plongée ")
-    rows = [("Video", "action", "Surgeon", "score"), ("one.mp4", action, "B", "7.5")]
-    if split:
-        rows = [(*rows[0], "split"), (*rows[1], split)]
     path = tmp_path / "list.csv"
-    text = newline.join(separator.join(row) for row in rows)
-    path.write_bytes(text.encode(encoding))
-    found = read_dataset(path)
-    (video,) = found.videos
-    labels = video.key, video.action, video.score, video.split, dict(video.extra)
-    assert labels == (
-        "one.mp4",
-        "plongée",
-        7.5,
-        split.strip().lower(),
-        {"Surgeon": "B"},
-    )
-    assert "further columns are kept: Surgeon" in found.notes
-    assert any("`--folds` assigns" in note for note in found.notes) == (not split)
+    nfd = unicodedata.normalize("NFD", " plongée ")
+    for newline, split in itertools.product(("\n", "\r\n"), ("", "TRAIN", " train ")):
+        rows = [("Video", "action", "Surgeon", "score"), ("one.mp4", nfd, "B", "7.5")]
+        if split:
+            rows = [(*rows[0], "split"), (*rows[1], split)]
+        text = newline.join(separator.join(row) for row in rows)
+        path.write_bytes(text.encode(encoding))
+        found = read_dataset(path)
+        (video,) = found.videos
+        assert (video.key, video.action, video.score) == ("one.mp4", "plongée", 7.5)
+        assert video.split == split.strip().lower()
+        assert video.extra == {"Surgeon": "B"}
+        assert any("further columns: Surgeon" in note for note in found.notes)
+        assert ("`--folds` assigns" in found.notes[0]) == (not split)
 
 
 def test_actions_that_look_alike_are_named(tmp_path):
     touch(tmp_path, "one.mp4", "two.mp4")
     found = read_dataset(manifest(tmp_path, "one.mp4,Squat,1,", "two.mp4,squat,2,"))
-    assert "actions that look alike are kept apart: Squat, squat" in found.notes
+    assert any("'Squat' and 'squat' differ in case" in note for note in found.notes)
 
 
 def test_keys_stand_alone_where_no_video_is_needed(tmp_path):

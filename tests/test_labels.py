@@ -18,7 +18,7 @@ from aqa.cache.parts import merge, verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.cache.tables import parse_score, read_rows
+from aqa.cache.tables import parse_score
 
 MADE = Provenance({"features": "test"})
 KEYS = ("diving/001", "diving/002", "diving/003")
@@ -79,14 +79,6 @@ def test_separators_encodings_and_headers_of_spreadsheets(
 ):
     path = table(text.replace("\n", newline).encode(encoding))
     assert read_labels(path) == {"a": Label("diving", 50.5, "train")}
-
-
-def test_optional_and_extra_columns(table):
-    path = table("key;Fold;action\na;3;diving\n")
-    with pytest.raises(AqaError, match="further columns 'Fold'; .*optionally 'split'"):
-        list(read_rows(path, ("key", "action"), ("split",)))
-    rows = list(read_rows(path, ("key", "action"), ("split",), extra=True))
-    assert rows == [(2, {"key": "a", "Fold": "3", "action": "diving", "split": ""})]
 
 
 @pytest.mark.parametrize(

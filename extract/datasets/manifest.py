@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aqa.cache.actions import score_problem
 from aqa.cache.errors import AqaError
-from aqa.cache.samples import label_problem, normal_text, similar_names
-from aqa.cache.tables import parse_score, read_rows
+from aqa.cache.labels import name_notes, parse_label
+from aqa.cache.tables import Table
 from aqa.extract.datasets.dataset import (
     Dataset,
     DatasetError,
@@ -30,8 +29,6 @@ from aqa.extract.datasets.dataset import (
     check_actions,
     key_of,
 )
-
-REQUIRED, OPTIONAL = ("action",), ("video", "key", "score", "split")
 
 
 @dataclass(frozen=True)
@@ -52,7 +49,12 @@ def _read(request: Request) -> Dataset:
     """Read the videos of a CSV, those of `actions` only if given."""
     path = request.path
     problems = Problems(path)
-    rows = list(_read_rows(request, problems))
+    try:
+        table = Table(path, ("action",), ("video", "key", "score", "split"))
+    except AqaError as error:
+        problems.add("not a list of videos", _unnamed(error, request))
+        problems.check()
+    rows = list(_read_rows(table, request, problems))
     actions = {row.video.action for row in rows}
     check_actions(request.actions, actions, problems)
     files = Files(path.parent, request, problems)
@@ -73,28 +75,33 @@ def _read(request: Request) -> Dataset:
     if not videos:
         raise DatasetError(f"{path}: expected one video per row after the header")
     videos.sort(key=lambda video: video.key)
-    notes = (*_notes(videos, actions), *files.notes())
+    notes = (_summary(videos), *table.notes, *name_notes(actions), *files.notes())
     return Dataset(path, LAYOUT.name, tuple(videos), notes)
 
 
 LAYOUT = Layout("manifest", "a CSV (video,action,score,split)", _matches, _read)
 
 
-def _read_rows(request: Request, problems: Problems) -> Iterator[_Row]:
+def _read_rows(table: Table, request: Request, problems: Problems) -> Iterator[_Row]:
     """Yield the valid rows; the others become problems."""
-    path = request.path
     try:
-        for line, row in read_rows(path, REQUIRED, OPTIONAL, extra=True):
+        for line, row in table:
             try:
-                yield _row(line, row, request)
+                yield _row(line, row, table.extra, request)
             except AqaError as error:
                 problems.add("bad row", f"line {line}: {error}")
     except AqaError as error:
-        problems.add("not a list of videos", str(error).removeprefix(f"{path}: "))
+        problems.add("not a list of videos", _unnamed(error, request))
 
 
-def _row(line: int, row: dict[str, str], request: Request) -> _Row:
-    place, key = row.pop("video").strip(), row.pop("key")
+def _unnamed(error: AqaError, request: Request) -> str:
+    return str(error).removeprefix(f"{request.path}: ")
+
+
+def _row(
+    line: int, row: dict[str, str], extra: tuple[str, ...], request: Request
+) -> _Row:
+    place, key = row.get("video", "").strip(), row.get("key", "")
     root: Path | None = None
     if request.labels_only:
         place = place or key
@@ -107,31 +114,21 @@ def _row(line: int, row: dict[str, str], request: Request) -> _Row:
                 place, root = os.path.relpath(full, each.absolute()), each
                 break
     default = key_of(place)
-    action = normal_text(row.pop("action"))
-    split = normal_text(row.pop("split")).lower()
-    score = parse_score(row.pop("score").strip())
-    extra = {name: normal_text(value) for name, value in row.items()}
-    if not action:
+    label = parse_label(row, extra)
+    if not label.action:
         raise AqaError("expected the name of an action, found none")
-    problem = label_problem(action, split, score, extra)
-    if problem := problem or score_problem(action, score):
-        raise AqaError(problem)
     key = key_of(key) if key else default
-    video = Video(key, Path(), action, split, score, extra)
+    video = Video(key, Path(), label.action, label.split, label.score, label.extra)
     return _Row(line, os.path.normpath(place), root, video)
 
 
-def _notes(videos: list[Video], actions: set[str]) -> Iterator[str]:
+def _summary(videos: list[Video]) -> str:
     splits = Counter(video.split or "neither" for video in videos)
     unlabelled = sum(math.isnan(video.score) for video in videos)
     named = {video.action for video in videos}
-    yield (
+    hint = "; `--folds` assigns them" if splits["neither"] == len(videos) else ""
+    return (
         f"{len(videos)} videos, {len(named)} actions: {splits['train']} train, "
-        f"{splits['test']} test, {splits['neither']} neither; {unlabelled} unlabelled"
+        f"{splits['test']} test, {splits['neither']} neither{hint}; {unlabelled} "
+        "unlabelled"
     )
-    for similar in similar_names(sorted(actions)):
-        yield f"actions that look alike are kept apart: {', '.join(similar)}"
-    if extra := sorted({name for video in videos for name in video.extra}):
-        yield f"further columns are kept: {', '.join(extra)}"
-    if splits["neither"] == len(videos):
-        yield "no video is assigned to train or test; `--folds` assigns them"

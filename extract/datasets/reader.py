@@ -7,7 +7,15 @@ add a layout, write a module with a `Layout` and add one line to `LAYOUTS`.
 from collections.abc import Sequence
 from pathlib import Path
 
-from aqa.extract.datasets import aqa7, folder, manifest
+from aqa.extract.datasets import (
+    aqa7,
+    finediving,
+    folder,
+    jigsaws,
+    manifest,
+    mtl_aqa,
+    unlv,
+)
 from aqa.extract.datasets.dataset import Dataset, DatasetError, Layout, Request, Video
 
 __all__ = ["LAYOUTS", "Dataset", "DatasetError", "Video", "read_dataset"]
@@ -15,6 +23,10 @@ __all__ = ["LAYOUTS", "Dataset", "DatasetError", "Video", "read_dataset"]
 #: The first that matches is read.
 LAYOUTS: list[Layout] = [
     aqa7.LAYOUT,
+    mtl_aqa.LAYOUT,
+    finediving.LAYOUT,
+    unlv.LAYOUT,
+    jigsaws.LAYOUT,
     manifest.LAYOUT,
     folder.LAYOUT,
 ]
