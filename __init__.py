@@ -22,12 +22,15 @@ import aqa.extract as _extract_package
 if TYPE_CHECKING:
     from aqa.api import compare, fit, load_model, open_cache, score
     from aqa.cache.errors import AqaError
+    from aqa.regress.heads.estimators import LSTMRegressor, SVRRegressor
 
 __version__ = "0.1.0"
 
 #: Public names and the modules that define them.
 _PUBLIC = {
     "AqaError": "aqa.cache.errors",
+    "LSTMRegressor": "aqa.regress.heads.estimators",
+    "SVRRegressor": "aqa.regress.heads.estimators",
     "compare": "aqa.api",
     "fit": "aqa.api",
     "load_model": "aqa.api",
@@ -37,6 +40,8 @@ _PUBLIC = {
 
 __all__ = [
     "AqaError",
+    "LSTMRegressor",
+    "SVRRegressor",
     "compare",
     "extract",
     "fit",

@@ -121,7 +121,7 @@ def fit(
     )
     if config.loss == "rank":
         scales = [
-            _units_of_ranks(features, head, part)
+            units_of_ranks(features, head, part)
             for head, part in zip(heads, parts, strict=True)
         ]
     fitted = iter(zip(heads, scales, strict=True))
@@ -214,7 +214,7 @@ def _predict(features: FeatureSet, head: Head, scale: LabelScale, rows: Rows) ->
     return scale.to_units(scaled, features.action[rows])
 
 
-def _units_of_ranks(features: FeatureSet, head: Head, part: Part) -> LabelScale:
+def units_of_ranks(features: FeatureSet, head: Head, part: Part) -> LabelScale:
     """Return the map from the outputs of a ranking head to judges' units.
 
     Per action it gives the training rows' outputs the mean and the standard deviation
