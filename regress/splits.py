@@ -38,6 +38,11 @@ class Split:
     groups: NDArray[Any] | None
     words: str
 
+    @property
+    def fixed(self) -> bool:
+        """Whether this is one fixed split."""
+        return not self.folds[0].name
+
 
 def split_features(features: FeatureSet, config: SplitConfig) -> Split:
     """Divide the samples as `config` asks.

@@ -7,11 +7,10 @@ from importlib.metadata import version
 from typing import Any
 
 from aqa import __version__
-from aqa.cache.actions import EXPERIMENT_ACTIONS
 from aqa.regress.config import CompareConfig, Schedule, unlike_paper
 from aqa.regress.evaluation.metrics import largest_rho
-from aqa.regress.experiments.paper import OF_MANY, POSES, SOURCE, Printed
-from aqa.regress.experiments.result import PrintedRow, PrintedTable
+from aqa.regress.experiments.paper import OF_MANY, POSES, SOURCE, PrintedRow
+from aqa.regress.experiments.result import PrintedTable
 from aqa.regress.experiments.study import SPLITS, Study, title_of
 
 #: Below this many test samples a column is marked: its rho varies widely.
@@ -65,7 +64,7 @@ def opening(
 
 
 def printed(
-    study: Study, number: int, table: Mapping[str, Printed], ours: Mapping[str, str]
+    study: Study, number: int, table: Mapping[str, PrintedRow], ours: Mapping[str, str]
 ) -> PrintedTable | None:
     """Return the paper's table; None unless the samples are the released lists.
 
@@ -77,10 +76,7 @@ def printed(
         return None
     rows = {
         ours.get(name, name if name == POSES else f"C3D {name}"): PrintedRow(
-            per_action={
-                action: row.per_action[EXPERIMENT_ACTIONS.index(action)]
-                for action in study.actions
-            },
+            per_action={action: row.per_action[action] for action in study.actions},
             average=row.average if study.whole else math.nan,
         )
         for name, row in table.items()

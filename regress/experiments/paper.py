@@ -17,6 +17,8 @@ from importlib.resources import files
 from math import nan
 from typing import Any
 
+from aqa.cache.actions import EXPERIMENT_ACTIONS
+
 Sample = tuple[str, str, float]
 
 _RECORD: dict[str, Any] = json.loads(
@@ -32,21 +34,23 @@ POSES = "Pose+DCT"
 
 
 @dataclass(frozen=True)
-class Printed:
-    """One row of a table: `average` is the number printed, however it was formed."""
+class PrintedRow:
+    """A row of a table of the paper; `average` as printed, however it was formed."""
 
-    per_action: tuple[float, ...]
+    per_action: Mapping[str, float]
     average: float
 
 
-def _table(name: str) -> dict[str, Printed]:
-    def value(number: float | None) -> float:
-        return nan if number is None else number
-
-    return {
-        row: Printed(tuple(map(value, cells["per_action"])), value(cells["average"]))
-        for row, cells in _RECORD[name].items()
-    }
+def _table(name: str) -> dict[str, PrintedRow]:
+    found = {}
+    for row, cells in _RECORD[name].items():
+        *values, average = (
+            nan if value is None else value
+            for value in (*cells["per_action"], cells["average"])
+        )
+        by_action = dict(zip(EXPERIMENT_ACTIONS, values, strict=True))
+        found[row] = PrintedRow(by_action, average)
+    return found
 
 
 #: Averages of Table 2 are Fisher's z; those of Table 3 are arithmetic, whatever its

@@ -14,6 +14,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from aqa.regress.evaluation.bootstrap import Cell, Interval
+from aqa.regress.experiments.paper import PrintedRow
 
 OPTIONAL = {"optional": True}
 ByKind = Mapping[str, float]
@@ -154,14 +155,6 @@ class StartAverages:
     last: ByKind
     best: ByKind
     last_over_samples: Average
-
-
-@dataclass(frozen=True)
-class PrintedRow:
-    """A row of a table of the paper; `average` is nan where it cannot stand here."""
-
-    per_action: Mapping[str, float]
-    average: float
 
 
 @dataclass(frozen=True)

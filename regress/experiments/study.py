@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
-from aqa.regress.config import CompareConfig, SplitConfig
+from aqa.regress.config import CompareConfig
 from aqa.regress.data import FeatureSet, LabelScale, Rows, load
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
@@ -85,7 +85,7 @@ class Study:
     @property
     def fixed(self) -> bool:
         """Whether the samples are split once, as the cache says."""
-        return self.config.split == SplitConfig()
+        return self.split.fixed
 
     @property
     def seeds(self) -> range:

@@ -12,6 +12,7 @@ import re
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from importlib.resources import as_file, files
 from typing import Any, Literal
 
 import matplotlib
@@ -21,13 +22,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from aqa.regress.evaluation.bootstrap import covers_zero
+from aqa.regress.evaluation.bootstrap import Interval, covers_zero
+from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
     CellNumbers,
     FineTuneReport,
     FineTuneRow,
-    PrintedRow,
-    PrintedSetting,
     Report,
     Result,
     Row,
@@ -50,33 +50,7 @@ class Pen:
 BLUE = Pen("#0072B2", "o")
 VERMILION = Pen("#D55E00", "s", "--", hollow=True)
 ORANGE, SKY = Pen("#E69F00", "^"), Pen("#56B4E9", "^")
-INK, QUIET, RULE, FAINT = "#1b1f24", "#59636e", "#d0d7de", "#eaeef2"
-
-_STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "text.parse_math": False,
-    "font.family": "DejaVu Sans",
-    "font.size": 9,
-    "text.color": INK,
-    "axes.labelcolor": INK,
-    "axes.edgecolor": RULE,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "axes.unicode_minus": False,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.8,
-    "xtick.color": RULE,
-    "ytick.color": RULE,
-    "xtick.labelcolor": QUIET,
-    "ytick.labelcolor": QUIET,
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "legend.frameon": False,
-    "legend.fontsize": 9,
-}
+INK, QUIET, FAINT = "#1b1f24", "#59636e", "#eaeef2"
 
 
 @dataclass(frozen=True)
@@ -95,7 +69,11 @@ class Picture:
 
 def draw(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) -> str:
     """Let `paint` fill a figure of `size` inches; return its SVG element."""
-    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
+    style = files("aqa.regress.report").joinpath("figures.mplstyle")
+    with (
+        as_file(style) as path,
+        matplotlib.rc_context({"svg.hashsalt": name}, str(path)),
+    ):
         figure = Figure(figsize=size, layout="constrained")
         paint(figure)
         buffer = io.StringIO()
@@ -173,9 +151,11 @@ def dots(result: Result) -> Picture:
             axes.axhline(place * step - 0.5 - GAP / 2, color=FAINT, zorder=0)
             for nth, (row, pen) in enumerate(zip(rows, pens, strict=True)):
                 y = place * step + nth
-                _dot(axes, y, *_value(row, group), pen)
+                value, ends = _value(row, group)
+                axes.plot(ends, [y, y], color=pen.colour, linewidth=2, alpha=0.45)
+                axes.plot(value, y, pen.marker, markersize=5.5, **face(pen))
                 if row.name in marked:
-                    _paper_mark(axes, y, printed[row.name], group)
+                    axes.plot(_printed_value(printed[row.name], group), y, **PAPER)
         middles = [place * step + (len(rows) - 1) / 2 for place in range(len(groups))]
         axes.set_yticks(middles, titles, fontsize=9)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
@@ -231,7 +211,7 @@ def _variant(row: Row) -> str:
     return "" if rest.startswith("mean of") else rest
 
 
-def _value(row: Row, group: str) -> tuple[float | None, Sequence[Any]]:
+def _value(row: Row, group: str) -> tuple[float, Interval]:
     """Return value and interval of a row in one group."""
     if group == "average":
         return row.average.fisher_z, row.average.ci95["fisher_z"]
@@ -239,19 +219,8 @@ def _value(row: Row, group: str) -> tuple[float | None, Sequence[Any]]:
     return cell.mean, cell.ci95
 
 
-def _dot(
-    axes: Axes, y: float, value: float | None, ends: Sequence[Any], pen: Pen
-) -> None:
-    if all(map(defined, ends)):
-        axes.plot(ends, [y, y], color=pen.colour, linewidth=2, alpha=0.45)
-    if defined(value):
-        axes.plot(value, y, pen.marker, markersize=5.5, **face(pen))
-
-
-def _paper_mark(axes: Axes, y: float, printed: PrintedRow, group: str) -> None:
-    value = printed.average if group == "average" else printed.per_action[group]
-    if defined(value):
-        axes.plot(value, y, **PAPER)
+def _printed_value(printed: PrintedRow, group: str) -> float:
+    return printed.average if group == "average" else printed.per_action[group]
 
 
 PENS = {"multi-action": BLUE, "random": VERMILION}
@@ -282,7 +251,18 @@ def curves(result: Result) -> Picture:
                     _curve(axes, row)
                 for mark in printed:
                     if (mark.action, mark.n_train) == (action, n):
-                        _paper_mark_of_curves(axes, mark, rows[0].iterations)
+                        # The paper does not say which iteration was best.
+                        pen, end = PENS[mark.init], rows[0].iterations
+                        look = {"color": pen.colour, "markerfacecolor": "white"}
+                        axes.plot(
+                            end,
+                            mark.best,
+                            pen.marker,
+                            markersize=4.5,
+                            clip_on=False,
+                            zorder=5,
+                            **look,
+                        )
                 axes.set_title(f"{title_of(action)}, n = {n}")
                 axes.grid(axis="y")
                 axes.locator_params(axis="x", nbins=4, integer=True)
@@ -308,28 +288,12 @@ def curves(result: Result) -> Picture:
 
 def _curve(axes: Axes, row: FineTuneRow) -> None:
     pen = PENS[row.init]
-    iterations = [iteration for iteration, _ in row.curve]
-    mean = [rho for _, rho in row.curve]
+    iterations, mean = zip(*row.curve, strict=True)
     axes.plot(iterations, mean, pen.line, color=pen.colour, linewidth=1.5)
     seeds = np.array(row.curve_per_seed)
     if len(seeds) > 1:
         low, high = np.fmin.reduce(seeds), np.fmax.reduce(seeds)
         axes.fill_between(iterations, low, high, color=pen.colour, alpha=0.16, lw=0)
-
-
-def _paper_mark_of_curves(axes: Axes, mark: PrintedSetting, iterations: int) -> None:
-    """Mark the right edge: the paper does not say which iteration was best."""
-    pen = PENS[mark.init]
-    axes.plot(
-        iterations,
-        mark.best,
-        pen.marker,
-        color=pen.colour,
-        markerfacecolor="white",
-        markersize=4.5,
-        clip_on=False,
-        zorder=5,
-    )
 
 
 #: |rho| beyond which a cell is dark and its number white.

@@ -13,6 +13,7 @@ from aqa.regress.evaluation.bootstrap import AVERAGES
 from aqa.regress.experiments.describe import capital
 from aqa.regress.experiments.fine_tune import SCRATCH, TUNED
 from aqa.regress.experiments.opening import FEW_TESTS
+from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
     AnyReport,
     Average,
@@ -20,7 +21,6 @@ from aqa.regress.experiments.result import (
     Comparison,
     FineTuneReport,
     FineTuneRow,
-    PrintedRow,
     PrintedSetting,
     Report,
     Row,
