@@ -584,6 +584,39 @@ def test_another_case_is_hinted_at_and_another_unicode_form_is_read(tmp_path):
             read_dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+    ("written", "there"),
+    [
+        ("clips/1.mp4", "clips/001.mp4"),  # a spreadsheet dropped the zeros
+        ("clips/one", "clips/one.mp4"),  # the suffix left out
+        ("clips/one.avi", "clips/one.mp4"),  # converted since
+        ("Clips/One.MP4", "clips/one.mp4"),
+    ],
+)
+def test_what_lists_commonly_get_wrong_is_hinted_at(tmp_path, written, there):
+    touch(tmp_path, there, "clips/._" + there.removeprefix("clips/"))
+    with pytest.raises(DatasetError, match=f"did you mean {re.escape(there)}?"):
+        read_dataset(manifest(tmp_path, f"{written},x,1,"))
+    touch(tmp_path, "clips/01.mp4", "clips/one.mov")  # two candidates: no hint
+    if there != "clips/one.mp4" or written != "Clips/One.MP4":
+        with pytest.raises(DatasetError, match=r"missing video: \S+ \(line 2\)$"):
+            read_dataset(manifest(tmp_path, f"{written},x,1,"))
+
+
+def test_names_with_blanks_upper_case_suffixes_and_equal_names_in_two_folders(tmp_path):
+    names = ["cat/000.mp4", "dog/000.MP4", "drinking (31).Mp4"]
+    touch(tmp_path, *names)
+    assert [video.key for video in read_dataset(tmp_path).videos] == names
+    path = manifest(tmp_path, *(f"{name},x,1," for name in names))
+    assert [video.key for video in read_dataset(path).videos] == names
+
+
+def test_converted_videos_of_the_release_are_read(release):
+    for path in (release / "Actions").rglob("*.avi"):
+        path.rename(path.with_suffix(".mp4"))
+    assert [video.key for video in read_dataset(release).videos][0] == "diving/001"
+
+
 IGNORED = [
     *(".ipynb_checkpoints/a.mp4", "._one.mp4", "__MACOSX/one.mp4", "@eaDir/one.mp4"),
     *(".Trash-1000/files/one.mp4", "Thumbs.db", ".DS_Store", "desktop.ini"),

@@ -2,7 +2,7 @@
 
 A sample NNN of an action lies at one of
 
-    Actions/<action>/NNN.avi            as released
+    Actions/<action>/NNN.avi            as released, or .mp4
     Actions/<action>/frames/NNN/*.jpg   frames, as some repositories unpack them
     <action>-out/NNN/img_00001.jpg      frames, as most do
 
@@ -212,6 +212,7 @@ def in_judges_units(
 def _places(action: str, number: int) -> tuple[str, ...]:
     return (
         f"Actions/{action}/{number:03d}.avi",
+        f"Actions/{action}/{number:03d}.mp4",
         f"Actions/{action}/frames/{number:03d}",
         f"{action}-out/{number:03d}",
     )
@@ -221,7 +222,7 @@ def _numbers(root: Path, action: str) -> list[int]:
     """Return the sample numbers of an action that have a video, listed or not."""
     folders = {(root / place).parent for place in _places(action, 0)}
     names = {path.name for folder in folders for path in folder.glob("[0-9]*")}
-    stems = {name.removesuffix(".avi") for name in names}
+    stems = {name.removesuffix(".avi").removesuffix(".mp4") for name in names}
     numbers = {int(stem) for stem in stems if re.fullmatch("[0-9]{3,5}", stem)}
     return sorted(
         number

@@ -7,17 +7,23 @@ unlabelled; `action` is empty in a folder without labels. Texts from lists and f
 names are in Unicode's composed form (`normal_text`).
 """
 
-import itertools
 import os
+import re
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import filterfalse, product
 from pathlib import Path
 
 from aqa.cache.errors import AqaError, printable
 from aqa.cache.samples import normal_text, path_problem
 
+#: Of video files.
+SUFFIXES = frozenset(
+    ".3g2 .3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "
+    ".ts .webm .wmv".split()
+)
 #: Folders and files that systems and tools leave behind; hidden ones begin with a dot.
 _LEFT_BEHIND = frozenset(
     "__macosx @eadir @tmp #recycle $recycle.bin lost+found desktop.ini thumbs.db "
@@ -203,7 +209,7 @@ class Files:
             self.ambiguous += [str(found[0])] * (len(found) > 1)
             return found[0]
         hint = ""
-        for root, place in itertools.product(roots, places):
+        for root, place in product(roots, places):
             similar = self._similar(root, place)
             if similar and similar != place:
                 if normal_text(similar) == normal_text(place):
@@ -223,14 +229,14 @@ class Files:
         return os.path.relpath(path, self.roots[0])
 
     def _similar(self, root: Path, place: str) -> str | None:
-        """Return the only path that differs in case or Unicode form alone, if any."""
+        """Return the only path whose parts are written alike (`_folded`), if any."""
         found: list[str] = []
         for part in place.split("/"):
             folder = str(root.joinpath(*found))
             if (names := self._names.get(folder)) is None:
                 names = self._names[folder] = {}
                 with suppress(OSError):
-                    for name in os.listdir(folder):
+                    for name in filterfalse(is_ignored, os.listdir(folder)):
                         names.setdefault(_folded(name), []).append(name)
             same = names.get(_folded(part), [])
             if part not in same and len(same) != 1:
@@ -258,7 +264,14 @@ _PERMIT = "--root DIR permits files below DIR"
 
 
 def _folded(name: str) -> str:
-    return normal_text(name).casefold()
+    """Return a name without what lists get wrong: case, leading zeros, the suffix.
+
+    >>> _folded("Dive_007.AVI") == _folded("dive_7") == _folded("dive_07.mp4")
+    True
+    """
+    stem, suffix = os.path.splitext(normal_text(name).casefold())
+    stem += "" if suffix in SUFFIXES else suffix
+    return re.sub("0*([0-9]+)", r"\1", stem)
 
 
 def listed(names: Sequence[str], most: int = 3) -> str:

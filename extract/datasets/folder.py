@@ -14,6 +14,7 @@ from pathlib import Path
 from aqa.cache.errors import AqaError
 from aqa.cache.samples import is_inside
 from aqa.extract.datasets.dataset import (
+    SUFFIXES,
     Dataset,
     DatasetError,
     Files,
@@ -23,11 +24,6 @@ from aqa.extract.datasets.dataset import (
     Video,
     is_ignored,
     key_of,
-)
-
-SUFFIXES = frozenset(
-    ".3g2 .3gp .asf .avi .flv .gif .m2ts .m4v .mkv .mov .mp4 .mpeg .mpg .mts "
-    ".ts .webm .wmv".split()
 )
 
 

@@ -40,7 +40,7 @@ import numpy.typing as npt
 
 from aqa.cache.errors import AqaError
 from aqa.cache.tables import read_npy
-from aqa.extract.datasets.folder import SUFFIXES
+from aqa.extract.datasets.dataset import SUFFIXES
 from aqa.extract.poses.json_records import (
     MALFORMED,
     RawPoses,
