@@ -12,9 +12,10 @@ from aqa.cache.store import FeatureCache
 from aqa.extract.config import PoseConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.conventions import PoseFile
-from aqa.extract.poses.extractor import PoseExtractor
+from aqa.extract.poses.extractor import PoseExtractor, pose_features_of_file
 from aqa.extract.poses.features import pose_features
 from aqa.extract.poses.layouts import named_layout
+from aqa.extract.poses.read import PoseError
 from aqa.extract.poses.tracks import Poses
 from aqa.extract.stage import extract
 
@@ -200,3 +201,23 @@ def test_poses_that_two_detectors_found_do_not_mix(videos):
         found(name, seed, "rtmpose")
     with pytest.raises(ProvenanceMismatch, match="rtmpose"):
         run(videos)
+
+
+@pytest.mark.parametrize("kind", ["pose-dct", "pose-apen", "pose-clips"])
+def test_one_file_gives_the_features_of_a_cache_of_keys_without_videos(videos, kind):
+    folder = videos.parent
+    listed = folder / "keys.csv"
+    listed.write_text("key,action,score,split\ndives/a,diving,81.5,train\n")
+    dataset = read_dataset(listed, labels_only=True)
+    config = PoseConfig(features=kind)
+    extractor = PoseExtractor(folder / "poses", config, dataset.videos)
+    with FeatureCache.open(extract(dataset, folder / "k.h5", extractor).cache) as cache:
+        record, features = cache.provenance.record, cache.read()
+    path = folder / "poses" / "dives" / "a.npy"
+    np.testing.assert_array_equal(pose_features_of_file(path, record), features[0])
+    np.save(folder / "deep.npy", np.dstack([joints(0), joints(1)[..., :1]]))
+    with pytest.raises(PoseError, match="poses unlike the model's: axes: found 3"):
+        stated = {"layout": "coco17", "third": "depth"}
+        pose_features_of_file(folder / "deep.npy", record, **stated)
+    with pytest.raises(AqaError, match="expected pose features, found 'c3d'"):
+        pose_features_of_file(path, {"features": "c3d"})
