@@ -35,7 +35,7 @@ from aqa.extract.poses.layouts import (
     layout_of_names,
     named_layout,
 )
-from aqa.extract.poses.read import PoseError, read_raw
+from aqa.extract.poses.read import PoseError, naming, read_raw
 
 Numbers = npt.NDArray[np.float64]
 
@@ -76,11 +76,8 @@ def read_pose_file(path: Path, config: PoseConfig) -> PoseFile:
     contradictory or not plausible.
     """
     joints = len(LAYOUTS[config.layout]) if config.layout else config.joints
-    numbers, raw = read_raw(path, joints)
-    try:
-        return _interpret(numbers, raw, config)
-    except PoseError as error:
-        raise PoseError(str(error), path) from error
+    with naming(path):
+        return _interpret(*read_raw(path, joints), config)
 
 
 def _interpret(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> PoseFile:

@@ -18,7 +18,6 @@ crashes its process or exceeds its limits is a `Failure`, also listed in
 `failures.json` beside `<out>`.
 """
 
-import hashlib
 import importlib
 import io
 import json
@@ -33,7 +32,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.files import write_file
 from aqa.cache.processes import limit_memory, process_outcomes
 from aqa.cache.provenance import Provenance, require_same
@@ -41,8 +40,8 @@ from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.poses.json_records import Person
-from aqa.extract.poses.read import MAX_FRAMES, PoseError, load_json
-from aqa.extract.source import source_changed
+from aqa.extract.poses.read import MAX_FRAMES, PoseError, load_json, naming
+from aqa.extract.source import source_changed, source_sha256
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.video import watch
 
@@ -58,11 +57,9 @@ class PoseModel:
 
     def __init__(self, config: DetectorConfig) -> None:
         """Load the model files; raises `PoseError` if they are of another kind."""
-        self._joints = _tool(config.model, config.device)
-        self._boxes = None
-        if config.detector is not None:
-            self._boxes = _tool(config.detector, config.device)
-        kinds = [type(tool).__name__ for tool in (self._joints, self._boxes) if tool]
+        self._joints, *rest = (_tool(path, config.device) for path in _files(config))
+        self._boxes = rest[0] if rest else None
+        kinds = [type(tool).__name__ for tool in (self._joints, *rest)]
         if kinds not in (["RTMO"], ["RTMPose", "YOLOX"]):
             raise PoseError(
                 "expected an RTMO model, or RTMPose with a YOLOX person detector, "
@@ -86,16 +83,23 @@ class PoseModel:
 
 def pose_model_record(config: DetectorConfig) -> dict[str, Any]:
     """Return the provenance of poses: model files by digest, library versions."""
-    files = {"model": config.model, "detector": config.detector}
+    files = zip(("model", "detector"), _files(config), strict=False)
     record: dict[str, Any] = {
-        name: {"name": path.name, "sha256": _sha256(path)}
-        for name, path in files.items()
-        if path is not None
+        name: {"name": path.name, "sha256": source_sha256(path)} for name, path in files
     }
     for name in ("rtmlib", "onnxruntime"):
         _library(name)
         record[name] = version(name)
     return record
+
+
+def _files(config: DetectorConfig) -> list[Path]:
+    """Model and person detector; PoseError if there is no such file."""
+    files = [path for path in (config.model, config.detector) if path is not None]
+    for path in files:
+        if not path.is_file():  # rtmlib would try to download it
+            raise PoseError(f"{path}: expected an .onnx file, found none")
+    return files
 
 
 def _library(name: str) -> Any:
@@ -108,27 +112,16 @@ def _library(name: str) -> Any:
         ) from error
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise PoseError(f"{path}: expected an .onnx file: {error.strerror}") from error
-
-
 def _tool(path: Path, device: str) -> Any:
     """Return rtmlib's tool for a model file, by the ranks of its outputs."""
     runtime = _library("onnxruntime")
-    _sha256(path)  # raises if there is no such file; rtmlib would try a download
     if device == "auto":
         cuda = "CUDAExecutionProvider" in runtime.get_available_providers()
         device = "cuda" if cuda else "cpu"
     try:
         session = runtime.InferenceSession(path, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime's errors share no base class
-        raise PoseError(
-            f"{path}: expected an ONNX model: {str(error).splitlines()[0]}"
-        ) from error
+        raise PoseError(f"{path}: expected an ONNX model: {brief(error)}") from error
     ranks = tuple(len(output.shape) for output in session.get_outputs())
     shape = session.get_inputs()[0].shape
     kind = KINDS.get(ranks)
@@ -174,18 +167,20 @@ def detect_poses(
     """
     begun = time.monotonic()
     made_with = Provenance(pose_model_record(config))
-    todo = [video for video in dataset.videos if not _is_done(video, out, made_with)]
+    tasks = [(video, out / f"{video.key}.json") for video in dataset.videos]
+    todo = [task for task in tasks if not _is_done(*task, made_with)]
     PoseModel(config)  # report an unusable model once, not once per video
     failures = []
     outcomes = process_outcomes(
         _work,
-        [(video.path, _path(out, video)) for video in todo],
+        [(video.path, target) for video, target in todo],
         workers=1,
         seconds=config.limits.seconds,
         prepare=_prepare,
         arguments=(config, made_with.record),
     )
-    for count, (video, error) in enumerate(zip(todo, outcomes, strict=True), start=1):
+    for count, error in enumerate(outcomes, start=1):
+        video, _ = todo[count - 1]
         if isinstance(error, AqaError):
             failures.append(Failure(video.key, str(video.path), str(error)))
         progress(count, len(todo), video.key)
@@ -203,21 +198,16 @@ def detect_in_video(
     path: Path, model: PoseModel, config: DetectorConfig
 ) -> dict[str, Any]:
     """Return the people of a video as a COCO record; raises `VideoError` as `watch`."""
-    people: list[dict[str, Any]] = []
     images: list[dict[str, int]] = []
+    people: list[dict[str, Any]] = []
 
     def see(frame: npt.NDArray[np.uint8]) -> None:
-        number = len(images)
-        images.append({"id": number, "width": frame.shape[1], "height": frame.shape[0]})
+        number, (height, width, _) = len(images), frame.shape
+        images.append({"id": number, "width": width, "height": height})
         for person in model(frame):
             rows = np.column_stack([person[:, :2].round(2), person[:, 2].round(3)])
-            people.append(
-                {
-                    "image_id": number,
-                    "category_id": 1,
-                    "keypoints": rows.ravel().tolist(),
-                }
-            )
+            one = {"image_id": number, "category_id": 1}
+            people.append({**one, "keypoints": rows.ravel().tolist()})
 
     limits = replace(config.limits, frames=min(config.limits.frames, MAX_FRAMES))
     seen = watch(path, see, limits=limits, allow_damaged=config.allow_damaged)
@@ -247,27 +237,22 @@ def _work(task: tuple[Path, Path]) -> None:
     except AqaError:
         raise
     except Exception as error:  # ONNX Runtime's errors share no base class
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = brief(f"{type(error).__name__}: {error}")
         raise VideoError(f"{path}: {reason}") from error
     record["info"]["made_with"] = _made_with
     write_file(target, json.dumps(record, separators=(",", ":"), allow_nan=False))
 
 
-def _path(out: Path, video: Video) -> Path:
-    return out / f"{video.key}.json"
-
-
-def _is_done(video: Video, out: Path, made_with: Provenance) -> bool:
-    path = _path(out, video)
+def _is_done(video: Video, path: Path, made_with: Provenance) -> bool:
     if not path.exists():
         return False
-    try:
-        info = load_json(path)["info"]
-        found, source = info["made_with"], info["source_sha256"]
-    except (TypeError, KeyError) as error:
-        raise PoseError(
-            f"{path}: expected a file that `aqa poses` wrote, or none; "
-            "use another folder"
-        ) from error
+    with naming(path):
+        try:
+            info = load_json(path)["info"]
+            found, source = info["made_with"], info["source_sha256"]
+        except (TypeError, KeyError) as error:
+            raise PoseError(
+                "expected a file that `aqa poses` wrote, or none; use another folder"
+            ) from error
     require_same(Provenance(found), made_with, str(path))
     return not source_changed(video.path, source, written=path.stat().st_mtime_ns)

@@ -21,12 +21,9 @@ from aqa.extract.config import ClipConfig, PoseConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.features import pose_features, pose_record
-from aqa.extract.poses.read import PoseError, digest, find_poses
+from aqa.extract.poses.read import PoseError, digest, find_poses, naming
 from aqa.extract.poses.tracks import read_poses
 from aqa.extract.stage import Extracted
-
-#: Damage is at most 1024 bytes in a cache.
-MAX_NOTES = 1000
 
 
 class PoseExtractor:
@@ -76,13 +73,14 @@ class PoseExtractor:
     def _features(self, video: Video) -> Extracted:
         path = self.source(video)
         poses = read_poses(path, video.action, self._config)
-        _require_same(poses.file.facts, self._facts, "the first video's", path)
-        return Extracted(
-            pose_features(poses, self._config),
-            frames=poses.joints.shape[1],
-            source_sha256=digest(path),
-            damage=poses.notes[:MAX_NOTES],
-        )
+        with naming(path):
+            _require_same(poses.file.facts, self._facts, "the first video's")
+            return Extracted(
+                pose_features(poses, self._config),
+                frames=poses.joints.shape[1],
+                source_sha256=digest(path),
+                damage=poses.notes,
+            )
 
 
 def pose_features_of_file(
@@ -99,20 +97,22 @@ def pose_features_of_file(
     """
     if not str(record.get("features")).startswith("pose-"):
         raise AqaError(f"expected pose features, found {record.get('features')!r}")
-    own = {f.name: record[f.name] for f in fields(PoseConfig) if f.name in record}
-    del own["layout"], own["units"]  # of the poses that the model was made of
+    # Layout and units in the record are facts of other poses, not settings.
+    names = {field.name for field in fields(PoseConfig)} - {"layout", "units"}
+    own = {name: record[name] for name in names & record.keys()}
     if "clips" in own:
         own["clips"] = ClipConfig(**own["clips"])
     config = PoseConfig(**own | stated)
     poses = read_poses(path, "", config)
-    expected = {name: record[name] for name in ("layout", "axes", "units")}
+    expected = {name: record.get(name) for name in ("layout", "axes", "units")}
     found = {name: poses.file.facts[name] for name in expected}
-    _require_same(found, expected, "the model's", path)
-    return pose_features(poses, config)
+    with naming(path):
+        _require_same(found, expected, "the model's")
+        return pose_features(poses, config)
 
 
 def _require_same(
-    found: Mapping[str, Any], expected: Mapping[str, Any], whose: str, path: Path
+    found: Mapping[str, Any], expected: Mapping[str, Any], whose: str
 ) -> None:
     if differences := Provenance(found).differences(Provenance(expected)):
-        raise PoseError(f"poses unlike {whose}: {'; '.join(differences)}", path)
+        raise PoseError(f"poses unlike {whose}: {'; '.join(differences)}")

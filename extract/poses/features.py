@@ -3,8 +3,7 @@
 Conventions: joints are float64 (frames, joints, axes); series are (axes x joints,
 frames), all x before all y before all z. Features are float32 (offsets, clips, D); of
 two athletes, one after the other along D, with zeros if there is only one. Joints in
-pixels are used as they are, joints in other units at a body size of `BODY_SIZE`: see
-`body_size`. pose-apen does not depend on scale.
+pixels are used as they are, joints in other units at a body size of `BODY_SIZE`.
 
 pose-dct, (1, 1, D): absolute values of the lowest frequencies of the joints relative to
 the head (Pirsiavash, Vondrick and Torralba, "Assessing the Quality of Actions", ECCV
@@ -12,10 +11,10 @@ the head (Pirsiavash, Vondrick and Torralba, "Assessing the Quality of Actions",
 than coefficients.
 
 pose-apen, (1, 1, D): approximate entropy of the same series, in nats (Venkataraman,
-Vlachos and Turaga, "Dynamical Regularity for Action Analysis", BMVC 2015). Definition,
-embedding 2 and tolerance 0.2 standard deviations follow Pincus, "Approximate entropy as
-a measure of system complexity", PNAS 1991; the values that the BMVC paper used are
-unverified.
+Vlachos and Turaga, "Dynamical Regularity for Action Analysis", BMVC 2015); does not
+depend on scale. Definition, embedding 2 and tolerance 0.2 standard deviations follow
+Pincus, "Approximate entropy as a measure of system complexity", PNAS 1991; the values
+that the BMVC paper used are unverified.
 
 pose-clips, (offsets, clips, D): a sequence for LSTM heads, of our own making. Joints
 relative to the middle of the hips and the path of that middle, both at a body size of
@@ -33,64 +32,57 @@ from scipy.fft import dct
 
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import PoseConfig
-from aqa.extract.poses.layouts import Layout
 from aqa.extract.poses.read import PoseError
 from aqa.extract.poses.tracks import Poses
 
 Series = npt.NDArray[np.float64]
 
-#: Body size, in pixels, of an athlete about 200 pixels tall: what the published
-#: settings of the SVR, which scale nothing, were chosen for.
+#: In pixels: of an athlete about 200 pixels tall. The published SVR scales nothing.
 BODY_SIZE = 50.0
-TRANSFORMS = {
-    "pose-dct": "dct-ii, orthonormal, absolute",
-    "pose-clips": "dct-ii, orthonormal, per clip",
+#: What makes each kind of features: the transform, and the fields of `PoseConfig`.
+MADE_WITH = {
+    "pose-dct": ("dct-ii, orthonormal, absolute", "coefficients"),
+    "pose-apen": ("approximate entropy", "embedding", "tolerance"),
+    "pose-clips": ("dct-ii, orthonormal, per clip", "clips", "clip_coefficients"),
 }
 
 
 def pose_features(poses: Poses, config: PoseConfig) -> npt.NDArray[np.float32]:
     """Return the features of a video, (offsets, clips, D)."""
+    layout, units = poses.file.layout, poses.file.facts["units"]
     per_athlete = []
     for joints in poses.joints:
         if config.features == "pose-clips":
-            features = clip_features(joints, poses.file.layout, config)
+            per_athlete.append(clip_features(joints, layout.centre, config))
+            continue
+        if units != "pixels":
+            joints = joints * (BODY_SIZE / body_size(joints))
+        series = head_centred(joints, layout.head)
+        if config.features == "pose-dct":
+            features = low_frequencies(series, config.coefficients)
         else:
-            if poses.file.facts["units"] != "pixels":
-                joints = joints * (BODY_SIZE / body_size(joints))
-            series = head_centred(joints, poses.file.layout.head)
-            if config.features == "pose-dct":
-                features = low_frequencies(series, config.coefficients)
-            else:
-                entropy = config.embedding, config.tolerance
-                features = np.array([approximate_entropy(s, *entropy) for s in series])
-            features = features.reshape(1, 1, -1)
-        per_athlete.append(features)
+            entropy = config.embedding, config.tolerance
+            features = np.array([approximate_entropy(s, *entropy) for s in series])
+        per_athlete.append(features.reshape(1, 1, -1))
     absent = [np.zeros_like(per_athlete[0])] * (config.athletes - len(per_athlete))
     return np.concatenate(per_athlete + absent, axis=2).astype(np.float32)
 
 
 def pose_record(config: PoseConfig) -> dict[str, Any]:
     """Return the provenance of `pose_features`, except for the facts of the poses."""
-    names = ["features", "athletes", "confidence", "missing"]
-    names += {
-        "pose-dct": ["coefficients"],
-        "pose-apen": ["embedding", "tolerance"],
-        "pose-clips": ["clips", "clip_coefficients"],
-    }[config.features]
+    transform, *names = MADE_WITH[config.features]
+    names += ["features", "athletes", "confidence", "missing"]
     names += [
         n for n in ("joints", "root", "picture") if getattr(config, n) is not None
     ]
-    record = {name: asdict(config)[name] for name in names}
-    if config.features != "pose-apen":
-        record["transform"] = TRANSFORMS[config.features]
-    return record
+    values = asdict(config)
+    return {"transform": transform, **{name: values[name] for name in names}}
 
 
 def body_size(joints: Series) -> float:
-    """Return the size of a body: median over time of its joints' RMS spread.
+    """Return the median over time of the joints' RMS spread around their mean.
 
-    The spread is that around the mean of the joints of a frame, so that it needs no
-    names of joints. Raises `PoseError` where all joints are in one place.
+    Needs no names of joints. Raises `PoseError` where all joints are in one place.
     """
     spread = joints - joints.mean(axis=1, keepdims=True)
     size = float(np.median(np.sqrt((spread**2).sum(axis=2).mean(axis=1))))
@@ -134,18 +126,19 @@ def approximate_entropy(
     return regularity[-2] - regularity[-1]
 
 
-def clip_features(joints: Series, layout: Layout, config: PoseConfig) -> Series:
+def clip_features(
+    joints: Series, centre: tuple[int, ...], config: PoseConfig
+) -> Series:
     """Return DCT coefficients of clips: (T, J, axes) -> (offsets, clips, D).
 
     D is (J + 1) x axes x coefficients: joints in order, then the body's path.
     """
     clips = config.clips
-    centre = joints[:, list(layout.centre)].mean(axis=1, keepdims=True)
-    path = centre - centre.mean(axis=0)
-    moving = np.concatenate([joints - centre, path], axis=1) / body_size(joints)
-    fitted = fit_length(moving, clips)
+    middle = joints[:, list(centre)].mean(axis=1, keepdims=True)
+    path = middle - middle.mean(axis=0)
+    moving = np.concatenate([joints - middle, path], axis=1) / body_size(joints)
     frames = clip_starts(clips)[..., None] + np.arange(clips.clip)
-    spectrum = dct(fitted[frames], type=2, norm="ortho", axis=2)
+    spectrum = dct(fit_length(moving, clips)[frames], type=2, norm="ortho", axis=2)
     low = spectrum[:, :, : config.clip_coefficients]  # (offsets, clips, k, J + 1, axes)
     features: Series = np.moveaxis(low, 2, -1).reshape(clips.offsets, clips.clips, -1)
     return features

@@ -21,8 +21,7 @@ video suffix (`dives/a.mp4`) is also looked up without it (`dives/a.json`):
 Frames between the first and the last number that a file states and that it leaves out
 are empty. Frame numbers that all go up by the same step count as consecutive.
 
-Files are not trusted: sizes are bounded before anything is allocated, and links that
-lead out of the folder are refused.
+Sizes are bounded before anything is allocated; links out of the folder are refused.
 """
 
 import csv
@@ -32,13 +31,15 @@ import json
 import math
 import os
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.tables import read_npy
 from aqa.extract.datasets.dataset import SUFFIXES
 from aqa.extract.poses.json_records import (
@@ -64,12 +65,17 @@ NTU_COLUMNS = 12
 
 
 class PoseError(AqaError):
-    """Poses that cannot be read or are not plausible; names the file, once."""
+    """Poses that cannot be read or are not plausible."""
 
-    def __init__(self, reason: str, path: Path | None = None) -> None:
-        """Put `path` before the reason, unless that has it."""
-        named = path is None or reason.startswith(str(path))
-        super().__init__(reason if named else f"{path}: {reason}")
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Put the name of a file before the reason of an error, once."""
+    try:
+        yield
+    except AqaError as error:
+        reason = str(error).removeprefix(f"{path}: ")
+        raise PoseError(f"{path}: {reason}") from error
 
 
 def find_poses(folder: Path, key: str) -> Path:
@@ -105,30 +111,31 @@ def digest(path: Path) -> str:
 def read_raw(path: Path, joints: int | None = None) -> tuple[Numbers, RawPoses]:
     """Return the numbers of a pose file, and what it states about them.
 
-    `joints` is the number of joints per person, if it is known. Raises `PoseError`,
-    naming the file, when it is not one of the forms above.
+    `joints` is the number of joints per person, if it is known. Raises `PoseError` when
+    the file is not one of the forms above.
     """
     raw = RawPoses(joints)
     try:
         if path.is_dir():
             files = openpose_files(path)
-            _check_bytes(sum(file.stat().st_size for file in files.values()), path)
+            _check_bytes(*files.values())
             parse_openpose({n: load_json(file) for n, file in files.items()}, raw)
         elif path.suffix == ".json":
             parse_record(load_json(path), raw)
         elif path.suffix == ".npy":
             _place_array(read_npy(path, 4 * MAX_JOINTS), raw)
         else:
-            _check_bytes(path.stat().st_size, path)
+            _check_bytes(path)
             read = {".csv": _read_csv, ".txt": _read_rows}.get(path.suffix, _read_ntu)
             read(path.read_text(encoding="utf-8-sig"), raw)
-        return _stack(raw), raw
-    except AqaError as error:
-        raise PoseError(str(error), path) from error
+    except AqaError:
+        raise
     except (*MALFORMED, RecursionError, csv.Error) as error:
-        reason = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
-        reason = reason.partition("\n")[0]
-        raise PoseError(f"expected joints of people: {reason}", path) from error
+        reason = (
+            f"no {error.args[0]!r}" if isinstance(error, KeyError) else brief(error)
+        )
+        raise PoseError(f"expected joints of people: {reason}") from error
+    return _stack(raw), raw
 
 
 def openpose_files(path: Path) -> dict[int, Path]:
@@ -141,7 +148,7 @@ def openpose_files(path: Path) -> dict[int, Path]:
     files = dict(numbered)
     if not files or len(files) < len(numbered):
         raise PoseError(
-            f"{path}: expected one *_keypoints.json for each frame of one video, found "
+            "expected one *_keypoints.json for each frame of one video, found "
             f"{len(numbered)} files for {len(files)} frames"
         )
     return files
@@ -149,11 +156,11 @@ def openpose_files(path: Path) -> dict[int, Path]:
 
 def load_json(path: Path) -> Any:
     """Parse a JSON file of bounded size; raises `PoseError` if it is not one."""
-    _check_bytes(path.stat().st_size, path)
+    _check_bytes(path)
     try:
         return json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
-        raise PoseError(f"{path}: not readable as JSON: {error}") from error
+        raise PoseError(f"not readable as JSON: {brief(error)}") from error
 
 
 def _place_array(array: npt.NDArray[Any], raw: RawPoses) -> None:
@@ -245,11 +252,9 @@ def _stack(raw: RawPoses) -> Numbers:
     return stacked
 
 
-def _check_bytes(size: int, path: Path) -> None:
-    if size > MAX_BYTES:
-        raise PoseError(
-            f"{path}: expected at most {MAX_BYTES >> 20} MiB, found {size >> 20}"
-        )
+def _check_bytes(*paths: Path) -> None:
+    if (size := sum(path.stat().st_size for path in paths)) > MAX_BYTES:
+        raise PoseError(f"expected at most {MAX_BYTES >> 20} MiB, found {size >> 20}")
 
 
 def _check_size(frames: int, people: int, joints: int) -> None:

@@ -21,7 +21,7 @@ from scipy.optimize import linear_sum_assignment
 from aqa.cache.actions import BY_NAME
 from aqa.extract.config import PoseConfig
 from aqa.extract.poses.conventions import PoseFile, read_pose_file
-from aqa.extract.poses.read import PoseError
+from aqa.extract.poses.read import PoseError, naming
 
 Numbers = npt.NDArray[np.float64]
 
@@ -54,13 +54,11 @@ def read_poses(path: Path, action: str, config: PoseConfig) -> Poses:
     file = read_pose_file(path, config)
     known = BY_NAME.get(action)
     athletes = min(config.athletes, known.participants) if known else config.athletes
-    try:
+    with naming(path):
         people = drop_uncertain(file.people, config.confidence)
         tracks, followed = follow(people, athletes)
         mirrored = file.layout.mirrored
         joints = [fill_gaps(track, config.missing, mirrored) for track in tracks]
-    except PoseError as error:
-        raise PoseError(str(error), path) from error
     notes = [*file.notes, *([followed] if followed else [])]
     missing = np.isnan(tracks[..., 0])  # (athletes, frames, joints)
     if missing.any():
