@@ -12,9 +12,9 @@ import zipfile
 from dataclasses import replace
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
+from fakes import encode
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
@@ -38,18 +38,10 @@ HEIGHT, WIDTH = 48, 64
 
 def write_video(path, frames=8):
     """A white square that goes right by two pixels a frame, without loss."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "bgr0"
-        stream.codec_context.thread_count = 1
-        for number in range(frames):
-            picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
-            picture[20:23, 9 + 2 * number : 12 + 2 * number] = 255
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-    return path
+    pictures = np.zeros((frames, HEIGHT, WIDTH, 3), np.uint8)
+    for number, picture in enumerate(pictures):
+        picture[20:23, 9 + 2 * number : 12 + 2 * number] = 255
+    return encode(path, pictures)
 
 
 class Stub:

@@ -5,14 +5,11 @@ say where they are in the three output forms that rtmlib reads. Skipped without 
 extra `pose` and the package onnx.
 """
 
-import multiprocessing
-import threading
-
-import av
 import numpy as np
 import pytest
+from fakes import encode
 
-from aqa.extract.config import DetectorConfig, Limits, PoseConfig
+from aqa.extract.config import DetectorConfig, PoseConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.detect import PoseModel, detect_poses, pose_model_record
@@ -228,22 +225,9 @@ def test_what_is_no_model_is_refused_by_name(tmp_path):
         PoseModel(DetectorConfig(tmp_path / "same.onnx", device="cpu"))
 
 
-def write_video(path, frames):
-    """A red square that goes right and begins anew, without loss."""
-    path.parent.mkdir(exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("ffv1", rate=25)
-        stream.width, stream.height, stream.pix_fmt = SIDE, SIDE, "bgr0"
-        for number in range(frames):
-            pixels = picture(10 + number % 10, 30)
-            frame = av.VideoFrame.from_ndarray(pixels, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
-
-
 def test_poses_of_a_data_set_by_a_process_of_its_own(tmp_path):
     videos = tmp_path / "videos"
-    write_video(videos / "a.avi", frames=10)
+    encode(videos / "a.avi", [picture(x, 30) for x in range(10, 20)])
     (videos / "b.avi").write_bytes(b"nothing to see")
     config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu")
     result = detect_poses(read_dataset(videos), tmp_path / "poses", config)
@@ -252,33 +236,3 @@ def test_poses_of_a_data_set_by_a_process_of_its_own(tmp_path):
     people = read_pose_file(tmp_path / "poses" / "a.avi.json", PoseConfig()).people
     expected = JOINTS + np.column_stack([np.arange(10, 20), [30] * 10])[:, None]
     np.testing.assert_allclose(people[:, 0, :, :2], expected, atol=0.01)
-
-
-def test_a_video_that_takes_too_long_is_a_failure_and_the_next_is_not(tmp_path):
-    videos = tmp_path / "videos"
-    write_video(videos / "a.avi", frames=5000)
-    write_video(videos / "b.avi", frames=2)
-    limits = Limits(seconds=0.5)
-    config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu", limits=limits)
-    result = detect_poses(read_dataset(videos), tmp_path / "poses", config)
-    (failure,) = result.failures
-    assert failure.key == "a.avi" and "longer than 0.5 s" in failure.reason
-    assert result.done == 1
-
-
-def test_a_video_whose_process_dies_is_a_failure_and_the_next_is_not(tmp_path):
-    videos = tmp_path / "videos"
-    for name, frames in (("a", 2), ("b", 5500), ("c", 2)):
-        write_video(videos / f"{name}.avi", frames)
-
-    def kill_soon(done, total, label):
-        if label == "a.avi":  # 0.3 s into the seconds that the next one takes
-            (worker,) = multiprocessing.active_children()
-            threading.Timer(0.3, worker.kill).start()
-
-    config = DetectorConfig(rtmo(tmp_path / "rtmo.onnx"), device="cpu")
-    dataset = read_dataset(videos)
-    result = detect_poses(dataset, tmp_path / "poses", config, kill_soon)
-    (failure,) = result.failures
-    assert failure.key == "b.avi" and "crashed (SIGKILL)" in failure.reason
-    assert result.done == 2

@@ -139,6 +139,30 @@ def test_where_the_athlete_stands_does_not_matter(kind):
     np.testing.assert_allclose(before, after, rtol=1e-5, atol=1e-4)
 
 
+@pytest.mark.parametrize(("frames", "axes"), [(40, 2), (150, 3)])
+def test_clips_are_the_sums_of_cosines_of_each_clip(frames, axes):
+    joints = np.random.default_rng(0).normal(100, 20, (1, frames, 17, axes))
+    found = described(joints, PoseConfig(features="pose-clips"))
+    assert found.shape == (6, 6, 18 * axes * 4)
+    hips = joints[0][:, [11, 12]].mean(axis=1, keepdims=True)
+    spread = joints[0] - joints[0].mean(axis=1, keepdims=True)
+    size = np.median(np.sqrt((spread**2).sum(axis=2).mean(axis=1)))
+    path = hips - hips.mean(axis=0)
+    body = np.concatenate([joints[0] - hips, path], axis=1) / size
+    video = np.zeros((103, 18, axes))
+    video[max(103 - frames, 0) :] = body[-103:]
+    time = np.arange(16)
+    for offset, clip, joint, axis in ((0, 0, 3, 0), (5, 2, 17, 1), (2, 5, 9, axes - 1)):
+        start = offset + 16 * clip
+        values = video[start : start + 16, joint, axis]
+        for k in range(4):
+            wave = np.cos(np.pi * k * (2 * time + 1) / 32) * np.sqrt(
+                (2 - (k == 0)) / 16
+            )
+            place = (joint * axes + axis) * 4 + k
+            assert found[offset, clip, place] == pytest.approx(wave @ values, abs=1e-5)
+
+
 def test_two_athletes_one_after_the_other_and_zeros_for_nobody():
     config = PoseConfig(athletes=2)
     joints = np.random.default_rng(0).normal(size=(2, 60, 17, 2)) * 30

@@ -52,11 +52,6 @@ def write(path, text):
     path.write_text(text)
 
 
-def write_people_lists(folder, joints):
-    frames = [[{"keypoints": flat(one), "score": 0.8}] for one in joints]
-    write(folder / f"{KEY}.json", json.dumps(frames))
-
-
 def write_rows(folder, joints):
     frames = [[[x, y, 1] for x, y in one] for one in joints.tolist()]
     write(folder / f"{KEY}.json", json.dumps(frames))
@@ -65,43 +60,6 @@ def write_rows(folder, joints):
 def write_rows_of_people(folder, joints):
     frames = [[[[x, y, 1] for x, y in one]] for one in joints.tolist()]
     write(folder / f"{KEY}.json", json.dumps(frames))
-
-
-def write_instances(folder, joints):
-    frames = [
-        {
-            "frame_id": i,
-            "instances": [{"keypoints": one, "keypoint_scores": [0.9] * 17}],
-        }
-        for i, one in enumerate(joints.tolist())
-    ]
-    write(folder / f"{KEY}.json", json.dumps(frames))
-
-
-def write_coco_results(folder, joints):
-    results = [
-        {"image_id": i, "category_id": 1, "keypoints": flat(one), "score": 2.5}
-        for i, one in enumerate(joints)
-    ]
-    write(folder / f"{KEY}.json", json.dumps(results[::-1]))
-
-
-def write_named_results(folder, joints):
-    results = [
-        {"image_id": f"img_{i + 1:05d}.jpg", "keypoints": flat(one)}
-        for i, one in enumerate(joints)
-    ]
-    write(folder / f"{KEY}.json", json.dumps(results))
-
-
-def write_coco_annotations(folder, joints):
-    images = [{"id": 10 * i, "file_name": f"{i}.jpg"} for i in range(len(joints))]
-    annotations = [
-        {"id": i, "image_id": 10 * i, "category_id": 1, "keypoints": flat(one, 2)}
-        for i, one in enumerate(joints)
-    ]
-    record = {"images": images[::-1], "annotations": annotations}
-    write(folder / f"{KEY}.json", json.dumps(record))
 
 
 def openpose(one, layout):
@@ -138,13 +96,8 @@ def write_npy(folder, joints, dtype="<f8"):
 
 
 FORMS = {
-    "people of each frame": write_people_lists,
     "rows": write_rows,
     "rows of people": write_rows_of_people,
-    "instances with scores": write_instances,
-    "COCO results, in any order": write_coco_results,
-    "results by image name": write_named_results,
-    "COCO annotations": write_coco_annotations,
     "OpenPose BODY_25": lambda folder, joints: write_openpose(folder, joints, 25),
     "OpenPose COCO": lambda folder, joints: write_openpose(folder, joints, 18),
     "CSV with scores": lambda folder, joints: write_csv(folder, joints, True),
@@ -208,22 +161,6 @@ def test_openpose_link_inside_the_folder_is_not_followed(tmp_path):
     link = tmp_path / KEY / "dive_000000000099_keypoints.json"
     link.symlink_to(tmp_path / "secret.json")
     assert len(read_people(tmp_path / KEY)) == FRAMES
-
-
-def test_left_out_frames_are_interpolated_and_counted(tmp_path):
-    joints = (
-        np.broadcast_to(np.arange(FRAMES)[:, None, None], (FRAMES, 17, 2)) * 2.0 + 9
-    )
-    joints = joints + np.arange(17)[:, None]
-    results = [
-        {"image_id": i + 5, "keypoints": flat(one)}
-        for i, one in enumerate(joints)
-        if i not in (3, 4)
-    ]
-    write(tmp_path / f"{KEY}.json", json.dumps(results))
-    poses = read_poses(find_poses(tmp_path, KEY), "diving", PoseConfig())
-    assert poses.notes == "interpolated 34 of 204 joints, in 2 of 12 frames all"
-    np.testing.assert_allclose(poses.joints[0], joints, rtol=1e-12)
 
 
 def test_joints_without_confidence_are_missing(tmp_path):

@@ -50,11 +50,7 @@ MIN_NEGATIVE = 0.1
 
 @dataclass(frozen=True)
 class PoseFile:
-    """People of a video in known units and layout.
-
-    `facts` say what the numbers were taken for and go into the provenance; `notes` say
-    what else was decided.
-    """
+    """People of a video; `facts` (layout, axes, units) go into the provenance."""
 
     people: Numbers
     layout: Layout
@@ -70,11 +66,7 @@ class PoseFile:
 
 
 def read_pose_file(path: Path, config: PoseConfig) -> PoseFile:
-    """Read a pose file and decide what its numbers mean.
-
-    Raises `PoseError`, naming the file, over what is unreadable, ambiguous,
-    contradictory or not plausible.
-    """
+    """Read a pose file and decide what its numbers mean; `PoseError` if nobody can."""
     joints = len(LAYOUTS[config.layout]) if config.layout else config.joints
     with naming(path):
         return _interpret(*read_raw(path, joints), config)
@@ -186,16 +178,14 @@ def _layout(coordinates: Numbers, raw: RawPoses, config: PoseConfig) -> Layout:
 
 
 def _like_h36m(coordinates: Numbers) -> bool:
-    """Tell whether 17 joints look like Human3.6M's rather than COCO's.
+    """Tell Human3.6M's joints from COCO's, whose first five are close, on the head.
 
-    COCO's first five are on the head, close together. Human3.6M's are the pelvis, which
-    lies between joints 1 and 4, the hips, and a leg.
+    Human3.6M's first is the pelvis, between joints 1 and 4, the hips.
     """
     known = coordinates[np.isfinite(coordinates).all(axis=(2, 3))]  # (n, 17, axes)
     body, head = (part.std(axis=1).max(axis=-1) for part in (known, known[:, :5]))
-    middle = (known[:, 1] + known[:, 4]) / 2
-    apart = np.linalg.norm(known[:, 0] - middle, axis=-1)
-    return bool(len(known) and np.median((head > 0.5 * body) & (apart < 0.1 * body)))
+    pelvis = np.linalg.norm(known[:, 0] - known[:, [1, 4]].mean(axis=1), axis=-1)
+    return bool(len(known) and np.median((head > 0.5 * body) & (pelvis < 0.1 * body)))
 
 
 def _units(

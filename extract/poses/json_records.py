@@ -41,14 +41,11 @@ SUFFIX = re.compile(r"(_(jpe?g|png)\.rf\.\w+)?\.[A-Za-z]\w{0,4}$")
 
 @dataclass
 class RawPoses:
-    """What a pose file holds, before its numbers are given a meaning.
+    """What a pose file holds and states, before its numbers are given a meaning."""
 
-    `frames` maps frame numbers to people. `joints` is how many joints a person has, if
-    that is known before reading. `tool`, `names` of joints, `units`, `picture` (width,
-    height) and `made_with` are what the file states; `notes` say what was decided.
-    """
-
+    #: Joints of a person, if known before reading.
     joints: int | None = None
+    #: People by frame number.
     frames: dict[int, list[Person]] = field(default_factory=dict)
     columns: str = ""
     tool: str = ""
@@ -163,7 +160,7 @@ def _of_people(record: dict[str, Any], raw: RawPoses) -> list[dict[str, Any]]:
 
 def _people(value: Any, raw: RawPoses) -> list[Person]:
     """People of a frame, in any of the forms above."""
-    if isinstance(value, dict):
+    if value and isinstance(value, dict):
         name = next((name for name in PEOPLE if name in value), None)
         if name is None:
             return _person(value, raw)
@@ -191,7 +188,7 @@ def _person(record: dict[str, Any], raw: RawPoses) -> list[Person]:
     """The person of a record, if it has joints; KeyError if it is something else."""
     name = next((name for name in JOINTS if record.get(name)), None)
     if name is None:
-        if not any(n in record for n in (*JOINTS, *NUMBERS, *DETECTION)) and record:
+        if not any(n in record for n in (*JOINTS, *NUMBERS, *DETECTION)):
             raise KeyError("keypoints")
         return []
     joints, scores = record[name], record.get("keypoint_scores")

@@ -57,10 +57,7 @@ LAYOUTS: dict[str, list[str]] = {
 #: Layouts that their number of joints stands for, in two dimensions.
 UNAMBIGUOUS = {
     len(LAYOUTS[name]): name
-    for name in (
-        *("coco17", "openpose18", "halpe26", "mediapipe33"),
-        *("wholebody133", "halpe136"),
-    )
+    for name in "coco17 openpose18 halpe26 mediapipe33 wholebody133 halpe136".split()
 }
 
 
@@ -110,10 +107,7 @@ def custom_layout(joints: int, root: int) -> Layout:
 
 
 def layout_of_names(names: Sequence[str]) -> Layout | None:
-    """Return the layout of joints with such names; None unless COCO's are among them.
-
-    Case, separators, and `left` or `l` do not matter.
-    """
+    """Return the layout of joints with such names; None without COCO's."""
     plain = [_plain(name) for name in names]
     wanted = [_plain(name) for name in COCO]
     if not set(wanted) <= set(plain):
@@ -124,9 +118,6 @@ def layout_of_names(names: Sequence[str]) -> Layout | None:
 
 
 def _plain(name: str) -> str:
-    """Spell `LShoulder`, `left-shoulder` and `shoulder_l` in one way."""
-    words = re.sub(r"(?<=[a-z])(?=[A-Z])|(?<=^[LR])(?=[A-Z][a-z])", "_", name).lower()
-    parts = re.sub(
-        r"\b(left|right)", lambda side: f"{side[0][0]} ", re.sub("[^a-z]+", " ", words)
-    )
-    return " ".join(sorted(parts.split(), key=lambda part: part not in ("l", "r")))
+    """Spell `LShoulder`, `left-shoulder` and `l_shoulder` in one way."""
+    letters = re.sub("[^a-z]", "", name.lower())
+    return re.sub("^(left|right)", lambda side: side[0][0], letters)

@@ -41,33 +41,32 @@ def model_file(model: str | Path, progress: Progress = silent) -> Path:
         return Path(model)
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     path = cache / "aqa" / "models" / f"{name}.onnx"
-    if not path.exists():
-        write_file(path, _download(f"{ADDRESS}/{ARCHIVES[name]}", progress))
-    return path
-
-
-def _download(url: str, progress: Progress) -> bytes:
-    """Return the one .onnx file of the zip at an address."""
-    content = bytearray()
+    if path.exists():
+        return path
+    url = f"{ADDRESS}/{ARCHIVES[name]}"
     try:
-        with urlopen(url, timeout=TIMEOUT) as answer:
-            size = int(answer.headers.get("Content-Length") or 0)
-            while block := answer.read(1 << 20):
-                content += block
-                progress(len(content), max(size, len(content)), f"downloading {url}")
-                if len(content) > MAX_BYTES:
-                    raise PoseError(f"{url}: more than {MAX_BYTES >> 20} MiB")
-        if size and len(content) != size:
-            raise PoseError(f"{url}: expected {size} bytes, found {len(content)}")
+        content = _download(url, progress)
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             (member,) = (n for n in archive.namelist() if n.endswith(".onnx"))
-            if archive.getinfo(member).file_size > MAX_BYTES:
-                raise PoseError(f"{url}: a model of more than {MAX_BYTES >> 20} MiB")
-            return archive.read(member)
-    except PoseError:
-        raise
+            model_bytes = archive.read(member)
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise PoseError(
             f"{url}: expected a zip of one .onnx file: {error}. Download it by other "
             "means, and pass the path of the .onnx file"
         ) from error
+    write_file(path, model_bytes)
+    return path
+
+
+def _download(url: str, progress: Progress) -> bytes:
+    content = bytearray()
+    with urlopen(url, timeout=TIMEOUT) as answer:
+        size = int(answer.headers.get("Content-Length") or 0)
+        while block := answer.read(1 << 20):
+            content += block
+            progress(len(content), max(size, len(content)), f"downloading {url}")
+            if len(content) > MAX_BYTES:
+                raise ValueError(f"more than {MAX_BYTES >> 20} MiB")
+    if size and len(content) != size:
+        raise ValueError(f"{len(content)} of {size} bytes arrived")
+    return bytes(content)
