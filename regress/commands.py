@@ -3,6 +3,7 @@
 Conventions: an option that is not given is None; its default is that of the settings.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,10 @@ from aqa.regress.config import (
     LABELS,
     LOSSES,
     MODES,
+    NESTED,
     PRODUCTS,
     CompareConfig,
     FitConfig,
-    LstmConfig,
     Schedule,
     TrainingConfig,
     configured,
@@ -35,19 +36,39 @@ from aqa.regress.config import (
 from aqa.regress.experiments import ALL, EXPERIMENTS
 from aqa.regress.heads import HEADS
 
-products_option = click.option(
-    "--products",
-    type=click.Choice(PRODUCTS),
-    show_default=LstmConfig.products,
-    help="Precision of an LSTM's products: bf16 is faster where hardware has it.",
-)
+COUNT, POSITIVE = click.IntRange(1), click.FloatRange(0, min_open=True)
+
+#: Settings of LSTM training that are options: type and help by name.
+LSTM_SETTINGS: dict[str, tuple[click.ParamType[Any], str]] = {
+    "loss": (click.Choice(LOSSES), "squared error, or ranking within each action."),
+    "hidden": (COUNT, "hidden units."),
+    "init_std": (POSITIVE, "standard deviation of the initial weights."),
+    "learning_rate": (POSITIVE, "Adam's learning rate at the start."),
+    "step": (COUNT, "iterations between two reductions of the learning rate."),
+    "gamma": (POSITIVE, "factor of a reduction."),
+    "batch": (COUNT, "sequences per batch."),
+    "products": (click.Choice(PRODUCTS), "precision; bf16 is faster on some hardware."),
+    "head_seed": (click.IntRange(0), "seed of initial weights and batches."),
+}
+
+
+def _setting(
+    name: str, kind: click.ParamType[Any], text: str, config: Any = TrainingConfig
+) -> Callable[[Any], Any]:
+    """Make an option of a setting: it is None unless given."""
+    part = getattr(config, NESTED[name]) if name in NESTED else config
+    default = getattr(part, name)
+    flag = f"--{name.replace('_', '-')}"
+    shown = None if default is None else str(default)
+    option: Callable[[Any], Any] = click.option(
+        flag, type=kind, show_default=shown, help=text
+    )
+    return option
 
 
 def _folds(_: click.Context, __: click.Parameter, text: str | None) -> Any:
     """Read a number of folds, or the name of a column."""
-    if text is None or not text.isdecimal():
-        return text
-    return int(text)
+    return int(text) if text and text.isdecimal() else text
 
 
 #: Options of every command that trains heads; what is not given keeps the default of
@@ -73,21 +94,14 @@ TRAINING_OPTIONS = (
     ),
     click.option(
         "--iterations",
-        type=click.IntRange(1),
+        type=COUNT,
         show_default=str(Schedule.iterations),
-        help="Batches that an LSTM trains on; the schedule scales alike.",
+        help="LSTM: batches to train on; the schedule scales alike.",
     ),
-    click.option(
-        "--label-scale",
-        type=click.Choice(LABEL_SCALES),
-        show_default=TrainingConfig.label_scale,
-        help="Divide labels by each action's std (the paper), or take z-scores.",
-    ),
-    click.option(
-        "--loss",
-        type=click.Choice(LOSSES),
-        show_default=TrainingConfig.loss,
-        help="LSTM: squared error, or ranking of pairs within each action.",
+    _setting(
+        "label_scale",
+        click.Choice(LABEL_SCALES),
+        "Divide labels by each action's std (the paper), or take z-scores.",
     ),
     click.option(
         "--standardise/--no-standardise",
@@ -95,48 +109,7 @@ TRAINING_OPTIONS = (
         show_default="all features but C3D's",
         help="LSTM: standardise the inputs on the training samples.",
     ),
-    click.option(
-        "--hidden",
-        type=click.IntRange(1),
-        show_default=str(LstmConfig.hidden),
-        help="LSTM: hidden units.",
-    ),
-    click.option(
-        "--init-std",
-        type=click.FloatRange(0),
-        show_default=str(LstmConfig.init_std),
-        help="LSTM: standard deviation of the initial weights.",
-    ),
-    click.option(
-        "--learning-rate",
-        type=click.FloatRange(0, min_open=True),
-        show_default=str(Schedule.learning_rate),
-        help="LSTM: Adam's learning rate at the start.",
-    ),
-    click.option(
-        "--step",
-        type=click.IntRange(1),
-        show_default=str(Schedule.step),
-        help="LSTM: iterations between two reductions of the learning rate.",
-    ),
-    click.option(
-        "--gamma",
-        type=click.FloatRange(0, 1, min_open=True),
-        show_default=str(Schedule.gamma),
-        help="LSTM: factor of a reduction.",
-    ),
-    click.option(
-        "--batch",
-        type=click.IntRange(1),
-        show_default=str(Schedule.batch),
-        help="LSTM: sequences per batch.",
-    ),
-    click.option(
-        "--head-seed",
-        type=click.IntRange(0),
-        help="LSTM: seed of initial weights and batches.",
-    ),
-    products_option,
+    *(_setting(n, kind, f"LSTM: {text}") for n, (kind, text) in LSTM_SETTINGS.items()),
     device_option,
     workers_option,
 )
@@ -151,25 +124,20 @@ def training_options(command: Any) -> Any:
 
 @click.command()
 @cache_option
-@click.option(
-    "--mode",
-    type=click.Choice(MODES),
-    show_default=FitConfig.mode,
-    help="One model of all actions, or one per action.",
+@_setting("mode", click.Choice(MODES), "One model for all actions or each.", FitConfig)
+@_setting(
+    "head",
+    click.Choice(list(HEADS)),
+    "LSTM over the clips, SVR on their mean, or the nu-SVR of pose features.",
+    FitConfig,
 )
-@click.option(
-    "--head",
-    type=click.Choice(list(HEADS)),
-    show_default=FitConfig.head,
-    help="LSTM over the clips, SVR on their mean, or the nu-SVR of pose features.",
+@_setting(
+    "labels",
+    click.Choice(LABELS),
+    "incremental: clip k of K learns k/K of the score, to localise errors.",
+    FitConfig,
 )
-@click.option(
-    "--labels",
-    type=click.Choice(LABELS),
-    show_default=FitConfig.labels,
-    help="incremental: clip k of K learns k/K of the score, to localise errors.",
-)
-@click.option("--seed", type=click.IntRange(0), show_default="0", help="Random seed.")
+@_setting("seed", click.IntRange(0), "Random seed.", FitConfig)
 @training_options
 @click.option(
     "--out",

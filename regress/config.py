@@ -6,10 +6,9 @@ line can show defaults. A TOML file may hold any field; nested settings are tabl
 ([schedule], [lstm], [svr], [split], [fine_tune]).
 """
 
-import math
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, is_dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from types import UnionType
@@ -239,7 +238,7 @@ def configured(base: Config, file: Path | None, options: Mapping[str, Any]) -> C
     config = base if file is None else read_toml(base, file)
     given = {name: value for name, value in options.items() if value is not None}
     plain = {name: value for name, value in given.items() if name not in NESTED}
-    _check_names(plain, [*(field.name for field in fields(config)), *NESTED])
+    _check_names(plain, [*vars(config), *NESTED])
     config = replace(config, **plain)
     for name, section in NESTED.items():
         if name in given:
@@ -257,21 +256,13 @@ def read_toml(base: Config, file: Path) -> Config:
         record = tomllib.loads(file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise AqaError(f"{file}: not TOML: {error}") from error
-    result: Config = _filled(base, record, f"{file}: ")
+    result: Config = _value(type(base), record, f"{file}: ", base)
     return result
 
 
-def _filled(base: Any, record: Mapping[str, Any], where: str) -> Any:
-    hints = get_type_hints(type(base))
-    _check_names(record, [field.name for field in fields(base)], where)
-    values = {
-        name: _value(hints[name], getattr(base, name), value, f"{where}{name}")
-        for name, value in record.items()
-    }
-    return replace(base, **values)
-
-
-def _check_names(given: Iterable[str], known: list[str], where: str = "") -> None:
+def _check_names(
+    given: Collection[str], known: Collection[str], where: str = ""
+) -> None:
     for name in given:
         if name not in known:
             near = get_close_matches(name, known, 1)
@@ -279,33 +270,30 @@ def _check_names(given: Iterable[str], known: list[str], where: str = "") -> Non
             raise AqaError(f"{where}unknown setting {name!r}; {hint}")
 
 
-def _value(kind: Any, base: Any, value: Any, where: str) -> Any:
-    """Return a TOML value as a field of this type; `base` is the default."""
+def _value(kind: Any, value: Any, where: str, base: Any = None) -> Any:
+    """Return a TOML value as this type; a table replaces fields of `base`."""
     if get_origin(kind) is UnionType:
-        for choice in get_args(kind):
-            if choice is not type(None):
-                try:
-                    return _value(choice, base, value, where)
-                except AqaError:
-                    continue
-    elif get_origin(kind) is tuple and isinstance(value, list):
-        of = get_args(kind)[0]
-        return tuple(_value(of, None, item, where) for item in value)
-    elif is_dataclass(kind) and isinstance(value, dict):
-        if base is not None:
-            return _filled(base, value, f"{where}.")
-        names = {field.name for field in fields(kind)}
-        if value.keys() == names:
-            hints = get_type_hints(kind)
-            items = {n: _value(hints[n], None, v, where) for n, v in value.items()}
-            make: Any = kind
-            return make(**items)
-    elif kind is float and type(value) in (int, float) and math.isfinite(value):
+        choices = [each for each in get_args(kind) if each is not type(None)]
+        kind = next((each for each in choices if type(value) is each), choices[0])
+    if get_origin(kind) is tuple and isinstance(value, list):
+        return tuple(_value(get_args(kind)[0], each, where) for each in value)
+    if kind is float and type(value) is int:
         return float(value)
-    elif kind in (int, str, bool) and type(value) is kind:
+    if kind in (int, float, str, bool) and type(value) is kind and value == value:
         return value
-    wanted = getattr(kind, "__name__", None) or str(kind)
-    raise AqaError(f"{where}: expected {wanted}, found {value!r}")
+    if is_dataclass(kind) and isinstance(value, dict):
+        hints = get_type_hints(kind)
+        _check_names(value, hints, where)
+        given = {
+            name: _value(
+                hints[name], each, f"{where}{name}: ", getattr(base, name, None)
+            )
+            for name, each in value.items()
+        }
+        make: Any = kind
+        return make(**given) if base is None else replace(base, **given)
+    wanted = getattr(kind, "__name__", kind)
+    raise AqaError(f"{where}expected {wanted}, found {value!r}")
 
 
 def unlike_paper(config: TrainingConfig, kind: str) -> list[str]:
@@ -314,29 +302,19 @@ def unlike_paper(config: TrainingConfig, kind: str) -> list[str]:
     `kind` is the kind of the features. `["hidden 64 (paper: 256)"]`
     """
     schedule = config.schedule.scaled(config.scale)
-    pairs = [
-        *_pairs(schedule, Schedule()),
-        *_pairs(replace(config.lstm, products="fp32"), LstmConfig()),
-        ("label scale", config.label_scale, "std"),
-        ("loss", config.loss, "squared"),
-        ("standardised inputs", config.standardises(kind), False),
-    ]
+    lstm = replace(config.lstm, products=LstmConfig.products)
+    found = vars(schedule) | vars(lstm)
+    paper = vars(Schedule()) | vars(LstmConfig())
+    for name in ("label_scale", "loss"):
+        found[name], paper[name] = getattr(config, name), getattr(TrainingConfig, name)
+    found["standardised inputs"] = "yes" if config.standardises(kind) else "no"
+    paper["standardised inputs"] = "no"
     return [
-        f"{name} {_shown(found)} (paper: {_shown(paper)})"
-        for name, found, paper in pairs
-        if found != paper
-    ]
-
-
-def _pairs(found: Any, paper: Any) -> list[tuple[str, Any, Any]]:
-    return [
-        (field.name.replace("_", " "), getattr(found, field.name), value)
-        for field in fields(paper)
-        for value in [getattr(paper, field.name)]
+        f"{name.replace('_', ' ')} {_shown(value)} (paper: {_shown(paper[name])})"
+        for name, value in found.items()
+        if value != paper[name]
     ]
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, bool):
-        return "yes" if value else "no"
     return f"{value:,}" if isinstance(value, int) else str(value)

@@ -77,7 +77,7 @@ def test_tables_of_a_list(tmp_path):
     ("text", "message"),
     [
         ("iteration = 3", "unknown setting 'iteration'; did you mean iterations?"),
-        ("[lstm]\nhiden = 3", r"lstm.unknown setting 'hiden'; did you mean hidden?"),
+        ("[lstm]\nhiden = 3", r"lstm: unknown setting 'hiden'; did you mean hidden?"),
         ("xyz = 3", "unknown setting 'xyz'; known: actions"),
         ("iterations = 1.5", "iterations: expected int"),
         ("iterations = true", "iterations: expected int"),
