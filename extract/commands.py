@@ -188,6 +188,8 @@ def extract(
             refuse_given(("length", "keep"), features)
     if options["engine"] == "local":
         refuse_given(["ray_address"], "--engine local")
+        if options["weights"] is not None:
+            check_weights(options["weights"])  # before the videos are looked for
     dataset = read_dataset(
         videos,
         actions,

@@ -19,11 +19,21 @@ from aqa.extract.c3d import ARCHITECTURES, build
 from aqa.extract.config import ExtractConfig
 from aqa.extract.network import C3DExtractor
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.weights.load import WeightsError, convert, inspect, load_weights
+from aqa.extract.weights.load import (
+    WeightsError,
+    inspect,
+    load_weights,
+    save_weights,
+)
 
 TINY = ARCHITECTURES["c3d-tiny"]
 FULL = ARCHITECTURES["c3d-full"]
 BGR, RGB = "BGR", "RGB"
+
+
+def convert(path, out, **presets):
+    return save_weights(load_weights(path, **presets), out)
+
 
 # A Caffe file from the wire up: varints, length-delimited fields, nothing else.
 

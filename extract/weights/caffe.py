@@ -50,22 +50,15 @@ def fields(message: memoryview) -> Iterator[tuple[int, Value]]:
     while at < len(message):
         key, at = _varint(message, at)
         number, wire = key >> 3, key & 7
-        if number == 0:
-            raise WireError(f"byte {at}: field number 0 does not exist")
-        if wire == 0:
+        if wire == 0 and number:
             value, at = _varint(message, at)
             yield number, value
             continue
+        size = {1: 8, 5: 4}.get(wire)
         if wire == 2:
             size, at = _varint(message, at)
-        elif wire in (1, 5):
-            size = 8 if wire == 1 else 4
-        else:
-            raise WireError(f"byte {at}: wire type {wire} is not in use")
-        if size > len(message) - at:
-            raise WireError(
-                f"field {number} says {size} bytes, {len(message) - at} are left"
-            )
+        if not number or size is None or size > len(message) - at:
+            raise WireError(f"byte {at}: no field of a message, or one cut short")
         yield number, message[at : at + size]
         at += size
 

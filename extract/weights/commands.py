@@ -48,9 +48,9 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 def weights_convert(file: Path, out: Path, **presets: Any) -> None:
     """Write FILE as OUT, a verified safetensors file with its preset inside."""
     check_weights(str(file))
-    from aqa.extract.weights.load import convert
+    from aqa.extract.weights.load import load_weights, save_weights
 
-    made = convert(file, out, **presets)
+    made = save_weights(load_weights(file, **presets), out)
     for warning in made.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(f"{out}: {made.arch}, {made.origin}, sha256 {made.sha256}")

@@ -285,21 +285,6 @@ def state_digest(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()
 
 
-def convert(path: Path, out: Path, **presets: Any) -> Weights:
-    """Write a weights file of any known format as a file of ours.
-
-    Args:
-        path: the file, as for `load_weights`.
-        out: the file to write.
-        **presets: `preprocessing`, `pool5`, `mean` as for `load_weights`, stored in
-            the new file.
-
-    Returns:
-        The weights as read back from `out`.
-    """
-    return save_weights(load_weights(path, **presets), out)
-
-
 def save_weights(
     weights: Weights, out: Path, notes: Mapping[str, Any] | None = None
 ) -> Weights:
@@ -403,11 +388,9 @@ def inspect(path: Path) -> dict[str, Any]:
     record |= {"sha256": sha256, "kind": "unknown", "arrays": {}}
     try:
         record["kind"] = kind = kind_of(path)
-        if kind == "npy" or (kind == "caffe" and _is_mean(path)):
-            record["kind"] = "mean"
-            volume = read_mean(path)
-            record["arrays"] = {"mean": list(volume.shape)}
+        if (volume := _mean_or_none(path, kind)) is not None:
             means = volume.mean((1, 2, 3), dtype=float).round(4)
+            record |= {"kind": "mean", "arrays": {"mean": list(volume.shape)}}
             record["channel_means"] = means.tolist()
             return record
         contents = read_contents(path)
@@ -425,10 +408,16 @@ def inspect(path: Path) -> dict[str, Any]:
     return record
 
 
-def _is_mean(path: Path) -> bool:
-    """Tell Caffe's mean from its network: a blob, not layers of blobs."""
+def _mean_or_none(path: Path, kind: str) -> NDArray[np.float32] | None:
+    """Return the volume of a mean file, None for a network.
+
+    Caffe's mean is a blob, its network layers of blobs.
+    """
+    if kind not in ("npy", "caffe"):
+        return None
     try:
-        read_mean(path)
+        return read_mean(path)
     except WeightsError:
-        return False
-    return True
+        if kind == "npy":
+            raise
+        return None
