@@ -33,7 +33,7 @@ from aqa.regress.experiments.result import (
     Row,
 )
 from aqa.regress.experiments.study import title_of
-from aqa.regress.report.tables import column_title, varied
+from aqa.regress.report.tables import column_title, setting_title, varied
 from aqa.regress.report.text_table import defined, number
 
 
@@ -263,7 +263,7 @@ def curves(result: Result) -> Picture:
                             zorder=5,
                             **look,
                         )
-                axes.set_title(f"{title_of(action)}, n = {n}")
+                axes.set_title(setting_title(action, n, rows[0].n_test))
                 axes.grid(axis="y")
                 axes.locator_params(axis="x", nbins=4, integer=True)
         figure.supxlabel("iteration", fontsize=9)
@@ -393,7 +393,8 @@ def scatter(result: Result) -> Picture:
             ends = [cell.tests[0].truth.min(), cell.tests[0].truth.max()]
             axes.plot(ends, ends, color=QUIET, linewidth=0.8, zorder=1)
             single, every = (number(cells[name][action].rho[0]) for name in PAIR_PENS)
-            axes.set_title(f"{title_of(action)}\nrho {single} single, {every} all")
+            title = column_title(result.report, action)
+            axes.set_title(f"{title}\nrho {single} single, {every} all")
             axes.grid()
         figure.supxlabel("the judges' score", fontsize=9)
         figure.supylabel("the predicted score", fontsize=9)

@@ -56,9 +56,10 @@ def column_title(report: AnyReport, action: str) -> str:
     return title_of(action) + (f" (n = {tests})" if tests < FEW_TESTS else "")
 
 
-def setting_title(action: str, n: int) -> str:
-    """Return the title of a fine-tuning setting."""
-    return f"{title_of(action)}, n={n}"
+def setting_title(action: str, n: int, tests: int = FEW_TESTS) -> str:
+    """Return the title of a fine-tuning setting, with its tests where they are few."""
+    few = f" ({tests} tests)" if tests < FEW_TESTS else ""
+    return f"{title_of(action)}, n={n}{few}"
 
 
 def by_action(report: Report, name: str, title: str) -> Table:
@@ -130,7 +131,8 @@ def fine_tuning(report: FineTuneReport, name: str, title: str) -> Table:
         ]
         others = [*pair, *printed.get(setting, ())]
         entries += [Entry(number(row.best)) for row in others]
-        lines.append(Line(setting_title(*setting), tuple(entries)))
+        title_of_line = setting_title(*setting, pair[0].n_test)
+        lines.append(Line(title_of_line, tuple(entries)))
     for kind, label in AVERAGE_TITLES.items():
         both = [report.averages[start] for start in (SCRATCH, TUNED)]
         values = [each.last[kind] for each in both] + [each.best[kind] for each in both]
