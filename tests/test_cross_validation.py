@@ -108,7 +108,7 @@ def test_each_sample_is_predicted_once_and_each_fold_has_its_numbers(results):
     assert report["samples"]["suturing"] == {"train": 12, "test": 16}
     assert any("leave one surgeon out" in note for note in report["notes"])
     assert any("other groups like these" in note for note in report["notes"])
-    assert "split leave one surgeon out" in report["settings"]["differs_from_paper"][0]
+    assert "split: leave one surgeon out" in report["settings"]["differs_from_paper"][0]
 
 
 def test_intervals_resample_the_groups_that_are_left_out(cache):

@@ -17,6 +17,7 @@ from its training list. An action with too few samples gets smaller sizes in pro
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import numpy as np
 
@@ -89,10 +90,9 @@ def needs(studies: Sequence[Study]) -> Needs:
         raise AqaError(f"{NAME}: too few samples ({'; '.join(notes)})")
     for column in columns:
         for start in STARTS:
-            for fold in study.folds:
-                if len(fold.test_rows(column.action)):
-                    for seed in study.seeds:
-                        yield study, head_task(study, column, start, fold, seed)
+            for fold in study.testing(column.action):
+                for seed in study.seeds:
+                    yield study, head_task(study, column, start, fold, seed)
 
 
 def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
@@ -294,14 +294,14 @@ def head_task(
     scores = study.features.score[rows]
     targets = drawn.scale(column.n_train).to_scaled(scores, column.action)
     schedule = replace(config.schedule, iterations=asked.iterations, step=asked.step)
-    others = all_but(study, column.action)
+    pretrained = trained_on(study, fold, all_but(study, column.action), seed)
     return replace(
-        trained_on(study, fold, others, seed),
+        pretrained,
         name=f"{column.name} from {start}, {fold.name or 'seed'} {seed}",
         rows=as_rows(rows),
         targets=tuple(targets.tolist()),
         schedule=schedule.scaled(config.scale),
-        init=trained_on(study, fold, others, seed) if start == TUNED else None,
+        init=pretrained if start == TUNED else None,
         watch=as_rows(drawn.test),
         watch_every=max(1, round(config.fine_tune.every * config.scale)),
         keep_parameters=False,
@@ -313,22 +313,12 @@ def _judged(
 ) -> tuple[Cell, tuple[int, ...], Floats]:
     """Return a cell, the iterations of its curves, and rho (seeds, evaluations)."""
     tests, last, curves = [], [], []
-    iterations: tuple[int, ...] = ()
     for seed in study.seeds:
-
-        def watched(fold: Fold, rows: Rows, seed: int = seed) -> Floats:
-            nonlocal iterations
-            task = head_task(study, column, start, fold, seed)
-            head = trained.head(study, task)
-            iterations = head.iterations
-            scale = subset(study, column.sizes, fold, seed).scale(column.n_train)
-            return scale.to_units(head.watched, column.action)
-
+        watched = partial(_watched, study, trained, column, start, seed)
         if study.fixed:
-            fold = study.folds[0]
+            [fold] = study.folds
             rows = subset(study, column.sizes, fold, seed).test
-            test = study.held_out(column.action, rows)
-            predicted = watched(fold, rows)
+            test, predicted = study.held_out(column.action, rows), watched(fold, rows)
         else:
             test = study.tests[column.action]
             predicted = study.over_folds(column.action, watched)
@@ -336,7 +326,24 @@ def _judged(
         last.append(predicted[-1])
         curves.append([spearman(test.truth, guess) for guess in predicted])
     cell = judge(tests, last, parts=study.fold_of(column.action))
-    return cell, iterations, np.array(curves)
+    fold = study.testing(column.action)[0]
+    task = head_task(study, column, start, fold, study.seeds[0])
+    return cell, trained.head(study, task).iterations, np.array(curves)
+
+
+def _watched(
+    study: Study,
+    trained: Trained,
+    column: Column,
+    start: str,
+    seed: int,
+    fold: Fold,
+    _: Rows,
+) -> Floats:
+    """Return predictions of a fold's test rows (evaluations, n), in judges' units."""
+    head = trained.head(study, head_task(study, column, start, fold, seed))
+    scale = subset(study, column.sizes, fold, seed).scale(column.n_train)
+    return scale.to_units(head.watched, column.action)
 
 
 def _row(

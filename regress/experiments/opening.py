@@ -46,7 +46,7 @@ def opening(
             "standardise": config.standardises(study.kind),
             "split": study.split.words,
             "differs_from_paper": [
-                *([] if study.fixed else [f"split {study.split.words}"]),
+                *([] if study.fixed else [f"split: {study.split.words}"]),
                 *unlike_paper(config, study.kind),
             ],
             "bootstrap": {"resamples": config.bootstrap, "seed": config.bootstrap_seed},

@@ -147,10 +147,9 @@ class RowPlan:
     def needs(self) -> Needs:
         """Yield every task of the row."""
         for action in self.study.actions:
-            for fold in self.study.folds:
-                if len(fold.test_rows(action)):
-                    for seed in self.seeds:
-                        yield self.study, self.task(fold, action, seed)
+            for fold in self.study.testing(action):
+                for seed in self.seeds:
+                    yield self.study, self.task(fold, action, seed)
 
     def cells(self, trained: Trained) -> dict[str, Cell]:
         """Judge the row on every action."""
@@ -201,9 +200,8 @@ class RowPlan:
             action: [
                 trained.svrs[task].choice
                 for seed in self.seeds
-                for fold in self.study.folds
-                if len(fold.test_rows(action))
-                and isinstance(task := self.task(fold, action, seed), SvrTask)
+                for fold in self.study.testing(action)
+                if isinstance(task := self.task(fold, action, seed), SvrTask)
             ]
             for action in self.study.actions
         }

@@ -116,6 +116,10 @@ class Study:
             for action in self.actions
         }
 
+    def testing(self, action: str) -> list[Fold]:
+        """Return the folds that test samples of an action."""
+        return [fold for fold in self.folds if len(fold.test_rows(action))]
+
     def fold_of(self, action: str) -> NDArray[Any] | None:
         """Return the name of the fold of each test sample (n,); None if fixed."""
         if self.fixed:
@@ -131,13 +135,10 @@ class Study:
 
         `predict` gets a fold and its test rows of the action.
         """
-        rows = [fold.test_rows(action) for fold in self.folds]
-        parts = [
-            predict(fold, own)
-            for fold, own in zip(self.folds, rows, strict=True)
-            if len(own)
-        ]
-        order = np.argsort(np.concatenate(rows), kind="stable")
+        folds = self.testing(action)
+        rows = [fold.test_rows(action) for fold in folds]
+        parts = [predict(fold, own) for fold, own in zip(folds, rows, strict=True)]
+        order = np.argsort(np.concatenate(rows))
         return np.concatenate(parts, axis=-1)[..., order]
 
     @property
