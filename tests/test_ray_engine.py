@@ -8,11 +8,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import av
-import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from fakes import encode, noise
 
 from aqa.cache.errors import AqaError
 from aqa.cache.parts import verify
@@ -20,6 +19,7 @@ from aqa.cli import main
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.network import C3DExtractor, precision_note
+from aqa.extract.source import VideoSource
 from aqa.extract.stage import extract
 
 ray = pytest.importorskip("ray")
@@ -66,21 +66,9 @@ def dataset(tmp_path):
     videos = []
     for number in range(12):
         path = tmp_path / "videos" / f"{number:02d}.avi"
-        path.parent.mkdir(exist_ok=True)
-        write_noise(path, seed=number)
+        encode(path, noise(20, 144, 176, seed=number))
         videos.append(Video(path.name, path, "", "", float(number)))
     return Dataset(tmp_path / "videos", "folder", tuple(videos), ())
-
-
-def write_noise(path, seed):
-    generator = np.random.default_rng(seed)
-    with av.open(str(path), "w") as file:
-        stream = file.add_stream("mpeg4", rate=25)
-        stream.width, stream.height, stream.pix_fmt = 176, 144, "yuv420p"
-        for _ in range(20):
-            pixels = generator.integers(0, 256, (144, 176, 3), np.uint8)
-            file.mux(stream.encode(av.VideoFrame.from_ndarray(pixels)))
-        file.mux(stream.encode())
 
 
 @pytest.fixture
@@ -107,7 +95,7 @@ def cluster(deadly):
     cluster.shutdown()
 
 
-class Meddled:
+class Meddled(VideoSource):
     """An extractor whose n-th result is followed by the n-th mishap."""
 
     def __init__(self, extractor, mishaps):
