@@ -8,7 +8,6 @@ import click
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
-    actions_option,
     device_option,
     given,
     json_option,
@@ -18,6 +17,7 @@ from aqa.cache.console import (
 )
 from aqa.cache.errors import printable
 from aqa.extract.config import POSE_UNITS, THIRDS, DetectorConfig, PoseConfig
+from aqa.extract.options import with_dataset
 from aqa.extract.poses.layouts import LAYOUTS
 
 
@@ -72,9 +72,7 @@ POSE_OPTIONS = {
 
 
 @click.command()
-@click.option(
-    "--videos", type=PATH, required=True, help="Videos, as for `aqa extract`."
-)
+@with_dataset
 @click.option("--out", type=PATH, required=True, help="Folder for the pose files.")
 @click.option(
     "--model",
@@ -82,7 +80,6 @@ POSE_OPTIONS = {
     help="rtmo-s, rtmo-m, rtmo-l or rtmpose-m, downloaded once; or a path (.onnx).",
 )
 @click.option("--detector", type=PATH, help="Person detector for RTMPose (.onnx).")
-@actions_option
 @device_option
 @click.option("--allow-damaged", is_flag=True, help="Also process damaged videos.")
 @json_option
@@ -92,6 +89,8 @@ def poses(
     model: str,
     detector: Path | None,
     actions: Any,
+    roots: tuple[Path, ...],
+    skip_missing: bool,
     as_json: bool,
     **options: Any,
 ) -> None:
@@ -104,7 +103,9 @@ def poses(
     from aqa.extract.poses.detect import detect_poses
     from aqa.extract.poses.models import DETECTORS, model_file
 
-    dataset = read_dataset(videos, actions)
+    dataset = read_dataset(videos, actions, roots=roots, skip_missing=skip_missing)
+    for note in dataset.notes:
+        click.echo(printable(note), err=True)
     with progress_bar() as progress:
         file = model_file(model, progress)
         if detector or model in DETECTORS:
