@@ -71,8 +71,8 @@ class SvrConfig:
     """
 
     kernels: tuple[str, ...] = ("linear", "rbf")
-    costs: tuple[float, ...] = (0.01, 0.1, 1.0, 10.0, 100.0)
-    epsilons: tuple[float, ...] = (0.05, 0.1, 0.2)
+    costs: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0, 10.0, 100.0)
+    epsilons: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.4)
     nu: float | None = None
     scaled: bool = True
     folds: int = 5

@@ -27,7 +27,7 @@ from aqa.regress.heads import HEADS
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model, residual_bounds
 from aqa.regress.heads.registry import Part, kind_of
-from aqa.regress.heads.scoring import length_warning, score, surprises
+from aqa.regress.heads.scoring import score, surprises
 from aqa.regress.splits import split_features
 
 COUNTS = {"diving": (14, 6), "gym_vault": (12, 5)}
@@ -244,15 +244,6 @@ def test_action_that_gives_the_units(cache, tmp_path):
         score(model, x, "luge")
     with pytest.raises(AqaError, match="of one video"):
         score(model, x[0], "diving")
-
-
-def test_length_far_from_what_was_learnt(cache, tmp_path):
-    report = fit(cache, replace(QUICK, head="svr"), tmp_path / "out")
-    model = load_model(report.models[0])
-    assert length_warning(model, "diving", 90) == ""
-    assert "training videos of diving have 100 to 100" in length_warning(
-        model, "diving", 900
-    )
 
 
 def test_stopped_fit_goes_on(cache, tmp_path):

@@ -144,7 +144,7 @@ class Batches:
         if not self._all_live:
             x = x.index_select(1, self.live)
         x = x.view(*clips.shape, -1)
-        if self._scaling is not None:
+        if self._scaling:
             x.sub_(self._scaling[0]).div_(self._scaling[1])
         label = self._labels[iteration]  # (M, B)
         if self._counts is None:
@@ -201,19 +201,16 @@ def input_scaling(
     return {"x_mean": means.astype(np.float32), "x_std": std.astype(np.float32)}
 
 
-def _scaling(starts: Sequence[Arrays], live: Tensor) -> tuple[Tensor, Tensor] | None:
+def _scaling(starts: Sequence[Arrays], live: Tensor) -> list[Tensor]:
     """Return mean and standard deviation of the inputs, each (M, 1, 1, L)."""
     if not any("x_mean" in start for start in starts):
-        return None
+        return []
     width = len(starts[0]["w_x"])
-    empty = {"x_mean": np.zeros(width, np.float32), "x_std": np.ones(width, np.float32)}
-    mean, std = (
-        torch.from_numpy(np.stack([{**empty, **start}[name] for start in starts]))
-        .to(live.device)
-        .index_select(1, live)[:, None, None]
-        for name in ("x_mean", "x_std")
+    identity = {"x_mean": np.zeros(width, "f4"), "x_std": np.ones(width, "f4")}
+    stacked = (
+        np.stack([{**identity, **start}[name] for start in starts]) for name in identity
     )
-    return mean, std
+    return [torch.from_numpy(s).to(live.device)[:, None, None, live] for s in stacked]
 
 
 def squared_loss(predicted: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -198,25 +198,14 @@ def _warnings(
                 f"score outside the judges' range: training scores of {action} lie "
                 f"from {lowest:g} to {highest:g}"
             )
-    if frames is not None and (warning := length_warning(model, action, frames)):
-        found.append(warning)
+    if frames is not None and action in model.frames:
+        shortest, longest = model.frames[action]
+        if not shortest / 2 <= frames <= 2 * longest:
+            found.append(
+                f"{frames} frames: training videos of {action} have {shortest} to "
+                f"{longest}; cut the video to the action, or take the score with care"
+            )
     return found
-
-
-def length_warning(model: Model, action: str, frames: int) -> str:
-    """Return a warning for a video far shorter or longer than training videos, or "".
-
-    Far is less than half the shortest or more than twice the longest, in frames.
-    """
-    if action not in model.frames:
-        return ""
-    shortest, longest = model.frames[action]
-    if shortest / 2 <= frames <= 2 * longest:
-        return ""
-    return (
-        f"{frames} frames: training videos of {action} have {shortest} to {longest}; "
-        "cut the video to the action, or take the score with care"
-    )
 
 
 def action_of(model: Model, action: str | None) -> str:

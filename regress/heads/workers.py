@@ -134,24 +134,8 @@ def train_heads(
             stack.enter_context(TemporaryDirectory(prefix="aqa-heads-"))
         )
         heads = HeadStore(folder)
-        levels: list[dict[str, Job]] = []  # of all heads: each starts from one before
-
-        def require(task: HeadTask) -> tuple[str, int]:
-            """Return the digest of a head, and the level it is ready after."""
-            after, level = require(task.init) if task.init else (None, 0)
-            digest = task_digest(task, features, lstm, place.type)
-            if level == len(levels):
-                levels.append({})
-            levels[level][digest] = Job(digest, task, after)
-            return digest, level + 1
-
-        asked = [require(labelled(task, features, targets))[0] for task in tasks]
-        needed = set(asked)
-        for level in reversed(levels):
-            for digest, job in level.items():
-                if job.after and digest in needed and digest not in heads:
-                    needed.add(job.after)
-        every = [[job for d, job in e.items() if d in needed] for e in levels]
+        labels = [labelled(task, features, targets) for task in tasks]
+        asked, every = _plan(labels, features, lstm, place.type, heads)
         todo = [[job for job in level if job.digest not in heads] for level in every]
         missing = [job for level in todo for job in level]
         seeds = len({job.task.seed for job in missing})
@@ -190,6 +174,37 @@ def train_heads(
                         advance(0, 1)
         stored = Stored(dict(zip(tasks, asked, strict=True)), heads.read)
         return stored if store is not None else dict(stored)
+
+
+def _plan(
+    tasks: Sequence[HeadTask],
+    features: FeatureSet,
+    lstm: LstmConfig,
+    device: str,
+    heads: HeadStore,
+) -> tuple[list[str], list[list[Job]]]:
+    """Return the digest of each task, and the heads needed by level.
+
+    A head of one level starts from a head of the level before; a head that was not
+    asked for is needed if one that starts from it is not in the store yet.
+    """
+    levels: list[dict[str, Job]] = []
+
+    def require(task: HeadTask) -> tuple[str, int]:
+        after, level = require(task.init) if task.init else (None, 0)
+        digest = task_digest(task, features, lstm, device)
+        if level == len(levels):
+            levels.append({})
+        levels[level][digest] = Job(digest, task, after)
+        return digest, level + 1
+
+    asked = [require(task)[0] for task in tasks]
+    needed = set(asked)
+    for level in reversed(levels):
+        for digest, job in level.items():
+            if job.after and digest in needed and digest not in heads:
+                needed.add(job.after)
+    return asked, [[job for d, job in e.items() if d in needed] for e in levels]
 
 
 def _iterations(jobs: Sequence[Job]) -> int:
