@@ -1,11 +1,10 @@
-"""Videos with one error in one known clip, to test what finds errors.
+"""Render videos with one error in one known clip, to test error localisation.
 
 Conventions: a clip is one of copy 0 of the fitted video, as extraction cuts it; the
-error is as bad as it gets and every other fault is slight. Bent knees lie inside one
-clip of the flight and nowhere else. A splash, or a fall at the landing, begins where
-the flight ends, which is moved about so that it is not always the same clip; the clip
-is that which shows most of it. `manifest.csv` lists the videos, all for testing,
-`truth.json` says which clip and which frames.
+error has amount 1 and all other faults are slight. Bent knees lie inside one clip of
+the flight. A splash or a fall begins where the flight ends, which varies, so that its
+clip, the one that shows most of it, is not always the same. `manifest.csv` lists the
+videos, all for testing; `truth.json` gives the clip and the frames.
 """
 
 import csv
@@ -31,22 +30,22 @@ from aqa.extract.synthetic.performance import (
     judge,
 )
 
-#: What can be planted.
+#: Errors that can be planted.
 ERRORS = ("bent_knees", "splash", "landing")
-#: What is left of all other faults.
+#: Factor on the amounts of all other faults.
 SLIGHT = 0.15
-#: Fewest frames of the flight that a clip must hold to be planted in.
+#: Fewest frames of the flight that a clip must show to be chosen.
 FEWEST = 9
-#: Frames that an error at the end of the flight takes, and that a video then goes on.
+#: Frames of an error at the end of the flight, and range of frames after the flight.
 LASTS, AFTER = 16, (14, 50)
 
-#: First frame, and the one after the last.
+#: Frames [start, end).
 Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
 class PlantTask:
-    """One video to make."""
+    """One video to render."""
 
     folder: Path
     action: str
@@ -71,8 +70,10 @@ def plant(
 ) -> Path:
     """Render videos with an error in one known clip each; return `manifest.csv`.
 
-    A call that was stopped goes on when it is made again. Raises AqaError for a sport
-    that does not mind the error, and a folder that holds something else.
+    An interrupted call is continued by the same call.
+
+    Raises:
+        AqaError: an action in which the error is no fault, or other files in `folder`.
     """
     able = [name for name, r in REPERTOIRES.items() if error in r.faults]
     if error not in ERRORS or action not in able:
@@ -107,12 +108,12 @@ def plant(
 
 
 def make_planted(task: PlantTask) -> dict[str, Any]:
-    """Render one video and say where its error is."""
+    """Render one video; return its entry in `truth.json`."""
     identity = ACTIONS.index(BY_NAME[task.action]) + 1
     rng = np.random.default_rng([task.seed, 103, identity, task.number])
     low, high = BY_NAME[task.action].score_range
     score = math.inf
-    while not low <= score <= high:  # the readers take AQA-7's scores for what they are
+    while not low <= score <= high:  # readers check AQA-7's ranges
         performance, clip, frames = draw_planted(task.action, task.error, rng)
         verdict = judge(performance, rng)
         score = verdict.score
@@ -125,7 +126,7 @@ def make_planted(task: PlantTask) -> dict[str, Any]:
 def draw_planted(
     action: str, error: str, rng: np.random.Generator
 ) -> tuple[Performance, int, Span]:
-    """Draw a performance with the error, its clip, and the frames it lies in."""
+    """Sample a performance with the error; return it, the clip and the frames."""
     drawn = draw_performance(action, rng)
     drawn = replace(drawn, lag=SLIGHT * drawn.lag)
     if error != "bent_knees":
@@ -147,7 +148,7 @@ def draw_planted(
 
 
 def shown(performance: Performance, start: int, end: int) -> dict[int, Span]:
-    """What each clip shows of the frames [start, end) of the video, if anything."""
+    """Return the part of the frames [start, end) that each clip shows, if any."""
     clips = ClipConfig()
     first = performance.frames - clips.length  # the last frames are kept
     found = {}
@@ -160,7 +161,7 @@ def shown(performance: Performance, start: int, end: int) -> dict[int, Span]:
 
 
 def go_wrong(performance: Performance, error: str, start: int, end: int) -> Performance:
-    """The same performance, all but faultless, with the error in [start, end)."""
+    """Return the performance with slight faults and the error in [start, end)."""
     slight = [
         replace(fault, amount=round(SLIGHT * fault.amount, 3))
         for fault in performance.faults

@@ -1,6 +1,7 @@
 """`aqa pretrain`: train C3D weights on labelled videos."""
 
 import os
+from dataclasses import asdict
 from typing import Any
 
 import click
@@ -91,16 +92,8 @@ def pretrain(as_json: bool, **options: Any) -> None:
     if int(os.environ.get("RANK", 0)) > 0:  # under torchrun, one process prints
         return
     if as_json:
-        print_json(
-            {
-                "weights": str(made.path),
-                "clip_accuracy": made.clip_accuracy,
-                "video_accuracy": made.video_accuracy,
-                "classes": list(made.classes),
-                "iterations": made.iterations,
-                "seconds": made.seconds,
-            }
-        )
+        record = asdict(made)
+        print_json({"weights": str(record.pop("path")), **record})
         return
     click.echo(
         f"{made.path}: {made.clip_accuracy:.1%} of the test clips and "
