@@ -69,6 +69,24 @@ def test_mtl_aqa(mtl_aqa):
     assert read_dataset(mtl_aqa).videos[0].path == mtl_aqa / "samples/01_001"
 
 
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("final_annotations_dict.pkl", [1, 2], "expected labels by pair"),
+        ("final_annotations_dict.pkl", {1: {}}, "expected labels by pair"),
+        ("final_annotations_dict.pkl", {(1, 1): {}}, "has other labels"),
+        ("final_annotations_dict.pkl", {("a", 1): MTL}, "has other labels"),
+        ("final_annotations_dict.pkl", {(1, 1): None}, "has other labels"),
+        ("train_split_0.pkl", {"a": 1}, "expected a list of pairs"),
+        ("test_split_0.pkl", [3], "expected a list of pairs"),
+    ],
+)
+def test_pickles_of_other_content_are_refused(mtl_aqa, name, value, message):
+    dump(value, next(mtl_aqa.rglob(name)))
+    with pytest.raises(AqaError, match=f"{name}: .*{message}"):
+        read_dataset(mtl_aqa)
+
+
 # FineDiving
 
 

@@ -23,7 +23,7 @@ from aqa.extract.datasets.dataset import (
     Video,
     check_actions,
 )
-from aqa.extract.datasets.pickles import read_pickle
+from aqa.extract.datasets.pickles import read_labels, read_pairs
 
 ACTION = "finediving"
 LISTS = (
@@ -49,10 +49,10 @@ def _read(request: Request) -> Dataset:
     problems = Problems(root)
     files = Files(root, request, problems)
     check_actions(request.actions, {ACTION}, problems)
-    labels = read_pickle(path)
+    labels = read_labels(path)
     videos = []
     for split in ("train", "test"):
-        for pair in map(tuple, read_pickle(path.parent / f"{split}_split.pkl")):
+        for pair in read_pairs(path.parent / f"{split}_split.pkl"):
             key = f"{pair[0]}/{pair[1]}"
             if pair not in labels:
                 problems.add(f"{split} split names a dive without labels", key)

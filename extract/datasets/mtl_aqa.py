@@ -12,6 +12,7 @@ Source: Parmar and Morris, "What and How Well You Performed?", CVPR 2019.
 """
 
 from pathlib import Path
+from typing import Any
 
 from aqa.cache.errors import AqaError
 from aqa.extract.datasets.dataset import (
@@ -24,7 +25,7 @@ from aqa.extract.datasets.dataset import (
     Video,
     check_actions,
 )
-from aqa.extract.datasets.pickles import read_pickle
+from aqa.extract.datasets.pickles import read_labels, read_pairs
 
 ACTION = "mtl_aqa_diving"
 LABELS = "final_annotations_dict.pkl"
@@ -46,12 +47,11 @@ def _read(request: Request) -> Dataset:
     problems = Problems(root)
     files = Files(root, request, problems)
     check_actions(request.actions, {ACTION}, problems)
-    splits = {}
+    splits: dict[tuple[Any, Any], str] = {}
     for split in ("train", "test"):
-        for pair in read_pickle(lists / f"{split}_split_0.pkl"):
-            splits[tuple(pair)] = split
+        splits |= dict.fromkeys(read_pairs(lists / f"{split}_split_0.pkl"), split)
     videos = []
-    for pair, labels in sorted(read_pickle(lists / LABELS).items()):
+    for pair, labels in read_labels(lists / LABELS).items():
         try:
             name, key = f"{pair[0]:02d}_{pair[1]:03d}", f"{pair[0]:02d}/{pair[1]:03d}"
             score = float(labels["final_score"])
@@ -64,6 +64,7 @@ def _read(request: Request) -> Dataset:
         if path and pair in splits:
             videos.append(Video(key, path, ACTION, splits[pair], score, extra))
     problems.check()
+    videos.sort(key=lambda video: video.key)
     if not videos:
         raise DatasetError(f"{root}: expected dives in the lists, found none")
     train = sum(video.split == "train" for video in videos)

@@ -41,6 +41,26 @@ class _Unpickler(pickle.Unpickler):
         return _ALLOWED[module, name]
 
 
+def read_pairs(path: Path) -> list[tuple[Any, Any]]:
+    """Return a list of pairs, which name samples; AqaError if it is none."""
+    found = read_pickle(path)
+    if not isinstance(found, list) or not all(map(_is_pair, found)):
+        raise AqaError(f"{path.name}: expected a list of pairs, found another value")
+    return [(first, second) for first, second in found]
+
+
+def read_labels(path: Path) -> dict[tuple[Any, Any], Any]:
+    """Return labels by pair; AqaError if it is no such dictionary."""
+    found = read_pickle(path)
+    if not isinstance(found, dict) or not all(map(_is_pair, found)):
+        raise AqaError(f"{path.name}: expected labels by pair, found another value")
+    return found
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2
+
+
 def read_pickle(path: Path) -> Any:
     """Return the content of a pickle; AqaError names the file."""
     if (size := path.stat().st_size) > MAX_BYTES:
