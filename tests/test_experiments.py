@@ -326,6 +326,7 @@ def test_a_further_cache_with_a_course_stands_in_the_table_as_it_would_alone(
         assert beside["per_action"] == row["per_action"]
     assert [(claim["better"], claim["other"]) for claim in both["claims"]] == [
         ("all-action LSTM", "single-action LSTM"),
+        ("all-action SVR", "single-action SVR"),
         ("single-action LSTM", "single-action LSTM, poor"),
         ("all-action LSTM", "all-action LSTM, poor"),
     ]

@@ -302,7 +302,7 @@ def test_a_report_needs_no_pictures(compared):
 
 def test_tables_for_papers_are_latex(compared, hostile):
     text = (compared.out / "tables.tex").read_text()
-    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 9
+    assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 10
     assert r"\textbf{" in text and r"{\tiny [" in text and " sd 0." in text
     assert r"\textless{}img src=x onerror=alert(1)\textgreater{} \& \$x\_1\$" in text
     lines = [line for line in text.splitlines() if line.endswith(r"\\")]

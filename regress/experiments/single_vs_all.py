@@ -100,11 +100,12 @@ def plans(studies: Sequence[Study]) -> list[RowPlan]:
 def comparisons(studies: Sequence[Study]) -> Iterator[tuple[str, str]]:
     """Yield pairs of rows of which the first is claimed to be better.
 
-    The paper's own claim, that the cache's features are better than those of further
-    caches, and that a variant is better than the paper's way.
+    The paper's own claim, the same of SVRs, that the cache's features are better than
+    those of further caches, and that a variant is better than the paper's way.
     """
     single, every = "single-action LSTM", "all-action LSTM"
     yield every, single
+    yield "all-action SVR", "single-action SVR"
     for other in studies[1:]:
         if other.variant:
             yield every + other.label, single + other.label
