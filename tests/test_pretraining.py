@@ -15,7 +15,7 @@ from aqa.cache.errors import AqaError
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.pretraining.checkpoint import (
-    Curve,
+    loss_curve,
     read_checkpoint,
     write_checkpoint,
 )
@@ -83,7 +83,7 @@ def test_official_lists_are_read_as_they_are(tmp_path):
         (GOOD[0], "Jump/a.avi\nRun/d.avi\n", "1 Jump\n2 Run\n", "listed twice"),
         (GOOD[0], "", "1 Jump\n2 Run\n", "to train and to test on, found none"),
         (*GOOD, "1 Jump\n3 Run\n", "expected labels 1 to 2"),
-        (*GOOD, "1 Jump\n1 Run\n", "once each"),
+        (*GOOD, "1 Jump\n1 Run\n", "expected labels 1 to 2, found 1, 1"),
         (*GOOD, "1 Jump\n2 Jump\n", "distinct classes"),
         (*GOOD, "", "distinct classes, found 0"),
         ("Jump/../../x.avi 1\n", GOOD[1], "1 Jump\n2 Run\n", "leads out of the folder"),
@@ -303,11 +303,9 @@ def test_a_curve_that_was_stopped_reads_as_if_it_had_not_been(tmp_path, monkeypa
     whole, stopped = tmp_path / "whole.csv", tmp_path / "stopped.csv"
     for path, parts in ((whole, [(0, 6)]), (stopped, [(0, 5), (3, 6)])):
         for begin, end in parts:
-            with Curve(path.with_suffix(""), begin) as curve:
+            with loss_curve(path.with_suffix(""), begin) as add:
                 for i in range(begin + 1, end + 1):
-                    curve.add(
-                        i, 0.1, 1 / i, Accuracy(0.5, 0.25) if i % 3 == 0 else None
-                    )
+                    add(i, 0.1, 1 / i, Accuracy(0.5, 0.25) if i % 3 == 0 else None)
     assert whole.read_bytes() == stopped.read_bytes()
     rows = read(whole)
     assert rows[0][0] == "iteration" and rows[3] == [
@@ -321,16 +319,16 @@ def test_a_curve_that_was_stopped_reads_as_if_it_had_not_been(tmp_path, monkeypa
 
 def test_a_curve_that_cannot_be_taken_up_keeps_its_rows(tmp_path, monkeypatch):
     path = tmp_path / "c.csv"
-    with Curve(tmp_path / "c", 0) as curve:
-        curve.add(1, 0.1, 2.0, None)
+    with loss_curve(tmp_path / "c", 0) as add:
+        add(1, 0.1, 2.0, None)
     before = path.read_bytes()
 
     def killed(*_):
         raise KeyboardInterrupt
 
     monkeypatch.setattr("os.replace", killed)
-    with pytest.raises(KeyboardInterrupt):
-        Curve(tmp_path / "c", 1)
+    with pytest.raises(KeyboardInterrupt), loss_curve(tmp_path / "c", 1):
+        pass
     assert path.read_bytes() == before
 
 
@@ -341,8 +339,8 @@ def test_tensorboard_is_written_where_there_is_one(tmp_path, monkeypatch):
     )
     module = SimpleNamespace(SummaryWriter=lambda folder, purge_step: writer)
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    with Curve(tmp_path / "c", 0) as curve:
-        curve.add(1, 0.1, 2.0, Accuracy(0.5, 0.25))
+    with loss_curve(tmp_path / "c", 0) as add:
+        add(1, 0.1, 2.0, Accuracy(0.5, 0.25))
     assert ("loss", 2.0, 1) in told and ("video accuracy", 0.25, 1) in told
     assert told[-1] == "closed"
 

@@ -10,8 +10,8 @@ import csv
 import os
 import signal
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,6 +23,8 @@ from aqa.cache.files import remove_orphans, replacing
 from aqa.extract.pretraining.classifier import Accuracy
 from aqa.extract.weights.read import in_child, load_pickle
 
+#: Iteration, rate, loss, accuracy where the test list was classified.
+AddRow = Callable[[int, float, float, Accuracy | None], None]
 _COLUMNS = ("iteration", "learning_rate", "loss", "clip_accuracy", "video_accuracy")
 
 
@@ -80,58 +82,47 @@ def _load_checkpoint(path: Path) -> dict[str, Any]:
     }
 
 
-class Curve:
-    """The loss curve: a CSV file, and TensorBoard where it is installed.
-
-    One row per iteration, from 1: rate and loss, and accuracies where the test list was
-    classified. A resumed run continues after the row of its checkpoint.
+@contextmanager
+def loss_curve(out: Path, after: int) -> Iterator[AddRow]:
+    """Yield a function that adds an iteration to `out`.csv, and to TensorBoard if that
+    is installed. Rows after iteration `after`, of an interrupted run, are dropped.
     """
+    path = out.with_name(f"{out.name}.csv")
+    kept: list[list[str]] = []
+    if after and path.exists():
+        with path.open(newline="", encoding="utf-8") as file:
+            kept = list(csv.reader(file))[1 : after + 1]
+    with (
+        replacing(path) as descriptor,
+        open(descriptor, "w", newline="", encoding="utf-8", closefd=False) as file,
+    ):
+        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *kept])
+    board: Any = None
+    with suppress(ImportError):
+        from torch.utils.tensorboard import SummaryWriter
 
-    def __init__(self, out: Path, after: int) -> None:
-        """Open `out`.csv, keeping the rows up to iteration `after`."""
-        path = out.with_name(f"{out.name}.csv")
-        kept: list[list[str]] = []
-        if after and path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                kept = list(csv.reader(file))[1 : after + 1]
-        with (
-            replacing(path) as descriptor,
-            open(descriptor, "w", newline="", encoding="utf-8", closefd=False) as file,
-        ):
-            csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *kept])
-        self._file = path.open("a", newline="", encoding="utf-8")
-        self._rows = csv.writer(self._file, lineterminator="\n")
-        self._board: Any = None
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return
         folder = path.with_suffix(".tensorboard")
-        self._board = SummaryWriter(str(folder), purge_step=after + 1)
+        board = SummaryWriter(str(folder), purge_step=after + 1)
+    with path.open("a", newline="", encoding="utf-8", buffering=1) as file:
+        rows = csv.writer(file, lineterminator="\n")
 
-    def __enter__(self) -> "Curve":
-        """Return itself."""
-        return self
+        def add(
+            iteration: int, rate: float, loss: float, accuracy: Accuracy | None
+        ) -> None:
+            accuracies = accuracy or ("", "")
+            rows.writerow([iteration, f"{rate:.8g}", f"{loss:.8g}", *accuracies])
+            if board is not None:
+                values = {"loss": loss, "learning rate": rate}
+                if accuracy is not None:
+                    values["clip accuracy"], values["video accuracy"] = accuracy
+                for name, value in values.items():
+                    board.add_scalar(name, value, iteration)
 
-    def __exit__(self, *_: object) -> None:
-        """Close the files."""
-        self._file.close()
-        if self._board is not None:
-            self._board.close()
-
-    def add(
-        self, iteration: int, rate: float, loss: float, accuracy: Accuracy | None
-    ) -> None:
-        """Write the row of an iteration."""
-        accuracies = accuracy or ("", "")
-        self._rows.writerow([iteration, f"{rate:.8g}", f"{loss:.8g}", *accuracies])
-        self._file.flush()
-        if self._board is not None:
-            values = {"loss": loss, "learning rate": rate}
-            if accuracy is not None:
-                values["clip accuracy"], values["video accuracy"] = accuracy
-            for name, value in values.items():
-                self._board.add_scalar(name, value, iteration)
+        try:
+            yield add
+        finally:
+            if board is not None:
+                board.close()
 
 
 @contextmanager

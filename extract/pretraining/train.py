@@ -37,7 +37,7 @@ from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.network import DTYPES, arithmetic, choose_precision
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.pretraining.checkpoint import (
-    Curve,
+    loss_curve,
     read_checkpoint,
     signals_deferred,
     write_checkpoint,
@@ -178,7 +178,7 @@ def _train(trainer: "Trainer", progress: Progress) -> Accuracy:
     accuracy = None
     saved = time.monotonic()
     with (
-        Curve(config.out, trainer.done) if group.leads else nullcontext() as curve,
+        loss_curve(config.out, trainer.done) if group.leads else nullcontext() as add,
         signals_deferred() as interrupted,
         closing(trainer.steps()) as steps,
     ):
@@ -188,8 +188,8 @@ def _train(trainer: "Trainer", progress: Progress) -> Accuracy:
             stopped = group.any(interrupted.is_set())
             evaluated = last or done % config.evaluate_every == 0
             accuracy = trainer.evaluate() if evaluated else None
-            if curve is not None:
-                curve.add(done, trainer.rate, loss, accuracy)
+            if add is not None:
+                add(done, trainer.rate, loss, accuracy)
                 due = time.monotonic() - saved >= config.checkpoint_seconds
                 if last or stopped or due or done % config.checkpoint_every == 0:
                     trainer.save(path)

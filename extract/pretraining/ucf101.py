@@ -97,22 +97,14 @@ def _lines(path: Path) -> list[str]:
 
 def _read_index(path: Path) -> tuple[str, ...]:
     """Read the classes, whose labels must be 1 .. N in some order."""
-    names: dict[str, str] = {}
-    for line in _lines(path):
-        label, _, name = line.partition(" ")
-        if label in names or not name:
-            raise AqaError(
-                f"{path}: expected `LABEL Class` once each, found {brief(line)!r}"
-            )
-        names[label] = name.strip()
-    wanted = [str(label) for label in range(1, len(names) + 1)]
+    pairs = [line.partition(" ")[::2] for line in _lines(path)]
+    names = {label: name.strip() for label, name in pairs}
+    wanted = [str(label) for label in range(1, len(pairs) + 1)]
     if sorted(names) != sorted(wanted):
-        raise AqaError(
-            f"{path}: expected labels 1 to {len(names)}, found "
-            f"{brief(', '.join(sorted(set(names) - set(wanted))))}"
-        )
+        found = brief(", ".join(label for label, _ in pairs))
+        raise AqaError(f"{path}: expected labels 1 to {len(pairs)}, found {found}")
     classes = tuple(names[label] for label in wanted)
-    if len(set(classes)) < len(classes) or not classes:
+    if not all(classes) or len(set(classes)) < len(classes) or not classes:
         raise AqaError(f"{path}: expected distinct classes, found {len(set(classes))}")
     return classes
 
