@@ -12,7 +12,7 @@ from safetensors.numpy import load_file, save, save_file
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.provenance import Provenance
-from aqa.regress.config import SVR_PRESETS, LstmConfig, SvrConfig
+from aqa.regress.config import NU_SVR, LstmConfig, SvrConfig
 from aqa.regress.data import LabelScale
 from aqa.regress.heads.lstm import initial_parameters
 from aqa.regress.heads.lstm_head import LstmHead
@@ -38,6 +38,7 @@ def model():
     return Model(
         head=LstmHead(
             initial_parameters(5, LstmConfig(hidden=3), np.random.default_rng(0))
+            | {"x_mean": np.arange(5, dtype="f4"), "x_std": np.full(5, 2, "f4")}
         ),
         actions=("diving", "luge"),
         label_scale=SCALE,
@@ -63,6 +64,11 @@ def written(model, tmp_path):
     return path
 
 
+def test_missing_file_is_one_line(tmp_path):
+    with pytest.raises(AqaError, match="none.safetensors: No such file"):
+        load_model(tmp_path / "none.safetensors")
+
+
 def test_model_comes_back(model, written):
     again = load_model(written)
     x = np.random.default_rng(1).random((4, 6, 5), np.float32)
@@ -86,16 +92,6 @@ def test_predictions_are_in_judges_units(model):
     assert both[[0, 3]] == pytest.approx(55 + 13.5 * scaled[[0, 3]])
 
 
-def test_standardised_inputs_come_back(model, tmp_path):
-    scaling = {"x_mean": np.arange(5, dtype=np.float32), "x_std": np.full(5, 2, "f4")}
-    head = LstmHead({**model.head.parameters, **scaling})
-    save_model(tmp_path / "m.safetensors", replace(model, head=head))
-    again = load_model(tmp_path / "m.safetensors")
-    x = np.random.default_rng(1).random((4, 6, 5), np.float32)
-    assert np.array_equal(again.head.predict(x), head.predict(x))
-    assert not np.array_equal(again.head.predict(x), model.head.predict(x))
-
-
 def test_same_model_same_bytes(model, written, tmp_path):
     shuffled = replace(
         model,
@@ -106,10 +102,12 @@ def test_same_model_same_bytes(model, written, tmp_path):
     assert (tmp_path / "again.safetensors").read_bytes() == written.read_bytes()
 
 
-@pytest.mark.parametrize("kernel", ["linear", "rbf"])
-def test_svr_comes_back(make_features, tmp_path, kernel):
+@pytest.mark.parametrize(
+    "config",
+    [*(replace(CHEAP, kernels=(name,)) for name in ("linear", "rbf")), NU_SVR],
+)
+def test_svr_comes_back(make_features, tmp_path, config):
     features = make_features()
-    config = replace(CHEAP, kernels=(kernel,))
     head = fit_svr(features, features.score / 8, range(12), config)
     path = tmp_path / "svr.safetensors"
     made = Model(head, ("diving",), DIVING, features.provenance)
@@ -118,15 +116,6 @@ def test_svr_comes_back(make_features, tmp_path, kernel):
     x = features.x[12:, 0]
     assert np.array_equal(again.head.predict(x), head.predict(x))
     assert again.head.kind == "svr" and again.head.choice == head.choice
-
-
-def test_nu_svr_comes_back(make_features, tmp_path):
-    features = make_features(copies=1, clips=1)
-    head = fit_svr(features, features.score / 8, range(12), SVR_PRESETS["pose-dct"])
-    path = tmp_path / "nu.safetensors"
-    save_model(path, Model(head, ("diving",), DIVING, features.provenance))
-    choice = load_model(path).head.choice
-    assert choice.nu == 0.5 and choice.epsilon is None
 
 
 def test_other_features_are_refused_with_exit_code_4(model):
@@ -204,6 +193,7 @@ def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
         ),
         (change(provenance=3), "not a model"),
         (change(settings=None), "not a model"),
+        (change(settings={"x": math.inf}), "Infinity is not a JSON number"),
         (change(calibration={"ski": {}}), "not a model"),
         (change(calibration={"diving": {"typical": [], "low": 1}}), "not a model"),
         (change(frames={"diving": [3]}), "not a model"),
@@ -222,16 +212,6 @@ def test_hostile_models_are_refused(written, hostile, message):
     with pytest.raises(AqaError, match=message) as raised:
         load_model(written)
     assert str(raised.value).startswith(f"{written}: not a model of this aqa")
-
-
-@pytest.mark.parametrize("name", ["settings", "provenance", "results"])
-def test_numbers_too_large_to_be_any_are_refused(written, name):
-    header, arrays = header_of(written), load_file(written)
-    header[name] = {**header[name], "diving": "huge"}
-    text = json.dumps(header).replace('"huge"', "1e999")
-    save_file(arrays, written, {ENTRY: text})
-    with pytest.raises(AqaError, match="1e999 is not a JSON number"):
-        load_model(written)
 
 
 def test_another_decoder_or_precision_is_named_and_not_refused(model):
@@ -262,11 +242,6 @@ def test_other_files_are_refused(tmp_path, content, message):
     path.write_bytes(content)
     with pytest.raises(AqaError, match=message):
         load_model(path)
-
-
-def test_missing_file_is_one_line(tmp_path):
-    with pytest.raises(AqaError, match="none.safetensors: No such file"):
-        load_model(tmp_path / "none.safetensors")
 
 
 @settings(max_examples=150, deadline=None)

@@ -14,7 +14,7 @@ from sklearn.svm import SVR, NuSVR
 
 from aqa.cache.errors import AqaError
 from aqa.regress.config import NU_SVR, SVR_PRESETS, SvrConfig
-from aqa.regress.data import LabelScale, deal
+from aqa.regress.data import deal
 from aqa.regress.heads import svr
 from aqa.regress.heads.svr import (
     candidates,
@@ -177,17 +177,6 @@ def test_nu_svr_on_other_units_than_pixels_is_a_warning(make_features):
     assert "nothing is scaled for this SVR" in note and "pixels" in note
 
 
-def test_nu_svr_learns_scores_whatever_the_label_scale(make_features):
-    features = make_features({"diving": 30}, copies=1, clips=1)
-    made = []
-    for kind in ("std", "zscore"):
-        scale = LabelScale.learn(features, TRAIN, kind)
-        targets = scale.to_scaled(features.score, features.action)
-        head = fit_svr(features, targets, TRAIN, NU_SVR)
-        made.append(scale.to_units(head.predict(features.x[:, 0]), "diving"))
-    np.testing.assert_allclose(made[0], made[1])
-
-
 def test_labels_outside_the_rows_are_not_looked_at(features, targets):
     head = fit_svr(features, targets, TRAIN, ONE)
     targets[30:] = np.nan
@@ -204,11 +193,6 @@ def test_fewer_copies_where_all_would_be_too_many(features, targets, monkeypatch
     fewer = replace(features, x=features.x[:, :2])
     again = fit_svr(fewer, targets, TRAIN, config)
     assert np.array_equal(two.vectors, again.vectors)
-
-
-def test_two_videos_are_enough(features, targets):
-    head = fit_svr(features, targets, [0, 1], ONE)
-    assert np.isfinite(head.predict(features.x[:, 0])).all()
 
 
 def test_bad_input_is_refused(features, targets):

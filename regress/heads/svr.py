@@ -53,6 +53,8 @@ KERNELS = ("linear", "rbf")
 MOST_ITERATIONS = 200_000
 #: Fewer copies are fitted where all would be more samples: kernels are quadratic.
 MOST_SAMPLES = 10_000
+#: Samples in all repetitions of the cross-validation.
+MOST_REPEATED = 1_200
 #: Below this ratio of predicted to true standard deviation on its own training samples
 #: a machine without scaling has learned next to nothing.
 LEAST_SPREAD = 0.1
@@ -93,6 +95,8 @@ class SvrHead(Head):
     def predict(self, x: NDArray[np.float32], clips: Clips = None) -> Floats:
         """Return predictions (n,) for features (n, clips, D)."""
         check_width(x, len(self.mean))
+        if len(x) == 0:
+            return np.empty(0)
         samples = (averaged(x, clips) - self.mean) / self.std
         vectors = self.vectors.astype(np.float64)
         kernel = kernel_matrix(samples, vectors, self.choice.kernel, self.gamma)
@@ -162,7 +166,8 @@ def fit_svr(
     choices = candidates(config)
     samples, actions = features.clip_means(chosen), features.action[chosen]
     losses = np.zeros(len(choices))
-    for repeat in range(config.repeats if len(choices) > 1 else 0):
+    repeats = min(config.repeats, max(2, MOST_REPEATED // len(chosen)))
+    for repeat in range(repeats if len(choices) > 1 else 0):
         folds = deal(actions, config.folds, seed + repeat * 1_000_003)
         predicted = held_out_predictions(samples, labels, folds, choices, config.scaled)
         losses += [selection_loss(labels, one, actions) for one in predicted]
@@ -172,7 +177,7 @@ def fit_svr(
         head,
         coefficients=head.coefficients / units,
         intercept=head.intercept / units,
-        cv_loss=float(losses[best] / config.repeats) if len(choices) > 1 else None,
+        cv_loss=float(losses[best] / repeats) if len(choices) > 1 else None,
     )
 
 
