@@ -21,15 +21,18 @@ import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, brief
 from aqa.cache.parts import finished, merge, part_path, write_part
 from aqa.cache.provenance import Provenance
-from aqa.cache.samples import MAX_DAMAGE, Sample
+from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video, listed
 from aqa.extract.facts import Facts
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.source import source_changed, source_probe
+
+#: Characters of damage and notes that a sample stores; a cache takes 1,024 bytes.
+MAX_NOTES = 340
 
 
 @dataclass(frozen=True)
@@ -330,6 +333,7 @@ def _identity(path: Path) -> tuple[int, int] | None:
 
 
 def _sample(video: Video, extracted: Extracted, probe: str) -> Sample:
+    notes = (extracted.damage, *extracted.notes)
     return Sample(
         key=video.key,
         action=video.action,
@@ -337,15 +341,10 @@ def _sample(video: Video, extracted: Extracted, probe: str) -> Sample:
         score=video.score,
         frames=extracted.frames,
         source_sha256=extracted.source_sha256,
-        damage=_cut("; ".join(filter(None, (extracted.damage, *extracted.notes)))),
+        damage=brief("; ".join(filter(None, notes)), MAX_NOTES),
         source_probe=probe,
         extra=video.extra,
     )
-
-
-def _cut(text: str) -> str:
-    """Return text of as many bytes as a cache takes."""
-    return text.encode()[:MAX_DAMAGE].decode(errors="ignore")
 
 
 def _written_at(cache: Path, key: str) -> int:

@@ -17,7 +17,7 @@ from itertools import filterfalse, product
 from pathlib import Path
 
 from aqa.cache.errors import AqaError, printable
-from aqa.cache.samples import normal_text, path_problem
+from aqa.cache.samples import is_inside, normal_text, path_problem
 
 #: Of video files.
 SUFFIXES = frozenset(
@@ -148,17 +148,12 @@ class Files:
         self.ambiguous: list[str] = []
         self.roots = (folder, *request.roots)
         self._request, self._problems = request, problems
-        self._real = [os.path.realpath(root) for root in self.roots]
         self._folders: dict[str, str] = {}
         self._names: dict[str, dict[str, list[str]]] = {}
 
     def holds(self, path: Path | str) -> bool:
         """Return whether `path`, all links followed, lies below one of the roots."""
-        real = os.path.realpath(path)
-        return any(
-            real == root or real.startswith(root.rstrip("/") + "/")
-            for root in self._real
-        )
+        return any(is_inside(path, root) for root in self.roots)
 
     def exists(self, path: Path) -> bool:
         """Return whether there is a file or folder at `path`.
