@@ -154,7 +154,7 @@ def test_a_difference_that_holds_is_said_to_hold():
     other = compare("bad", "good", {"a": pairs["a"][::-1]})
     assert other.words.startswith("Bad is worse than good: -")
     single = compare("good", "bad", {"a": (cell(truth, good[0]), cell(truth, bad[0]))})
-    assert single.words.endswith("so this is no verdict.")
+    assert single.words.endswith("no verdict.")
 
 
 def test_a_row_of_many_draws_is_compared_with_one_of_few_seeds():

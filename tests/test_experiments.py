@@ -178,7 +178,7 @@ def test_one_seed_gives_no_verdict_and_says_what_is_left_out(compared, tmp_path)
     assert "test samples and seeds" not in text
     assert "no verdict" in text and "is better than" not in text
     text = (compared.out / "report.md").read_text()
-    assert "test samples and seeds" in text and "this is no verdict" not in text
+    assert "test samples and seeds" in text and "order: no verdict" not in text
 
 
 def test_poses_follow_the_split_and_say_so(compared):

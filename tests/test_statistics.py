@@ -171,6 +171,19 @@ def test_resampled_seeds_have_the_variance_of_their_mean():
     assert found == pytest.approx(values.var(ddof=1) / 5, rel=0.02)
 
 
+def test_seeds_vary_alike_in_the_cells_of_a_row():
+    generator = np.random.default_rng(0)
+    cells = [mean + 0.2 * generator.normal(size=3) for mean in (0, 1, 5)]
+    cells.append(np.array([math.nan, 0.3, 0.4]))
+    variance, freedom = bootstrap.seed_variance(cells)
+    kept = [*cells[:3], cells[3][1:]]
+    squares = sum(((values - values.mean()) ** 2).sum() for values in kept)
+    assert freedom == 7 and variance == pytest.approx(squares / 7)
+    assert bootstrap.seed_variance([np.array([0.5])]) == (0, 0)
+    width = bootstrap.half_width([cells[0]], np.zeros(50), (variance, freedom))
+    assert width == pytest.approx(t.ppf(0.975, 7) * math.sqrt(variance / 3))
+
+
 def test_a_mean_of_few_seeds_has_students_interval():
     values = np.array([0.1, 0.3, 0.2, 0.5])
     drawn = bootstrap.SeedDraws(100_000, 0).of(4)

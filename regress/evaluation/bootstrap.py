@@ -13,7 +13,8 @@ on Fisher's z, to the variance that Bonett and Wright (Psychometrika 65, 2000) g
 Spearman's rho, (1 + rho^2 / 2) / (n - 3); the bootstrap contributes what cells have in
 common. Seeds are resampled with one draw fewer than there are, which makes the variance
 of their mean unbiased. Intervals are normal on Fisher's z (differences: on rho), with
-Student's t for the part that few seeds contribute; arithmetic averages are corrected
+Student's t for the part that few seeds contribute, whose variance is pooled over the
+cells of a row; arithmetic averages are corrected
 for the bias of Spearman's rho. benchmarks/coverage.py simulates how often they cover.
 """
 
@@ -242,13 +243,14 @@ def interval(
     limit: float = WHOLE,
     bias: float = 0.0,
     wider: float = 1.0,
+    pooled: "SeedVariance | None" = None,
 ) -> Interval:
     """Return the 95 % interval of a mean correlation.
 
     per_seed: (seeds,) its values; resampled: (count,) of their mean, seeds drawn too.
     `limit` is the largest |rho| that counts (see `metrics.largest_rho`); `bias` of
-    the mean is subtracted, which makes the interval `wider` by a factor. The mean
-    itself is always inside.
+    the mean is subtracted, which makes the interval `wider` by a factor. `pooled`
+    replaces the variance of these seeds. The mean itself is always inside.
     """
     kept = per_seed[~np.isnan(per_seed)]
     if not len(kept):
@@ -258,16 +260,30 @@ def interval(
         np.arctanh(np.clip(values, -limit, limit)) for values in (mean - bias, kept)
     )
     all_z = np.arctanh(np.clip(resampled, -WHOLE, WHOLE))
-    half = wider * half_width([seeds], all_z)
+    half = wider * half_width([seeds], all_z, pooled)
     low, high = np.tanh(z - half), np.tanh(z + half)
     return float(np.minimum(low, mean)), float(np.maximum(high, mean))
 
 
-def half_width(per_seed: Sequence[Floats], resampled: Floats) -> float:
+#: Variance of one seed's value, and the degrees of freedom of its estimate.
+SeedVariance = tuple[float, int]
+
+
+def seed_variance(per_seed: Sequence[Floats]) -> SeedVariance:
+    """Estimate the variance over seeds that several lists of values have in common."""
+    kept = [values[~np.isnan(values)] for values in per_seed]
+    freedom = sum(len(values) - 1 for values in kept if len(values))
+    squares = sum(float(values.var()) * len(values) for values in kept if len(values))
+    return (squares / freedom if freedom else 0.0), freedom
+
+
+def half_width(
+    per_seed: Sequence[Floats], resampled: Floats, pooled: SeedVariance | None = None
+) -> float:
     """Return half the 95 % interval of a sum of independent means over seeds.
 
-    per_seed: each mean's values (seeds,); resampled: (count,) of the sum. `nan` where
-    fewer than `LEAST_DEFINED` of the resamples are defined.
+    per_seed: each mean's values (seeds,), whose variance `pooled` replaces; resampled:
+    (count,) of the sum. `nan` where fewer than `LEAST_DEFINED` of them are defined.
     """
     kept = resampled[~np.isnan(resampled)]
     if kept.size == 0 or kept.size < LEAST_DEFINED * resampled.size:
@@ -275,10 +291,12 @@ def half_width(per_seed: Sequence[Floats], resampled: Floats) -> float:
     # Each part with its own quantile: the variance of few seeds may be small by chance.
     samples, squared = float(kept.var()), 0.0
     for values in (each[~np.isnan(each)] for each in per_seed):
-        if len(values) > 1:
-            part = float(values.var(ddof=1)) / len(values)
-            squared += part * stdtrit(len(values) - 1, (1 + LEVEL) / 2) ** 2
-            samples -= part
+        own = seed_variance([values])
+        variance, freedom = pooled or own
+        if freedom:
+            quantile = stdtrit(freedom, (1 + LEVEL) / 2)
+            squared += variance / len(values) * quantile**2
+            samples -= own[0] / len(values)
     squared += max(samples, 0) * stdtrit(np.inf, (1 + LEVEL) / 2) ** 2
     return float(np.sqrt(squared))
 

@@ -24,6 +24,7 @@ from aqa.regress.evaluation.bootstrap import (
     interval,
     over_seeds,
     probability_better,
+    seed_variance,
     standard_deviation,
 )
 from aqa.regress.evaluation.metrics import Floats, arithmetic_mean, largest_rho
@@ -38,8 +39,8 @@ from aqa.regress.experiments.result import (
 )
 
 
-def describe(cell: Cell, draws: SeedDraws) -> CellNumbers:
-    """Return a cell's numbers."""
+def describe(cell: Cell, draws: SeedDraws, row: Sequence[Cell] = ()) -> CellNumbers:
+    """Return a cell's numbers; the cells of its `row` vary alike with seeds."""
     truths = [test.truth for test in cell.tests]
     pairs = list(zip(truths, cell.predicted, strict=True))
     rl2 = [
@@ -55,6 +56,7 @@ def describe(cell: Cell, draws: SeedDraws) -> CellNumbers:
             cell.rho,
             over_seeds(np.tanh(cell.resampled), drawn),
             float(largest_rho(cell.n)),
+            pooled=seed_variance([each.z for each in row or (cell,)]),
         ),
         n_test=cell.n,
         undefined=metrics.undefined(cell.rho),
@@ -131,12 +133,15 @@ def describe_row(
     **more: Any,
 ) -> Row:
     """Return one row of a table whose columns are actions."""
+    row = list(cells.values())
     return Row(
         name=name,
         mode=mode,
         head=head,
-        per_action={action: describe(cell, draws) for action, cell in cells.items()},
-        average=describe_average(list(cells.values()), draws),
+        per_action={
+            action: describe(cell, draws, row) for action, cell in cells.items()
+        },
+        average=describe_average(row, draws),
         **more,
     )
 
@@ -215,8 +220,8 @@ def _words(better: str, other: str, found: Difference, seeds: int) -> str:
     )
     if seeds == 1:
         return (
-            f"{capital(better)} against {other}: {numbers}. One seed: another may turn "
-            "the order round, so this is no verdict."
+            f"{capital(better)} against {other}: {numbers}. One seed only, and another "
+            "may reverse the order: no verdict."
         )
     if covers_zero(found.ci95):
         return (

@@ -4,8 +4,8 @@ Conventions: for every action, training size and start (`multi-action`: the head
 on all other actions; `random`: Gaussian weights) all weights of the head are trained,
 rho on the test samples taken before the first iteration, every so often (`curve`) and
 after the last. `best` is the highest rho of a curve, so it is chosen on the test
-samples, as in the paper; `last` is the honest number, and every interval and comparison
-is about it. Labels are scaled by the n training samples.
+samples, as in the paper; `last` is unbiased, and every interval and comparison is about
+it. Labels are scaled by the n training samples.
 
 Samples, with a fixed split: drawn by seed from an action's training and test lists
 together, as the paper does; the first ones test, the same for every size, and the next
@@ -99,22 +99,25 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
     """Follow every head's rho over its iterations and judge it at the last."""
     study = studies[0]
     columns, notes = columns_of(study)
-    rows: list[FineTuneRow] = []
-    cells: dict[str, dict[str, Cell]] = {start: {} for start in STARTS}
-    for column in columns:
-        for start in STARTS:
-            cell, iterations, curves = _judged(study, trained, column, start)
-            cells[start][column.name] = cell
-            numbers = describe(cell, study.draws)
-            rows.append(_row(column, start, numbers, iterations, curves))
+    judged = {
+        (column, start): _judged(study, trained, column, start)
+        for column in columns
+        for start in STARTS
+    }
+    cells = {
+        start: {column.name: judged[column, start][0] for column in columns}
+        for start in STARTS
+    }
+    rows = []
+    for (column, start), (cell, iterations, curves) in judged.items():
+        numbers = describe(cell, study.draws, list(cells[start].values()))
+        rows.append(_row(column, start, numbers, iterations, curves))
     tuned, scratch = "fine-tuned from multi-action", "trained from scratch"
     pair = {tuned: cells[TUNED], scratch: cells[SCRATCH]}
     compared = compare_rows(tuned, scratch, pair, study.draws)
     averages = {start: _averages(study, rows, cells, start) for start in STARTS}
-    opened = opening(study, NAME)
-    opened["notes"] += notes
     report = FineTuneReport(
-        **opened,
+        **opening(study, NAME, notes),
         rows=rows,
         averages=averages,
         claims=[compared],
@@ -373,9 +376,7 @@ def _row(
 
 def _best(rhos: Floats) -> tuple[int, float]:
     """Return place and value of the highest defined rho; (-1, nan) where none is."""
-    if np.isnan(rhos).all():
-        return -1, float("nan")
-    place = int(np.nanargmax(rhos))
+    place = -1 if np.isnan(rhos).all() else int(np.nanargmax(rhos))
     return place, float(rhos[place])
 
 
@@ -402,10 +403,8 @@ def _findings(
     rows: Sequence[FineTuneRow], averages: Mapping[str, StartAverages]
 ) -> list[str]:
     """Say what may be noise, where the starts begin, how often the first wins."""
-    pairs = list(
-        zip(*([row for row in rows if row.init == start] for start in STARTS),
-            strict=True)
-    )  # fmt: skip
+    sides = ([row for row in rows if row.init == start] for start in STARTS)
+    pairs = list(zip(*sides, strict=True))
     last = sum(tuned.last > scratch.last for tuned, scratch in pairs)
     best = sum(tuned.best > scratch.best for tuned, scratch in pairs)
     begin = [in_words(averages[start].start["fisher_z"]) for start in STARTS]
@@ -416,7 +415,7 @@ def _findings(
     ]
     noise = [
         f"At the last iteration the average's interval covers zero for "
-        f"{' and '.join(unsure)}: nothing here tells that from a ranking at random."
+        f"{' and '.join(unsure)}: not distinguishable from a random ranking."
     ]
     return [
         *(noise if unsure else ()),

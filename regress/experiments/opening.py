@@ -18,11 +18,14 @@ FEW_TESTS = 10
 
 
 def opening(
-    study: Study, experiment: str, others: Sequence[Study] = ()
+    study: Study,
+    experiment: str,
+    notes: Sequence[str] = (),
+    others: Sequence[Study] = (),
 ) -> dict[str, Any]:
     """Return the fields of a report that precede its rows (see `result.Opening`).
 
-    `others` are further studies behind its rows.
+    `notes` follow those on the study; `others` are further studies behind its rows.
     """
     config = study.config
     schedule = config.schedule.scaled(config.scale)
@@ -59,6 +62,7 @@ def opening(
             *filter(None, (_about_seeds(config.seeds), study.paper_note)),
             *_about_few_tests(study),
             *_about_poses([study, *others]),
+            *notes,
         ],
     }
 
@@ -68,9 +72,9 @@ def printed(
 ) -> PrintedTable | None:
     """Return the paper's table; None unless the samples are the released lists.
 
-    `ours` maps a row of the paper to that of ours which it stands beside, by name;
-    others keep apart. With a part of the actions only rows of heads that learnt from
-    none or one of them are given.
+    `ours` maps names of the paper's rows to ours that correspond; others are listed
+    separately. With a part of the actions only rows of heads that were trained on none
+    or one of them are given.
     """
     if not study.released:
         return None

@@ -159,7 +159,7 @@ class StartAverages:
 
 @dataclass(frozen=True)
 class PrintedTable:
-    """The paper's Table 2 or 3 by the row of ours that each stands beside."""
+    """The paper's Table 2 or 3, by the corresponding row of ours."""
 
     source: str
     rows: Mapping[str, PrintedRow]

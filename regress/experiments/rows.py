@@ -273,11 +273,11 @@ def svr_notes(rows: Iterable[Row]) -> list[str]:
 
 
 def near_random(rows: Iterable[Row]) -> list[str]:
-    """Name the rows whose average cannot be told from a ranking at random."""
+    """Name the rows that are not distinguishable from a random ranking."""
     unsure = [row.name for row in rows if covers_zero(row.average.ci95["fisher_z"])]
     if not unsure:
         return []
     return [
-        f"The average's interval covers zero for {', '.join(unsure)}: nothing here "
-        "tells that from a ranking at random."
+        f"The average's interval covers zero for {', '.join(unsure)}: not "
+        "distinguishable from a random ranking."
     ]

@@ -49,10 +49,8 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
         compare_rows(better, other, table, study.draws)
         for better, other in comparisons(studies)
     ]
-    opened = opening(study, NAME, studies[1:])
-    opened["notes"] += svr_notes(rows)
     report = Report(
-        **opened,
+        **opening(study, NAME, svr_notes(rows), studies[1:]),
         also={
             other.cache: dict(other.features.provenance.record)
             for other in studies

@@ -5,7 +5,7 @@ samples and, in every fold, training scores that differ; actions that fall short
 left out and named in `notes`. Labels are scaled per fold, by its training list alone.
 A fixed split is one fold without a name; in a cross-validation the predictions of all
 folds are judged together. Bootstrap seeds come from an action's name, so that a
-column's interval does not depend on which other columns stand beside it.
+column's interval does not depend on the other columns.
 """
 
 import zlib

@@ -54,10 +54,8 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
         *((MULTI + label, MULTI) for label in variants),
     ]
     compared = [compare_rows(*pair, table, study.draws) for pair in pairs]
-    opened = opening(study, NAME)
-    opened["notes"] += _about_draws(rows[0])
     report = Report(
-        **opened,
+        **opening(study, NAME, _about_draws(rows[0])),
         rows=rows,
         claims=compared,
         findings=[*(each.words for each in compared), *_findings(rows)],
@@ -129,7 +127,7 @@ def _findings(rows: Sequence[Row]) -> list[str]:
         )
     if all(covers_zero(row.average.ci95["fisher_z"]) for row in rows):
         found.append(
-            "Every row's average has an interval that covers zero: nothing here tells "
-            "any head from one that ranks at random."
+            "The interval of every row's average covers zero: no head is "
+            "distinguishable from a random ranking."
         )
     return found

@@ -143,8 +143,8 @@ def fine_tuning(report: FineTuneReport, name: str, title: str) -> Table:
     notes = [
         "scratch starts from random weights, tuned from the head trained on all other "
         "actions",
-        "last: after the last iteration, the honest number; best: the highest of all "
-        "evaluated iterations, chosen on the test samples, as the paper does",
+        "last: after the last iteration; best: the highest of all evaluated ones, "
+        "chosen on the test samples, as the paper does, and so too high",
         _tested(report),
         intervals(report),
         *_undefined(report),
