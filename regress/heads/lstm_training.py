@@ -25,13 +25,12 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save
 from torch import Tensor
 
 from aqa.cache.errors import AqaError
@@ -259,11 +258,12 @@ def train_side_by_side(
 
     def watch(done: int) -> None:
         for head, log in enumerate(logs):
-            if log.due(done):
-                rows = list(log.task.watch)
+            rows = list(log.task.watch)
+            last = done == schedule.iterations
+            if rows and (last or done % log.task.watch_every == 0):
                 real = None if clips is None else clips[rows]
                 made = lstm.outputs(heads.arrays(head), x[rows, 0], real)
-                log.watched[done] = made[:, -1]
+                log.watched[done] = made[:, -1].tolist()
 
     begun = _resume(checkpoint, heads, logs) if checkpoint else 0
     if begun:
@@ -275,19 +275,17 @@ def train_side_by_side(
     for done in range(begun + 1, schedule.iterations + 1):
         rate = schedule.learning_rate * schedule.gamma ** ((done - 1) // schedule.step)
         losses += heads.step(batches[done - 1], rate)
-        stretch = done % STRETCH or STRETCH
-        ended = stretch == STRETCH or done == schedule.iterations
-        if ended:
-            for log, loss in zip(logs, losses.tolist(), strict=True):
-                log.add_loss(done, loss / stretch)
-            losses.zero_()
         watch(done)
-        now = time.monotonic()
-        if ended and checkpoint and now - saved >= CHECKPOINT_SECONDS:
+        stretch = done % STRETCH or STRETCH
+        if stretch < STRETCH and done < schedule.iterations:
+            continue
+        for log, loss in zip(logs, losses.tolist(), strict=True):
+            log.add_loss(done, loss / stretch)
+        losses.zero_()
+        if checkpoint and time.monotonic() - saved >= CHECKPOINT_SECONDS:
             _save(checkpoint, done, heads, logs)
-            saved = now
-        if ended:
-            advance(stretch * len(tasks))
+            saved = time.monotonic()
+        advance(stretch * len(tasks))
     if checkpoint:
         checkpoint.unlink(missing_ok=True)
     return [log.result(heads.arrays(head)) for head, log in enumerate(logs)]
@@ -296,7 +294,7 @@ def train_side_by_side(
 class _Heads:
     """The parameters of M heads and their optimiser.
 
-    `_live` is what trains: all tensors of `_whole`, but of `w_x` a copy of the rows of
+    `live` is what trains: all tensors of `_whole`, but of `w_x` a copy of the rows of
     live columns.
     """
 
@@ -312,28 +310,28 @@ class _Heads:
         self._whole = lstm.stacked(starts, batches.live.device)
         whole = self._whole
         w_x = whole.w_x.index_select(1, self._rows)
-        self._live = Parameters(w_x, whole.w_h, whole.b, whole.v, whole.c)
-        self._gradient = Parameters(*map(torch.empty_like, self._live.tensors()))
+        self.live = Parameters(w_x, whole.w_h, whole.b, whole.v, whole.c)
+        self._gradient = Parameters(*map(torch.empty_like, self.live.tensors()))
         for value, gradient in zip(
-            self._live.tensors(), self._gradient.tensors(), strict=True
+            self.live.tensors(), self._gradient.tensors(), strict=True
         ):
             value.grad = gradient
-        self._adam = torch.optim.Adam(self._live.tensors(), fused=True)
+        self.adam = torch.optim.Adam(self.live.tensors(), fused=True)
 
     def step(self, batch: Batch, rate: float) -> Tensor:
         """Run one iteration; return the losses (M,) before it."""
         predicted, tape = lstm.forward(
-            self._live, batch.x, self._products, mask=batch.mask
+            self.live, batch.x, self._products, mask=batch.mask
         )
         error, loss = self._loss(predicted, batch)
-        lstm.backward(self._live, batch.x, tape, error, self._gradient, self._products)
-        self._adam.param_groups[0]["lr"] = rate
-        self._adam.step()
+        lstm.backward(self.live, batch.x, tape, error, self._gradient, self._products)
+        self.adam.param_groups[0]["lr"] = rate
+        self.adam.step()
         return loss
 
     def arrays(self, head: int) -> dict[str, NDArray[np.float32]]:
         """Copy the parameters of a head, standardisation and dead columns included."""
-        self._whole.w_x[head].index_copy_(0, self._rows, self._live.w_x[head])
+        self._whole.w_x[head].index_copy_(0, self._rows, self.live.w_x[head])
         scaling = {
             name: self._starts[head][name]
             for name in ("x_mean", "x_std")
@@ -341,41 +339,16 @@ class _Heads:
         }
         return {**lstm.arrays(self._whole, head), **scaling}
 
-    def state(self) -> dict[str, Tensor]:
-        """Return what `restore` needs to go on: live parameters and Adam's moments."""
-        found = {}
-        for number, value in enumerate(self._live.tensors()):
-            moments = self._adam.state[value]
-            found[f"value.{number}"] = value
-            found[f"first.{number}"] = moments["exp_avg"]
-            found[f"second.{number}"] = moments["exp_avg_sq"]
-        return found
-
-    def restore(self, state: dict[str, Tensor], done: int) -> None:
-        """Continue from the state after `done` iterations."""
-        for number, value in enumerate(self._live.tensors()):
-            value.copy_(state[f"value.{number}"])
-            self._adam.state[value] = {
-                "step": torch.tensor(float(done), device=value.device),
-                "exp_avg": state[f"first.{number}"].to(value.device),
-                "exp_avg_sq": state[f"second.{number}"].to(value.device),
-            }
-
 
 class _Log:
     """Losses and watched predictions of one head while it trains."""
 
     def __init__(self, task: HeadTask) -> None:
         self.task = task
-        self.watched: dict[int, NDArray[np.float32]] = {}
+        self.watched: dict[int, list[float]] = {}
         self.losses: list[float] = []
         squares = [label**2 for label in task.targets or ()]
         self._limit = DIVERGED * max(1.0, sum(squares) / len(squares))
-
-    def due(self, done: int) -> bool:
-        """Tell whether the watched rows are to be predicted after `done` iterations."""
-        last = done == self.task.schedule.iterations
-        return bool(self.task.watch) and (last or done % self.task.watch_every == 0)
 
     def add_loss(self, done: int, loss: float) -> None:
         """Record the mean loss of a stretch that ended after `done` iterations."""
@@ -387,29 +360,27 @@ class _Log:
             )
         self.losses.append(loss)
 
-    def arrays(self) -> dict[str, NDArray[np.generic]]:
-        """Return `iterations`, `watched` (evaluations, watched rows) and `loss`."""
-        shape = (len(self.watched), len(self.task.watch))
-        return {
-            "iterations": np.array(list(self.watched), np.int64),
-            "watched": np.array(list(self.watched.values()), np.float32).reshape(shape),
-            "loss": np.array(self.losses, np.float32),
-        }
-
     def result(self, parameters: dict[str, NDArray[np.float32]]) -> TrainedHead:
         """Return the finished head."""
-        kept = parameters if self.task.keep_parameters else {}
-        return TrainedHead.of({**kept, **self.arrays()})
+        shape = (len(self.watched), len(self.task.watch))
+        return TrainedHead(
+            parameters=parameters if self.task.keep_parameters else {},
+            iterations=tuple(self.watched),
+            watched=np.array(list(self.watched.values()), np.float32).reshape(shape),
+            loss=np.array(self.losses, np.float32),
+        )
 
 
 def _save(path: Path, done: int, heads: _Heads, logs: Sequence[_Log]) -> None:
     """Write a checkpoint after `done` iterations; the one before is replaced whole."""
-    arrays: dict[str, NDArray[Any]] = {"done": np.array(done, np.int64)}
-    arrays |= {name: value.cpu().numpy() for name, value in heads.state().items()}
-    for head, log in enumerate(logs):
-        arrays |= {f"{name}.{head}": value for name, value in log.arrays().items()}
+    state = {
+        "done": done,
+        "values": heads.live.tensors(),
+        "adam": heads.adam.state_dict(),
+        "logs": [(log.watched, log.losses) for log in logs],
+    }
     with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        file.write(save(arrays))
+        torch.save(state, file)
 
 
 def _resume(path: Path, heads: _Heads, logs: Sequence[_Log]) -> int:
@@ -418,15 +389,12 @@ def _resume(path: Path, heads: _Heads, logs: Sequence[_Log]) -> int:
     0 where there is none, or where the file is damaged.
     """
     try:
-        arrays = load_file(path)
-    except (FileNotFoundError, SafetensorError):
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, UnpicklingError):
         return 0
-    done = int(arrays.pop("done"))
-    for head, log in enumerate(logs):
-        iterations, watched, loss = (
-            arrays.pop(f"{name}.{head}") for name in ("iterations", "watched", "loss")
-        )
-        log.watched = dict(zip(iterations.tolist(), watched, strict=True))
-        log.losses = loss.tolist()
-    heads.restore({name: torch.from_numpy(a) for name, a in arrays.items()}, done)
-    return done
+    for value, saved in zip(heads.live.tensors(), state["values"], strict=True):
+        value.copy_(saved)
+    heads.adam.load_state_dict(state["adam"])
+    for log, (watched, losses) in zip(logs, state["logs"], strict=True):
+        log.watched, log.losses = watched, losses
+    return int(state["done"])
