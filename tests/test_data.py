@@ -83,13 +83,14 @@ def test_deviation_is_that_of_training_rows(make_features):
     [
         ([3.3, 3.3, 3.3], "all 3 training scores are 3.3"),
         ([1.0, np.nan, 2.0], "diving/001: no score"),
+        ([1.0], "one training sample"),
     ],
 )
 def test_labels_that_cannot_be_scaled(make_features, scores, message):
     features = make_features({"diving": 3})
-    features.score[:3] = scores
+    features.score[: len(scores)] = scores
     with pytest.raises(AqaError, match=message):
-        LabelScale.learn(features, [0, 1, 2])
+        LabelScale.learn(features, range(len(scores)))
 
 
 def test_z_scores_are_learned_from_training_rows_and_undone(make_features):
@@ -129,11 +130,6 @@ def test_constant_columns_are_those_of_scikit_learn():
     # Features are float32: what varies in their last place only is constant, too.
     noise = 3 * (1 + generator.choice([0, 1.2e-7], 45))
     assert scaling_std(noise.mean(None), noise.var(None), 45) == 1
-
-
-def test_one_sample_has_no_deviation(make_features):
-    with pytest.raises(AqaError, match="one training sample"):
-        LabelScale.learn(make_features(), [4])
 
 
 def test_shapes_are_checked(make_features):
@@ -181,18 +177,3 @@ def test_memory_outlives_its_owner():
 def test_no_room_is_an_error_and_no_crash():
     with pytest.raises(AqaError, match="set TMPDIR"):
         SharedArray((1 << 50,))
-
-
-def test_samples_of_fewer_clips_come_from_the_cache(tmp_path):
-    """Padding in front of shorter samples of an import is not looked at."""
-    x = np.arange(3 * 4 * 2, dtype=np.float32).reshape(3, 1, 4, 2)
-    samples = [
-        Sample(f"s/{i}", "jump", "train", float(i), 0, "", clips=clips)
-        for i, clips in enumerate((4, 2, 3))
-    ]
-    made = Provenance({"features": "x"})
-    features = load(write_cache(tmp_path / "f.h5", samples, x, made))
-    assert features.clips.tolist() == [4, 2, 3]
-    assert features.clip_means([1]).tolist() == [x[1, 0, 2:].mean(0).tolist()]
-    whole = [replace(sample, clips=0) for sample in samples]
-    assert load(write_cache(tmp_path / "g.h5", whole, x, made)).clips is None

@@ -14,7 +14,6 @@ from aqa.regress.heads.lstm import (
     forward,
     initial_parameters,
     predict,
-    stacked,
 )
 
 MODELS, STEPS, BATCH, WIDTH, HIDDEN = 3, 5, 4, 7, 6
@@ -96,13 +95,6 @@ def test_narrow_products_round_and_no_more(parameters, x):
         assert 0 < (wide - narrow).abs().max() < 0.05 * wide.abs().max()
 
 
-def test_single_step_has_no_past(parameters, x):
-    error = torch.randn(MODELS, 1, BATCH)
-    found = Parameters(*(torch.full_like(t, 9) for t in parameters.tensors()))
-    backward(parameters, x[:, :1], forward(parameters, x[:, :1])[1], error, found)
-    assert not found.w_h.any()
-
-
 def test_padding_in_front_is_as_if_it_were_not_there(parameters, x):
     """Outputs and gradients of 5 steps with 2 masked are those of the last 3."""
     mask = torch.ones(MODELS, STEPS, BATCH)
@@ -128,13 +120,6 @@ def test_clip_counts_and_standardisation_in_prediction(parameters, x):
     for place, count in enumerate((5, 3, 1, 5)):
         alone = predict(head, (clips[place : place + 1, -count:] - mean) / std)
         np.testing.assert_allclose(found[place], alone[0], rtol=1e-4)
-
-
-def test_heads_come_out_as_they_went_in(parameters):
-    heads = [arrays(parameters, model) for model in range(MODELS)]
-    again = stacked(heads)
-    for a, b in zip(parameters.tensors(), again.tensors(), strict=True):
-        assert torch.equal(a, b)
 
 
 def test_course_ends_in_the_prediction(parameters, x):

@@ -51,10 +51,16 @@ def test_distance_and_threshold_by_hand(make_features):
 
 
 @pytest.mark.parametrize("count", [6, 20, 60])
-def test_false_alarms_are_few_and_strangers_are_found(count):
+def test_false_alarms_are_few_and_strangers_are_found(make_features, count):
     """Videos of the kind exceed the threshold in at most 5 %; others do."""
     generator = np.random.default_rng(count)
     alarms, found = [], []
+    made = make_features({"diving": count})
+    rows = range(count)
+    columns = ("key", "action", "split", "score")
+    every = replace(
+        made, x=made.x[rows], **{name: getattr(made, name)[rows] for name in columns}
+    )
     for _ in range(60):
         basis = generator.normal(size=(4, 40))
 
@@ -63,28 +69,14 @@ def test_false_alarms_are_few_and_strangers_are_found(count):
             return np.maximum(hidden + 0.5 * generator.normal(size=(n, 40)), 0)
 
         samples, other = draw(count + 20), draw(20)[:, ::-1] + 4
-        features = _feature_set(samples[:count])
+        x = samples[:count, None, None].astype(np.float32)
+        features = replace(every, x=x)
         known = Plausibility.learn(features, np.arange(count))
         limit = known.thresholds["diving"]
         alarms += [_distance(known, one) > limit for one in samples[count:]]
         found += [_distance(known, one) > limit for one in other]
     assert np.mean(alarms) <= 0.05
     assert np.mean(found) > 0.99
-
-
-def _feature_set(samples):
-    from aqa.cache.provenance import Provenance
-    from aqa.regress.data import FeatureSet
-
-    count = len(samples)
-    return FeatureSet(
-        x=samples[:, None, None].astype(np.float32),
-        key=np.array([f"{i:03}" for i in range(count)]),
-        action=np.full(count, "diving"),
-        split=np.full(count, "train"),
-        score=np.arange(count, dtype=float),
-        provenance=Provenance({}),
-    )
 
 
 def _distance(known, sample):

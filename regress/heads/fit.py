@@ -67,7 +67,7 @@ class FitReport:
     `results` by action: `spearman`, `kendall`, `rl2_x100` on the test samples (None
     where undefined), `n_train`, `n_test`. `average`: Spearman's `fisher_z` and
     `arithmetic` mean over actions, and in how many it is `undefined`. `split` says
-    what was tested, `warnings` are for whoever relies on the numbers.
+    what was tested.
     """
 
     models: tuple[Path, ...]

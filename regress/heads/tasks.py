@@ -1,4 +1,4 @@
-"""One LSTM head to train, what comes of it, and the store of finished heads.
+"""One LSTM head to train, its result, and the store of finished heads.
 
 Conventions: `rows` index the samples of a `FeatureSet`; all copies of a training
 sample are training sequences; watched predictions are made from the copy at offset 0,
