@@ -29,6 +29,13 @@ LABELS = ("final", "incremental")
 MODES = ("all-action", "single-action")
 #: Loss functions of LSTM heads, see `heads.lstm_training`.
 LOSSES = ("squared", "rank")
+#: The settings above by name.
+CHOICES = {
+    "label_scale": LABEL_SCALES,
+    "labels": LABELS,
+    "mode": MODES,
+    "loss": LOSSES,
+}
 
 
 @dataclass(frozen=True)
@@ -111,7 +118,8 @@ class TrainingConfig:
     split: SplitConfig = SplitConfig()
     #: Scales `schedule` to this number of iterations; None: as it stands.
     iterations: int | None = None
-    #: Seed of initial weights and batches, see `first_seed`.
+    #: Seed of everything random; `head_seed` replaces it for weights and batches.
+    seed: int = 0
     head_seed: int | None = None
     #: One of `LABEL_SCALES`.
     label_scale: str = "std"
@@ -125,6 +133,19 @@ class TrainingConfig:
     device: str = "auto"
     #: Training processes on CPU; None: one per usable processor.
     workers: int | None = None
+
+    def __post_init__(self) -> None:
+        """Check settings that are words; raises `AqaError`."""
+        for name, values in CHOICES.items():
+            found = getattr(self, name, values[0])
+            if found not in values:
+                words = " or ".join(values)
+                raise AqaError(f"{name}: expected {words}, found {found!r}")
+
+    @property
+    def first_seed(self) -> int:
+        """Seed of initial weights and batches, of the first where there are several."""
+        return self.seed if self.head_seed is None else self.head_seed
 
     @property
     def scale(self) -> float:
@@ -153,13 +174,6 @@ class FitConfig(TrainingConfig):
     #: Folds of the training rows whose held-out predictions calibrate intervals;
     #: 0: none, and scores have no interval.
     calibration_folds: int = 3
-    #: Seed of everything random; `head_seed` replaces it for weights and batches.
-    seed: int = 0
-
-    @property
-    def first_seed(self) -> int:
-        """Seed of initial weights and batches."""
-        return self.seed if self.head_seed is None else self.head_seed
 
 
 @dataclass(frozen=True)
@@ -208,11 +222,6 @@ class CompareConfig(TrainingConfig):
     fine_tune: FineTuneConfig = FineTuneConfig()
     bootstrap: int = 2_000
     bootstrap_seed: int = 0
-
-    @property
-    def first_seed(self) -> int:
-        """Seed of initial weights and batches in the first repetition."""
-        return self.head_seed or 0
 
 
 Config = TypeVar("Config", bound=TrainingConfig)

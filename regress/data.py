@@ -257,8 +257,6 @@ class LabelScale:
         mean for "zscore". Raises `AqaError` for an unlabelled row and for an action
         with fewer than two rows or with one score throughout.
         """
-        if kind not in LABEL_SCALES:
-            raise AqaError(f"label scale {kind}: expected {' or '.join(LABEL_SCALES)}")
         chosen = np.asarray(rows, dtype=np.int64)
         unlabelled = chosen[~np.isfinite(features.score[chosen])]
         if len(unlabelled):

@@ -109,7 +109,7 @@ def test_z_scores_are_learned_from_training_rows_and_undone(make_features):
     assert np.isnan(scale.to_scaled([1.0], np.array(["vault"]))).all()
     paper = LabelScale.learn(features, features.rows(split="train"))
     assert paper.kind == "std" and set(paper.offset.values()) == {0.0}
-    with pytest.raises(AqaError, match="label scale minmax: expected std or zscore"):
+    with pytest.raises(AqaError, match="label scale 'minmax' is not known"):
         LabelScale.learn(features, [0, 1], "minmax")
 
 

@@ -20,8 +20,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aqa.cache.errors import AqaError
 from aqa.regress.config import LstmConfig
+from aqa.regress.heads.registry import check_width
 
 #: Arrays of one head by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c (); with
 #: standardised inputs also x_mean (D,) and x_std (D,).
@@ -234,11 +234,7 @@ def course(
 
     Raises `AqaError` for features of another shape.
     """
-    width = parameters["w_x"].shape[0]
-    if x.ndim != 3 or x.shape[-1] != width:
-        raise AqaError(
-            f"the head takes features (videos, clips, {width}); found {x.shape}"
-        )
+    check_width(x, len(parameters["w_x"]))
     return outputs(parameters, torch.from_numpy(np.ascontiguousarray(x)), clips)
 
 

@@ -26,7 +26,7 @@ from safetensors.numpy import save
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.files import replacing
-from aqa.regress.config import LABELS, LOSSES, LstmConfig, Schedule
+from aqa.regress.config import LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats
 
 #: Incremented when the same task would now train another head.
@@ -50,7 +50,7 @@ class HeadTask:
     deviation over the training rows; a head that starts from another keeps those of
     its start. The rows of `watch` are predicted before training, every `watch_every`
     iterations, and at the end. `keep_parameters` False saves room in the store where
-    only watched predictions are needed. Raises `AqaError` for impossible values.
+    only watched predictions are needed.
     """
 
     #: For messages alone.
@@ -70,9 +70,6 @@ class HeadTask:
 
     def __post_init__(self) -> None:
         """Check the values."""
-        for name, values in (("labels", LABELS), ("loss", LOSSES)):
-            if getattr(self, name) not in values:
-                raise AqaError(f"{self.name}: {name} must be {' or '.join(values)}")
         if not self.rows:
             raise AqaError(f"{self.name}: no training rows")
         if self.init is not None and not self.init.keep_parameters:
