@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy.stats import norm
+from scipy.stats import norm, t
 
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
@@ -14,6 +14,7 @@ from aqa.regress.evaluation.bootstrap import (
     covers_zero,
     draw_groups,
     draw_samples,
+    half_width,
     judge,
 )
 from aqa.regress.evaluation.metrics import fisher_mean, largest_rho
@@ -222,6 +223,22 @@ def test_groups_are_drawn_whole_and_widen_the_interval():
         low, high = describe(judge([test], [guess]), DRAWS).ci95
         widths.append(high - low)
     assert widths[0] > 1.5 * widths[1]
+
+
+def test_few_groups_have_students_interval():
+    values = np.random.default_rng(0).normal(size=4000)
+    half = half_width([np.array([0.0])], values, freedom=7)
+    assert half == pytest.approx(t.ppf(0.975, 7) * values.std())
+    cells = [cell(UP, [2, 1, 3, 4, 5, 6])]
+    grouped = [
+        replace(each, tests=tuple(replace(test, groups=8) for test in each.tests))
+        for each in cells
+    ]
+    (a, b), (c, d) = (
+        describe_average(each, DRAWS).ci95["fisher_z"] for each in (cells, grouped)
+    )
+    wider = (np.arctanh(d) - np.arctanh(c)) / (np.arctanh(b) - np.arctanh(a))
+    assert wider == pytest.approx(t.ppf(0.975, 7) / norm.ppf(0.975))
 
 
 def test_an_undefined_interval_covers_zero():

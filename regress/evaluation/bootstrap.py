@@ -167,6 +167,12 @@ class Cell:
         """Fisher's z per seed."""
         return metrics.fisher_z(self.rho, self.n)
 
+    @property
+    def freedom(self) -> float:
+        """Degrees of freedom of the variance over test samples, or over groups."""
+        groups = self.tests[0].groups
+        return np.inf if groups is None else max(1, groups - 1)
+
     @cached_property
     def kendall(self) -> Floats:
         """Kendall's tau-b per seed."""
@@ -244,13 +250,15 @@ def interval(
     bias: float = 0.0,
     wider: float = 1.0,
     pooled: "SeedVariance | None" = None,
+    freedom: float = np.inf,
 ) -> Interval:
     """Return the 95 % interval of a mean correlation.
 
     per_seed: (seeds,) its values; resampled: (count,) of their mean, seeds drawn too.
     `limit` is the largest |rho| that counts (see `metrics.largest_rho`); `bias` of
     the mean is subtracted, which makes the interval `wider` by a factor. `pooled`
-    replaces the variance of these seeds. The mean itself is always inside.
+    replaces the variance of these seeds, `freedom` is that of the test samples. The
+    mean itself is always inside.
     """
     kept = per_seed[~np.isnan(per_seed)]
     if not len(kept):
@@ -260,7 +268,7 @@ def interval(
         np.arctanh(np.clip(values, -limit, limit)) for values in (mean - bias, kept)
     )
     all_z = np.arctanh(np.clip(resampled, -WHOLE, WHOLE))
-    half = wider * half_width([seeds], all_z, pooled)
+    half = wider * half_width([seeds], all_z, pooled, freedom)
     low, high = np.tanh(z - half), np.tanh(z + half)
     return float(np.minimum(low, mean)), float(np.maximum(high, mean))
 
@@ -278,12 +286,16 @@ def seed_variance(per_seed: Sequence[Floats]) -> SeedVariance:
 
 
 def half_width(
-    per_seed: Sequence[Floats], resampled: Floats, pooled: SeedVariance | None = None
+    per_seed: Sequence[Floats],
+    resampled: Floats,
+    pooled: SeedVariance | None = None,
+    freedom: float = np.inf,
 ) -> float:
     """Return half the 95 % interval of a sum of independent means over seeds.
 
     per_seed: each mean's values (seeds,), whose variance `pooled` replaces; resampled:
-    (count,) of the sum. `nan` where fewer than `LEAST_DEFINED` of them are defined.
+    (count,) of the sum. `freedom` is that of the variance over test samples, where
+    these are few groups. `nan` where fewer than `LEAST_DEFINED` of them are defined.
     """
     kept = resampled[~np.isnan(resampled)]
     if kept.size == 0 or kept.size < LEAST_DEFINED * resampled.size:
@@ -292,12 +304,12 @@ def half_width(
     samples, squared = float(kept.var()), 0.0
     for values in (each[~np.isnan(each)] for each in per_seed):
         own = seed_variance([values])
-        variance, freedom = pooled or own
-        if freedom:
-            quantile = stdtrit(freedom, (1 + LEVEL) / 2)
+        variance, degrees = pooled or own
+        if degrees:
+            quantile = stdtrit(degrees, (1 + LEVEL) / 2)
             squared += variance / len(values) * quantile**2
             samples -= own[0] / len(values)
-    squared += max(samples, 0) * stdtrit(np.inf, (1 + LEVEL) / 2) ** 2
+    squared += max(samples, 0) * stdtrit(freedom, (1 + LEVEL) / 2) ** 2
     return float(np.sqrt(squared))
 
 

@@ -57,6 +57,7 @@ def describe(cell: Cell, draws: SeedDraws, row: Sequence[Cell] = ()) -> CellNumb
             over_seeds(np.tanh(cell.resampled), drawn),
             float(largest_rho(cell.n)),
             pooled=seed_variance([each.z for each in row or (cell,)]),
+            freedom=cell.freedom,
         ),
         n_test=cell.n,
         undefined=metrics.undefined(cell.rho),
@@ -108,6 +109,7 @@ def describe_average(cells: Sequence[Cell], draws: SeedDraws) -> Average:
                 over_seeds(_averaged(kind, z, resampled), drawn),
                 WHOLE,
                 *corrections[kind],
+                freedom=min(cell.freedom for cell in unseen),
             )
             for kind, found in per_seed.items()
         },
@@ -178,7 +180,8 @@ def _difference(
     value = arithmetic_mean(per_seed[0]) - arithmetic_mean(per_seed[1])
     paired = len(per_seed[0]) == len(per_seed[1])
     seeds = [per_seed[0] - per_seed[1]] if paired else per_seed
-    half = half_width(seeds, x - y)
+    freedom = min(cell.freedom for cell in (*a, *b))
+    half = half_width(seeds, x - y, freedom=freedom)
     return Difference(value, (value - half, value + half), probability_better(x, y))
 
 
