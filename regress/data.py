@@ -27,6 +27,9 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
 from aqa.regress.config import LABEL_SCALES
 
+#: A rank correlation of fewer test samples is not reported: of two it is 1 or -1.
+LEAST_TEST = 3
+
 Floats = NDArray[np.float64]
 Rows = NDArray[np.int64]
 

@@ -24,7 +24,7 @@ import numpy as np
 from aqa.cache.actions import BY_NAME
 from aqa.cache.errors import AqaError
 from aqa.regress.config import FineTuneConfig, FineTuneSetting
-from aqa.regress.data import LabelScale, Rows
+from aqa.regress.data import LEAST_TEST, LabelScale, Rows
 from aqa.regress.evaluation.bootstrap import (
     AVERAGES,
     Cell,
@@ -65,7 +65,7 @@ from aqa.regress.experiments.rows import (
     as_rows,
     trained_on,
 )
-from aqa.regress.experiments.study import LEAST_TEST, Fold, Study, title_of
+from aqa.regress.experiments.study import Fold, Study, title_of
 from aqa.regress.heads.tasks import HeadTask
 
 NAME = "fine-tune"

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
 from aqa.regress.config import CompareConfig
-from aqa.regress.data import FeatureSet, LabelScale, Rows, load
+from aqa.regress.data import LEAST_TEST, FeatureSet, LabelScale, Rows, load
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
     Resamples,
@@ -32,9 +32,6 @@ from aqa.regress.evaluation.bootstrap import (
 from aqa.regress.evaluation.metrics import Floats, action_means, spearman
 from aqa.regress.experiments.paper import listed, unlisted
 from aqa.regress.splits import Split, split_features
-
-#: With two samples rho can only be 1 or -1.
-LEAST_TEST = 3
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,15 @@ import numpy as np
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.regress.config import FitConfig, SplitConfig, unlike_paper
-from aqa.regress.data import FeatureSet, Floats, LabelScale, Rows, deal, load
+from aqa.regress.data import (
+    LEAST_TEST,
+    FeatureSet,
+    Floats,
+    LabelScale,
+    Rows,
+    deal,
+    load,
+)
 from aqa.regress.evaluation import metrics
 from aqa.regress.heads import HEADS
 from aqa.regress.heads.model_file import (
@@ -36,8 +44,8 @@ from aqa.regress.heads.registry import Head, Part, kind_of
 from aqa.regress.report.text_table import Entry, Line, Table, number
 from aqa.regress.splits import split_features
 
-#: A rank correlation over fewer test samples is not reported: of two it is 1 or -1.
-LEAST_TEST = 3
+#: Settings that change nothing in a model, or stand in it by themselves.
+WITHOUT_EFFECT = ("device", "workers", "actions")
 #: Libraries that a model depends on, named in it.
 LIBRARIES = ("torch", "scikit-learn", "numpy")
 
@@ -265,8 +273,7 @@ def _model(
         settings={
             "created_with": f"aqa {version('aqa-toolkit')}, "
             + ", ".join(f"{name} {version(name)}" for name in LIBRARIES),
-            # All but what changes nothing in a model.
-            **{k: v for k, v in asdict(config).items() if k not in PASSING},
+            **{k: v for k, v in asdict(config).items() if k not in WITHOUT_EFFECT},
             "tested_on": split,
             "unlike_paper": unlike_paper(config, features.kind),
             "warnings": head.warnings(),
@@ -277,10 +284,6 @@ def _model(
         ranges=ranges,
         plausibility=Plausibility.learn(features, group.rows),
     )
-
-
-#: Settings that change nothing in a model.
-PASSING = ("device", "workers", "actions")
 
 
 def _ends(values: Any) -> tuple[Any, Any]:
@@ -294,7 +297,7 @@ def _biases(model: Model) -> list[str]:
         f"{'low' if known.low == 0 else 'high'} almost throughout; a model of the "
         "action alone (--mode single-action) or --label-scale zscore may do better"
         for action, known in model.calibration.items()
-        if known.low == 0 or known.high == 0
+        if known.videos >= 10 and (known.low == 0 or known.high == 0)
     ]
 
 
