@@ -260,6 +260,7 @@ def family():
     ]
 
 
+@pytest.mark.slow
 def test_processes_give_the_bits_of_one_after_the_other(train, monkeypatch):
     here = train(*family())
     monkeypatch.setattr(workers, "WORTH_PROCESSES", 0)

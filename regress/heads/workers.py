@@ -236,6 +236,7 @@ def _in_processes(
         list(enumerate(longest)),
         workers,
         prepare=_start_worker,
+        preload=__name__,
         arguments=(features, counts, trainer.clips, trainer.lstm, trainer.store),
     )
     with closing(outcomes), _reporting(counts, advance):
