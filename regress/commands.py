@@ -3,6 +3,8 @@
 Conventions: an option that is not given is None; its default is that of the settings.
 """
 
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -244,8 +246,11 @@ def compare(
     from aqa.regress.experiments.compare import compare as run
 
     config = configured(CompareConfig(), settings, options)
+    command = shlex.join(["aqa", *sys.argv[1:]])
     with progress_bar() as progress:
-        results = run(cache, [experiment], config, out, progress, also=also)
+        results = run(
+            cache, [experiment], config, out, progress, also=also, command=command
+        )
     from rich.console import Console
 
     from aqa.regress.report.write import joined, print_results

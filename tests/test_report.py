@@ -12,12 +12,16 @@ from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
+from scipy.stats import rankdata
 
 from aqa.regress.experiments.compare import compare
 from aqa.regress.report import figures
 from aqa.regress.report.export import numbers_csv
 from aqa.regress.report.text_table import Entry, Line, Table, escape, latex, number
 from aqa.regress.report.write import (
+    DOWNLOADS,
+    Run,
+    extremes,
     joined,
     markdown,
     page,
@@ -89,7 +93,7 @@ def test_the_page_needs_nothing_from_elsewhere(html):
     for tag, name, value in found.attributes:
         assert not name.startswith("on"), (tag, name)
         if name in ("src", "href", "xlink:href"):
-            assert value.startswith("#"), (tag, value)
+            assert value.startswith("#") or value in DOWNLOADS, (tag, value)
     assert not re.search(r"url\((?!#)", html)
     assert "default-src 'none'" in html
 
@@ -100,7 +104,9 @@ def test_the_page_is_well_formed_and_its_ids_are_unique(html):
     assert len(used) == len(set(used))
     assert {"table-2", "table-3", "table-4", "methods"} <= set(found.ids)
     targets = [value for _, name, value in found.attributes if name == "href"]
-    assert {target[1:] for target in targets} <= set(found.ids)
+    within = {target[1:] for target in targets if target.startswith("#")}
+    assert within <= set(found.ids)
+    assert {target for target in targets if target[0] != "#"} == set(DOWNLOADS)
 
 
 def test_every_picture_says_what_it_shows(html):
@@ -212,7 +218,7 @@ def test_names_are_no_formulas_in_a_spreadsheet(compared):
 
 def test_other_measures_leave_the_matched_case_out(compared):
     # R-l2 of heads that never saw an action's scores has no meaning: one table only.
-    [table] = section_of(compared.results[1]).details
+    table, _ = section_of(compared.results[1]).details
     (line,) = [line for line in table.lines if line.label == "Diving"]
     row = compared.reports[1]["rows"][1]
     assert line.entries[0].text.startswith("(")
@@ -227,7 +233,7 @@ def test_other_measures_leave_the_matched_case_out(compared):
 
 def test_fine_tuning_shows_its_other_measures_and_test_samples(compared):
     section = section_of(compared.results[2])
-    kendall, rl2 = section.details
+    kendall, rl2, _ = section.details
     rows = compared.reports[2]["rows"]
     assert len(kendall.lines) == len(rl2.lines) == len(rows) // 2
     scratch = next(row for row in rows if row["init"] == "random")
@@ -377,3 +383,28 @@ def test_a_table_as_markdown():
         "",
         "- a \\*note\\*",
     ]
+
+
+def test_the_best_and_worst_predicted_samples(compared):
+    result = compared.results[0]
+    table = extremes(result, count=2)
+    name = table.title.removeprefix("Best and worst predicted samples: ")
+    averages = {row.name: row.average.fisher_z for row in result.report.rows}
+    assert averages[name] == max(averages.values())
+    cell = result.cells[name]["diving"]
+    true, guess = rankdata(cell.tests[0].truth), rankdata(cell.predicted[0])
+    apart = sorted(abs(true - guess))
+    shown = [
+        abs(float(line.entries[2].text) - float(line.entries[3].text))
+        for line in table.lines
+        if line.label.startswith("diving: ")
+    ]
+    assert shown == [*apart[:2], *apart[-2:]]
+
+
+def test_the_page_says_what_it_is_about(compared):
+    run = Run("squats", "aqa compare all", "2026-01-02")
+    result = compared.results[0]
+    text = page([result.report], [section_of(result)], run)
+    assert "<h1>Action quality: squats</h1>" in text
+    assert "<dd>aqa compare all</dd>" in text and "<dd>2026-01-02</dd>" in text

@@ -7,6 +7,7 @@ second one is instant. Progress counts head-iterations; an SVR counts as `SVR_CO
 """
 
 from collections.abc import Iterable, Sequence
+from datetime import date
 from importlib import import_module
 from pathlib import Path
 from typing import Protocol, cast
@@ -28,7 +29,7 @@ from aqa.regress.experiments.study import (
 from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
 from aqa.regress.heads.tasks import HeadStore, HeadTask
 from aqa.regress.heads.workers import train_heads
-from aqa.regress.report.write import write_report
+from aqa.regress.report.write import Run, write_report
 
 #: About how many iterations of an LSTM head take as long as one SVR.
 SVR_COST = 300
@@ -52,12 +53,13 @@ def compare(
     progress: Progress = silent,
     *,
     also: Sequence[Path] = (),
+    command: str = "",
 ) -> list[Result]:
     """Run experiments ("all": every one) and write their report into `out`.
 
-    `also` names caches of the same samples with other features; they give further
-    rows to single-vs-all. Raises `AqaError` where an experiment is impossible, before
-    anything is trained.
+    `command` is shown in the report. `also` names caches of the same samples with other
+    features; they give further rows to single-vs-all. Raises `AqaError` where an
+    experiment is impossible, before anything is trained.
     """
     _check(config)
     names = _names(experiments)
@@ -70,8 +72,15 @@ def compare(
     tasks = [task for experiment in chosen for task in experiment.needs(studies)]
     trained = _train(studies, tasks, out / "heads", progress)
     results = [experiment.evaluate(studies, trained) for experiment in chosen]
-    write_report(results, out)
+    run = Run(data_name(cache), command, date.today().isoformat())
+    write_report(results, out, run)
     return results
+
+
+def data_name(cache: Path) -> str:
+    """Return what a report calls its data: the cache's name, or its folder's."""
+    path = cache.resolve()
+    return path.parent.name if path.stem == "features" else path.stem
 
 
 def _train(

@@ -2,7 +2,7 @@
 
 Conventions: columns are actions in the report's order, then the averages; the paper's
 line stands under ours of the same name; the highest of ours in a column is strong. A
-column with few test samples says how many.
+column says how many test samples it has, and whether they are few.
 """
 
 import math
@@ -51,9 +51,10 @@ def varied(report: AnyReport) -> str:
 
 
 def column_title(report: AnyReport, action: str) -> str:
-    """Return an action's title, with its number of test samples where they are few."""
+    """Return an action's title with its number of test samples."""
     tests = report.samples[action]["test"]
-    return title_of(action) + (f" (n = {tests})" if tests < FEW_TESTS else "")
+    few = ", few" if tests < FEW_TESTS else ""
+    return f"{title_of(action)} (n = {tests}{few})"
 
 
 def setting_title(action: str, n: int, tests: int = FEW_TESTS) -> str:

@@ -5,8 +5,9 @@ Conventions: a folder holds report.json (one experiment's object, or, for severa
 report.html, tables.tex, table.csv, numbers.csv, predictions.csv and figures/*.svg of
 the last run; a folder of each experiment's name within it holds the same of that
 experiment alone, and outlives runs of others. Each file is replaced whole or not at
-all; the same results give the same bytes. The page stands alone: style and pictures are
-within it, it has no script, and its policy forbids the browser to load anything.
+all; the same results give the same bytes, but for the date in page and Markdown. The
+page stands alone: style and pictures are within it, it has no script, and its policy
+forbids the browser to load anything.
 Whatever comes from file names, labels or provenance is escaped.
 """
 
@@ -19,24 +20,41 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
+from scipy.stats import rankdata
 
 from aqa.cache.files import replacing
 from aqa.regress.experiments.result import AnyReport, FineTuneReport, Result, to_json
 from aqa.regress.report.export import numbers_csv, predictions_csv, table_csv
 from aqa.regress.report.tables import by_action, comparison, details, fine_tuning
-from aqa.regress.report.text_table import Table, escape, latex, number, rich_table
+from aqa.regress.report.text_table import (
+    Entry,
+    Line,
+    Table,
+    escape,
+    latex,
+    number,
+    rich_table,
+)
 
 if TYPE_CHECKING:
     from aqa.regress.report.figures import Picture
 
 #: Columns of what is redirected, where nothing needs to be cut.
 WIDE = 1_000
-TITLE = "Action quality: does it transfer?"
+#: Files beside the page that it links to.
+DOWNLOADS = {
+    "table.csv": "table (CSV)",
+    "tables.tex": "tables (LaTeX)",
+    "numbers.csv": "every number (CSV)",
+    "predictions.csv": "predictions (CSV)",
+    "report.json": "report (JSON)",
+}
 METHODS = (
     "rho is Spearman's rank correlation with average ranks for ties, within each "
     "action, on its test list; fine-tuning with a fixed split trains and tests on "
@@ -60,6 +78,15 @@ METHODS = (
     "the test samples, in judges' units, times 100, as the leaderboards print it; "
     "lower is better. It is left out where a head never saw the action's scores.",
 )
+
+
+@dataclass(frozen=True)
+class Run:
+    """Which data set a report is about, and how and when it was asked for."""
+
+    data: str
+    command: str = ""
+    date: str = ""
 
 
 @dataclass(frozen=True)
@@ -104,7 +131,7 @@ def section_of(
                 for nth, found in enumerate(report.claims, 1)
             ),
         ),
-        details(report),
+        (*details(report), extremes(result)),
         pictures,
     )
 
@@ -116,21 +143,66 @@ def main_table(result: Result) -> Table:
     return by_action(result.report, *result.table)
 
 
-def write_report(results: Sequence[Result], out: Path) -> Path:
+def extremes(result: Result, count: int = 3) -> Table:
+    """Return the samples whose predicted rank is nearest to and furthest from the true.
+
+    Of the row with the highest average, the first seed; ranks are within an action.
+    """
+    averages = {
+        row.name: row.average.fisher_z
+        for row in getattr(result.report, "rows", [])
+        if hasattr(row, "average") and row.name in result.cells
+    }
+    name = (
+        max(averages, key=averages.__getitem__)
+        if averages
+        else next(iter(result.cells))
+    )
+    lines = []
+    for action, cell in result.cells[name].items():
+        test, predicted = cell.tests[0], cell.predicted[0]
+        ranks = rankdata(test.truth), rankdata(predicted)
+        apart = np.abs(ranks[0] - ranks[1])
+        order = np.argsort(apart, kind="stable")
+        few = min(count, len(order) // 2)
+        for place in (*order[:few], *order[len(order) - few :]):
+            lines.append(
+                Line(
+                    f"{action}: {result.keys[test.rows[place]]}",
+                    (
+                        Entry(number(test.truth[place], "{:.2f}")),
+                        Entry(number(predicted[place], "{:.2f}")),
+                        Entry(f"{ranks[0][place]:g}"),
+                        Entry(f"{ranks[1][place]:g}"),
+                    ),
+                )
+            )
+    return Table(
+        f"{result.report.experiment}-extremes",
+        f"Best and worst predicted samples: {name}",
+        "sample",
+        ("judges", "predicted", "rank", "predicted rank"),
+        tuple(lines),
+        ("first seed; of each column the nearest ranks first, then the furthest",),
+    )
+
+
+def write_report(results: Sequence[Result], out: Path, run: Run | None = None) -> Path:
     """Write the run's files, and each experiment's own; returns the page's path."""
     # Here: a table on a terminal needs no drawing library.
     from aqa.regress.report.figures import pictures_of
 
     pictures = {result.report.experiment: pictures_of(result) for result in results}
     for result in results:
-        _write_files([result], pictures, out / result.report.experiment)
-    return _write_files(results, pictures, out)
+        _write_files([result], pictures, out / result.report.experiment, run)
+    return _write_files(results, pictures, out, run)
 
 
 def _write_files(
     results: Sequence[Result],
     pictures: "Mapping[str, tuple[Picture, ...]]",
     out: Path,
+    run: "Run | None",
 ) -> Path:
     reports = [result.report for result in results]
     shared = shared_notes(reports)
@@ -145,8 +217,8 @@ def _write_files(
         "table.csv": table_csv(reports),
         "predictions.csv": predictions_csv(results),
         "tables.tex": latex([table for each in sections for table in each.tables]),
-        "report.md": markdown(reports, sections),
-        "report.html": page(reports, sections),
+        "report.md": markdown(reports, sections, run),
+        "report.html": page(reports, sections, run),
     }
     for section in sections:
         for picture in section.pictures:
@@ -167,7 +239,14 @@ def joined(reports: Sequence[AnyReport]) -> dict[str, Any]:
     return {"experiment": "all", "created_with": created_with, "reports": objects}
 
 
-def page(reports: Sequence[AnyReport], sections: Sequence[Section]) -> str:
+def title_of_page(run: Run | None) -> str:
+    """Return the title: which data set was asked."""
+    return f"Action quality: {run.data}" if run else "Action quality"
+
+
+def page(
+    reports: Sequence[AnyReport], sections: Sequence[Section], run: Run | None = None
+) -> str:
     """Return the self-contained HTML page."""
     environment = Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
@@ -178,8 +257,9 @@ def page(reports: Sequence[AnyReport], sections: Sequence[Section]) -> str:
         files("aqa.regress.report").joinpath("page.html.jinja").read_text("utf-8")
     )
     return environment.from_string(template).render(
-        title=TITLE,
-        facts=facts(reports[0]),
+        title=title_of_page(run),
+        files=DOWNLOADS,
+        facts=facts(reports[0], run),
         notes=shared_notes(reports),
         sections=sections,
         methods=METHODS,
@@ -187,10 +267,12 @@ def page(reports: Sequence[AnyReport], sections: Sequence[Section]) -> str:
     )
 
 
-def markdown(reports: Sequence[AnyReport], sections: Sequence[Section]) -> str:
+def markdown(
+    reports: Sequence[AnyReport], sections: Sequence[Section], run: Run | None = None
+) -> str:
     """Return the same as Markdown; pictures are those in the folder `figures`."""
-    parts = [f"# {TITLE}"]
-    lines = facts(reports[0]).items()
+    parts = [f"# {escape(title_of_page(run))}"]
+    lines = facts(reports[0], run).items()
     parts.append("\n".join(f"- **{name}**: {escape(text)}" for name, text in lines))
     parts += [f"> {escape(note)}" for note in shared_notes(reports)]
     for section in sections:
@@ -218,7 +300,7 @@ def provenances(reports: Sequence[AnyReport]) -> dict[str, str]:
     return {label: json.dumps(record, indent=2) for label, record in records.items()}
 
 
-def facts(report: AnyReport) -> dict[str, str]:
+def facts(report: AnyReport, run: Run | None = None) -> dict[str, str]:
     """Return what the numbers were made from, one line each."""
     lists = report.samples.values()
     train, test = (sum(counts[name] for counts in lists) for name in ("train", "test"))
@@ -236,6 +318,8 @@ def facts(report: AnyReport) -> dict[str, str]:
         ),
         "Made with": ", ".join(f"{k} {v}" for k, v in report.created_with.items()),
     }
+    if run:
+        found |= {"Command": run.command, "Date": run.date}
     return {name: text for name, text in found.items() if text}
 
 
