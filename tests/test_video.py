@@ -479,7 +479,7 @@ def test_ambiguous_series_and_links_are_refused(pictures):
     (pictures / "img_3.jpg").symlink_to(outside)
     assert "found a link out of it" in error(pictures)
     (pictures / "img_3.jpg").unlink()
-    assert "no times to cut by" in error(pictures, start=1)
+    assert "a folder of pictures has no frame times" in error(pictures, start=1)
 
 
 def test_pictures_heed_the_limit_of_pixels(pictures):

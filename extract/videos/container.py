@@ -25,7 +25,6 @@ from av.video.stream import VideoStream
 
 from aqa.extract.config import Limits
 from aqa.extract.videos.integrity import Signs, VideoError, one_line
-from aqa.extract.videos.picture import Display
 
 #: FFmpeg's names of demuxers.
 CONTAINERS = (
@@ -39,7 +38,7 @@ CODECS = (
 )
 CONVERT = "convert it, as in: ffmpeg -i IN -c:v libx264 OUT.mp4"
 #: Streams that accompany the film.
-STILLS = Disposition.attached_pic | Disposition.timed_thumbnails
+_STILLS = Disposition.attached_pic | Disposition.timed_thumbnails
 #: Streams with at least this share of the most frames count as equally long.
 _AS_LONG = 0.9
 #: FFmpeg's description of a stream: columns and rows to cut off at each side.
@@ -48,11 +47,15 @@ _CROPPING = re.compile(r"^ +Frame Cropping: (\d+)/(\d+)/(\d+)/(\d+)$", re.MULTIL
 
 @dataclass(frozen=True)
 class OpenVideo:
-    """An open file and its film; `notes` say what was chosen where it left a choice."""
+    """An open file and its film.
+
+    `crop` is the part of a coded picture to show, as (top, bottom, left, right) rows
+    and columns, end exclusive. `notes` say what was chosen where there was a choice.
+    """
 
     container: InputContainer
     stream: VideoStream
-    display: Display
+    crop: tuple[int, int, int, int] | None
     notes: tuple[str, ...]
 
 
@@ -86,12 +89,7 @@ def open_video(path: Path, limits: Limits, signs: Signs) -> Iterator[OpenVideo]:
         codec.thread_count = 1
         codec.options = {"max_pixels": str(limits.pixels)}
         signs.components |= {container.format.name, codec.name}
-        display = Display(
-            size=(codec.width, codec.height),
-            crop=_crop(container, stream),
-            pixel_aspect=float(stream.sample_aspect_ratio or 1),
-        )
-        yield OpenVideo(container, stream, display, notes)
+        yield OpenVideo(container, stream, _crop(container, stream), notes)
 
 
 def check_size(path: Path, width: int, height: int, limits: Limits) -> None:
@@ -140,7 +138,7 @@ def _check_file(path: Path) -> None:
 
 def _films(container: InputContainer, path: Path) -> list[VideoStream]:
     """Return the streams of pictures, covers and thumbnails left out."""
-    films = [s for s in container.streams.video if not s.disposition & STILLS]
+    films = [s for s in container.streams.video if not s.disposition & _STILLS]
     if not films:
         kinds = ", ".join(stream.type for stream in container.streams) or "nothing"
         raise VideoError(f"{path}: expected a video stream, found only {kinds}")

@@ -13,7 +13,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import av
@@ -55,6 +55,7 @@ class FolderFrames:
         signs.components.add("mjpeg")
         self.promised = len(self._paths)
         self.notes: tuple[str, ...] = ()
+        self.pixel_aspect = 1.0
 
     def damage(self, total: int | None) -> tuple[str, ...]:
         """Return the signs of damage; `total` pictures are all, None: a part."""
@@ -63,79 +64,45 @@ class FolderFrames:
     def times(self) -> None:
         """Return no times: nobody knows when the pictures were taken."""
 
-    def seek(self, seconds: float) -> bool:
-        """Stay at the first picture."""
-        return False
-
-    def passed(self, seconds: float) -> bool:
-        """Return whether all pictures shown before a time have been read."""
-        return False
-
     def __iter__(self) -> Iterator[Picture]:
         """Yield the pictures, without those that cannot be opened."""
         for path in self._paths:
             try:
-                yield _open(path, self._limits, self.signs)
+                yield self._open(path)
             except (MemoryError, VideoError):
                 raise
             except Exception as error:  # Pillow's readers raise errors of all kinds
                 self.signs.refuse(error)
 
+    def _open(self, path: Path) -> Picture:
+        """Open a picture and check what can be checked without decoding it."""
+        if (size := os.path.getsize(path)) > MAX_BYTES:
+            raise VideoError(f"{path}: expected a picture, found {size} bytes")
+        data = path.read_bytes()
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # Pillow warns of truncated files
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(io.BytesIO(data), formats=FORMATS)
+            check_size(path, image.width, image.height, self._limits)
+            if image.format == "PNG":
+                image.verify()  # the checksum of each part
+            elif image.format in ("JPEG", "MPO"):
+                _check_jpeg(data, self.signs)
+            else:
+                image.load()
+        return Picture(image.width, image.height, partial(self._rgb, path.name, data))
 
-@dataclass(slots=True)
-class Still:
-    """One picture, checked; its pixels are decoded when they are asked for."""
-
-    image: Image.Image
-    data: bytes
-    name: str
-    signs: Signs
-
-    @property
-    def width(self) -> int:
-        """Columns of the stored picture."""
-        return self.image.width
-
-    @property
-    def height(self) -> int:
-        """Rows of the stored picture."""
-        return self.image.height
-
-    def aspect(self) -> float:
-        """Width / height of the picture as it is shown."""
-        return self.image.width / self.image.height
-
-    def rgb(self) -> Pixels:
-        """Return the picture as it is shown, (H, W, 3)."""
+    def _rgb(self, name: str, data: bytes) -> Pixels:
+        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
         try:
-            self.image.load()
+            image.load()
         except OSError as error:
-            self.signs.defects.append(f"{self.name}: {one_line(str(error))}")
-            self.image = _load_truncated(self.data)
+            self.signs.defects.append(f"{name}: {one_line(str(error))}")
+            image = _load_truncated(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of malformed EXIF
-            ImageOps.exif_transpose(self.image, in_place=True)
-        return _to_rgb(self.image)
-
-
-def _open(path: Path, limits: Limits, signs: Signs) -> Still:
-    """Open a picture and check what its format allows to check without decoding."""
-    if (size := os.path.getsize(path)) > MAX_BYTES:
-        raise VideoError(f"{path}: expected a picture, found {size} bytes")
-    data = path.read_bytes()
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")  # Pillow warns of truncated files
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        image = Image.open(io.BytesIO(data), formats=FORMATS)
-        check_size(path, image.width, image.height, limits)
-        if image.format == "PNG":
-            image.verify()  # the checksum of each part
-            image = Image.open(io.BytesIO(data), formats=FORMATS)
-        elif image.format in ("JPEG", "MPO"):
-            _check_jpeg(data, signs)
-        else:
-            image.load()
-    return Still(image, data, path.name, signs)
+            ImageOps.exif_transpose(image, in_place=True)
+        return _to_rgb(image)
 
 
 def _check_jpeg(data: bytes, signs: Signs) -> None:

@@ -1,9 +1,8 @@
 """Decode the film of one video file.
 
 Conventions: frames come in the order of showing, with damage noted and passed over.
-Time stamps are in units of the stream's time base, as `timeline.frame_times` takes
-them. `promised` is known when all frames have been read: frames that the container
-counts and no player shows are taken off then.
+Time stamps are in units of the stream's time base. `promised` is known when all frames
+have been read: frames that the container counts and no player shows are taken off.
 
 What is no damage, although FFmpeg complains or frames are missing:
 - A recording cut without encoding again may begin with an open group of pictures: its
@@ -17,7 +16,9 @@ import re
 from array import array
 from collections.abc import Iterator
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
@@ -26,9 +27,15 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
-from aqa.extract.videos.container import STILLS, OpenVideo
+from aqa.extract.videos.container import OpenVideo
 from aqa.extract.videos.integrity import Signs, is_cut_short, promised_frames
-from aqa.extract.videos.picture import Picture, VideoPicture
+from aqa.extract.videos.picture import (
+    Picture,
+    Pixels,
+    display_matrix,
+    is_quarter_turn,
+    orient,
+)
 from aqa.extract.videos.timeline import Seconds
 
 #: Containers with an index to seek by; others are decoded from their beginning.
@@ -41,6 +48,8 @@ REORDER_SECONDS = 1.0
 #: recordings were joined. Stamps that are merely out of order fall by a few frames.
 RESTART_SECONDS = 0.5
 JUMP_SECONDS = 10.0
+#: Seconds by which sound begins before the pictures without being heard.
+SOUND_AHEAD = 0.1
 #: H.264's complaints about pictures before the first one of the file.
 _MISSING_REFERENCES = re.compile(
     r"mmco|co located POCs|reference (picture|frames)|Missing reference"
@@ -48,6 +57,7 @@ _MISSING_REFERENCES = re.compile(
 #: An MPEG-4 picture that is not coded is its header alone.
 _MAX_NOT_CODED = 19
 _VOP = b"\0\0\1\xb6"
+_NO_QUARTER_TURN = "pictures are turned by no quarter turn"
 
 
 class StreamFrames:
@@ -58,6 +68,8 @@ class StreamFrames:
         self._video, self.signs = video, signs
         self._stream, self._format = video.stream, video.container.format.name
         self._codec = video.stream.codec_context.name
+        self._convert = VideoReformatter()
+        self.pixel_aspect = float(self._stream.sample_aspect_ratio or 1)
         self._base = self._stream.time_base or Fraction(1)
         self._zero = Fraction(0) if self._format == "avi" else self._clock_zero()
         #: Time stamps of the frames so far, in the order of showing.
@@ -136,20 +148,26 @@ class StreamFrames:
 
     def __iter__(self) -> Iterator[Picture]:
         """Decode to the end."""
-        convert = VideoReformatter()
-        display = self._video.display
-        first = True
         for frame in self._decoded():
             self.signs.corrupt_frames += frame.is_corrupt
             if frame.pts is None:
                 self._timed = False
             else:
                 self._stamps.append(self._continued(frame.pts))
-            picture = VideoPicture(frame, convert, display)
-            if first and not picture.is_upright_or_quarter_turn:
-                self.signs.defects.append("pictures are turned by no quarter turn")
-            first = False
-            yield picture
+            yield Picture(frame.width, frame.height, partial(self._rgb, frame))
+
+    def _rgb(self, frame: VideoFrame) -> Pixels:
+        matrix = display_matrix(frame)
+        if not is_quarter_turn(matrix) and _NO_QUARTER_TURN not in self.signs.defects:
+            self.signs.defects.append(_NO_QUARTER_TURN)
+        rgb = self._convert.reformat(frame, format="rgb24", threads=1)
+        pixels = cast(Pixels, rgb.to_ndarray())
+        codec = self._stream.codec_context
+        same = (frame.width, frame.height) == (codec.width, codec.height)
+        if self._video.crop and same:  # a size that changed has another crop
+            top, bottom, left, right = self._video.crop
+            pixels = pixels[top:bottom, left:right]
+        return orient(pixels, matrix)
 
     def _continued(self, stamp: int) -> int:
         """Let the clock go on with the next frame where time stamps begin anew."""
@@ -242,12 +260,13 @@ class StreamFrames:
 
     def _clock_zero(self) -> Fraction:
         """Return where the clock of a player begins, in time stamps' seconds."""
+        film = self._stream
         starts = [
             Fraction(stream.start_time * stream.time_base)
-            for stream in self._video.container.streams
-            if stream.type in ("audio", "video")
-            and not stream.disposition & STILLS
-            and stream.start_time is not None
-            and stream.time_base is not None
+            for stream in (film, *self._video.container.streams.audio)
+            if stream.start_time is not None and stream.time_base is not None
         ]
-        return min(starts, default=Fraction(0))
+        if not starts or film.start_time is None:
+            return min(starts, default=Fraction(0))
+        # Sound is often ahead by what its encoder adds in front, which is not heard.
+        return starts[0] if starts[0] - min(starts) < SOUND_AHEAD else min(starts)

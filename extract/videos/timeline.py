@@ -1,62 +1,42 @@
-"""When frames are shown, and which of them are kept.
+"""Which frames show a video at another frame rate, and how frame rates differ.
 
-Conventions: times are float64 seconds on the clock that a player shows: 0 is where the
-file's sound or pictures begin, whichever is first, whatever its time stamps are. Frames
-are in the order of showing. A span is (start, end), end exclusive.
+Conventions: times are float64 seconds on the clock that a player shows, whatever the
+file's time stamps are: 0 is the first picture, or where sound begins if that is at
+least `stream.SOUND_AHEAD` earlier. Frames are in the order of showing.
 """
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 import numpy.typing as npt
 
-Span = tuple[float, float]
 Seconds = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 #: Frame times are fractions of a second, bounds are decimals.
 ROUNDING_SECONDS = 1e-6
-
-
-def within(times: Seconds, span: Span) -> Indices:
-    """Return the indices of the frames that are shown within a span."""
-    start, end = (edge - ROUNDING_SECONDS for edge in span)
-    return np.flatnonzero((times >= start) & (times < end))
+#: Frame rates within this factor of each other are the same for an action's speed:
+#: 24, 25 and 30 frames per second are mixed in every collection.
+SIMILAR_RATES = 1.26
 
 
 def resample(times: Seconds, fps: float, most: int) -> Indices:
-    """Return the index of the frame nearest to each tick of an even clock.
+    """Return the indices of the frames nearest to the ticks of an even clock.
 
     Ticks are 1 / `fps` apart and begin with the first frame; the last frame is shown as
     long as frames usually are. Of two frames equally near, the earlier is taken. No
     more than `most` + 1 indices are returned.
     """
     order = np.argsort(times, kind="stable")
-    steps = np.diff(times[order])
-    usual = float(np.median(steps)) if len(steps) else 0.0
-    length = times[order[-1]] - times[order[0]] + usual
-    count = min(max(round(length * fps), 1), most + 1)
-    ticks = times[order[0]] + np.arange(count) / fps
-    later = np.searchsorted(times[order], ticks).clip(1, max(len(times) - 1, 1))
-    earlier = later - 1
-    later = later.clip(max=len(times) - 1)
-    after = times[order[later]] - ticks
-    before = ticks - times[order[earlier]]
-    nearest = np.where(after < before - ROUNDING_SECONDS, later, earlier)
-    return np.asarray(order[nearest], np.int64)
-
-
-def frame_rate(times: Sequence[float]) -> float | None:
-    """Return the mean frames per second of frames in the order of showing."""
-    if len(times) < 2 or times[-1] <= times[0]:
-        return None
-    return (len(times) - 1) / (times[-1] - times[0])
-
-
-#: Frame rates within this factor of each other are the same for an action's speed:
-#: 24, 25 and 30 frames per second are mixed in every collection.
-SIMILAR_RATES = 1.26
+    ordered = times[order]
+    usual = float(np.median(np.diff(ordered))) if len(ordered) > 1 else 0.0
+    count = max(round((ordered[-1] - ordered[0] + usual) * fps), 1)
+    ticks = ordered[0] + np.arange(min(count, most + 1)) / fps
+    later = np.searchsorted(ordered, ticks).clip(max=len(ordered) - 1)
+    earlier = np.maximum(later - 1, 0)
+    is_later = ordered[later] - ticks < ticks - ordered[earlier] - ROUNDING_SECONDS
+    return np.asarray(order[np.where(is_later, later, earlier)], np.int64)
 
 
 def describe_rates(

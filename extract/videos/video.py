@@ -27,7 +27,10 @@ from aqa.extract.videos.frame_folder import FolderFrames
 from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
 from aqa.extract.videos.picture import Pixels
 from aqa.extract.videos.stream import StreamFrames
-from aqa.extract.videos.timeline import Indices, Span, frame_rate, resample, within
+from aqa.extract.videos.timeline import ROUNDING_SECONDS, Indices, Seconds, resample
+
+#: (start, end) in seconds, end exclusive.
+Span = tuple[float, float]
 
 LIMITS = Limits()
 #: Frames resized at once: torch's resize gains until here, memory pays for more.
@@ -36,26 +39,14 @@ BATCH_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
-class Watched:
-    """What `watch` says of a video: its number of frames and the digest of the source.
-
-    `damage` is empty for a whole video; `source_sha256` is of the file, or of a
-    folder's pictures.
-    """
-
-    total: int
-    damage: tuple[str, ...]
-    source_sha256: str
-
-
-@dataclass(frozen=True)
 class Decoded:
     """The kept frames of a video: at most `config.length` of `total`.
 
     `total` counts the decoded frames, or those of the resampled video where
-    `config.fps` is set. `times` are seconds, one per kept frame; empty where the file
-    has no times. `notes` say what was chosen where the file left a choice. `aspect` is
-    width / height of the pictures as they are shown. The rest is as in `Watched`.
+    `config.fps` is set. `damage` is empty for a whole video. `source_sha256` is the
+    digest of the file, or of a folder's pictures. `times` are seconds, one per kept
+    frame; empty where the file has no times. `notes` say what was chosen where the
+    file left a choice. `aspect` is width / height as the pictures are shown.
     """
 
     frames: Pixels
@@ -69,7 +60,9 @@ class Decoded:
     @property
     def rate(self) -> float | None:
         """Mean frames per second of the kept frames; None where there are no times."""
-        return frame_rate(self.times)
+        if len(self.times) < 2 or self.times[-1] <= self.times[0]:
+            return None
+        return (len(self.times) - 1) / (self.times[-1] - self.times[0])
 
 
 def decode(
@@ -110,8 +103,10 @@ def watch(
     *,
     limits: Limits = LIMITS,
     allow_damaged: bool = False,
-) -> Watched:
+) -> Decoded:
     """Call `see` with every frame in order, uint8 (H, W, 3) RGB, at its own size.
+
+    What is returned has no frames.
 
     Damage is known at the end: drop what `see` collected of a video that is refused.
 
@@ -129,7 +124,8 @@ def watch(
         damage = source.damage(total)
         digest = source_sha256(path)
     _check(path, total, damage, allow_damaged)
-    return Watched(total, damage, digest)
+    nothing = np.empty((0, 0, 0, 3), np.uint8)
+    return Decoded(nothing, total, damage, digest, notes=source.notes)
 
 
 @dataclass(frozen=True)
@@ -137,12 +133,14 @@ class _Choice:
     """Which frames of a video are kept.
 
     `indices` (t,), ascending, of the kept frames among all that are decoded; one may
-    be repeated. They stand for a video of `total` frames. Frames `first` to `last`
-    (None: all) were asked for; `sought`: they are counted from where `seek` leads.
+    be repeated; `times` (t,), where they are known before. They stand for a video of
+    `total` frames. Frames `first` to `last` (None: all) were asked for; `sought`: they
+    are counted from where `seek` leads.
     """
 
     indices: Indices
     total: int
+    times: Seconds | None = None
     first: int = 0
     last: int | None = None
     sought: bool = False
@@ -167,28 +165,28 @@ def _decode(
         with open_frames(path, limits) as source:
             if choice is None:
                 choice = _choose_of(source.promised or 0, config)
-            if choice.sought and span is not None:
+            if choice.sought and span and isinstance(source, StreamFrames):
                 source.seek(span[0])
             pixels, count, aspect = _read(path, source, choice, pre, limits)
-            times = source.times()
+            times = source.times() if whole else choice.times
             damage = source.damage(None if span else count)
             notes = source.notes
             digest = source_sha256(path)
         if whole and choice.total != count:
             choice = _choose_of(count, config)
             continue
-        complete = choice.last is None or count > choice.last
-        if complete and (times is None or len(times) == count):
+        if choice.last is None or count > choice.last:
             break
     else:
         raise VideoError(f"{path}: decodes differently each time")
-    shown = () if times is None else tuple(times[choice.indices].tolist())
+    if whole and times is not None:
+        times = times[choice.indices]
     return Decoded(
         frames=pixels,
         total=choice.total,
         damage=damage,
         source_sha256=digest,
-        times=shown,
+        times=() if times is None else tuple(times.tolist()),
         notes=notes,
         aspect=aspect,
     )
@@ -203,33 +201,38 @@ def _survey(
     path: Path, config: ClipConfig, limits: Limits, span: Span | None
 ) -> _Choice:
     """Decode once to see when frames are shown, and choose by that."""
-    seek = span is not None and span[0] > 0
+    start, end = span or (0.0, float("inf"))
+    sought = start > 0
     while True:
         with open_frames(path, limits) as source:
-            sought = seek and span is not None and source.seek(span[0])
+            if isinstance(source, FolderFrames):
+                raise VideoError(f"{path}: a folder of pictures has no frame times")
+            sought = sought and source.seek(start)
             for index, _ in enumerate(source):
                 _check_count(path, index, limits)
-                if span and source.passed(span[1]):
+                if source.passed(end):
                     break
             times = source.times()
         if times is None:
-            what = "cut by" if span else "resample by"
-            raise VideoError(f"{path}: its frames have no times to {what}")
-        if not sought or (len(times) and span and times.min() <= span[0]):
+            raise VideoError(f"{path}: its frames have no times to choose by")
+        if not sought or (len(times) and times.min() <= start):
             break
-        seek = False  # the index is of no use
-    asked = within(times, span) if span else np.arange(len(times))
+        sought = False  # the index is of no use
+    asked = np.flatnonzero(
+        (times >= start - ROUNDING_SECONDS) & (times < end - ROUNDING_SECONDS)
+    )
     chosen = asked
     if config.fps and len(asked):
         chosen = asked[resample(times[asked], config.fps, limits.frames)]
         _check_count(path, len(chosen) - 1, limits)
     kept = kept_frames(len(chosen), config)
-    first, last = (int(asked.min()), int(asked.max())) if len(asked) else (0, 0)
+    indices = chosen[kept.start : kept.stop]
     return _Choice(
-        indices=chosen[kept.start : kept.stop],
+        indices=indices,
         total=len(chosen),
-        first=first,
-        last=last if span else None,
+        times=times[indices],
+        first=int(asked.min(initial=len(times))),
+        last=int(asked.max(initial=0)) if span else None,
         sought=sought,
     )
 
@@ -251,7 +254,7 @@ def _read(
     kept = np.empty((len(wanted), pre.crop, pre.crop, 3), np.uint8)
     filled = count = 0
     batch: list[Pixels] = []
-    aspect = None
+    aspect: float | None = None
 
     def resize() -> None:
         nonlocal filled
@@ -270,8 +273,7 @@ def _read(
             if len(batch) >= most or (batch and batch[0].shape != pixels.shape):
                 resize()
             batch.append(pixels)
-            if aspect is None:
-                aspect = picture.aspect()
+            aspect = pixels.shape[1] / pixels.shape[0] * source.pixel_aspect
         elif count < choice.first:
             source.signs.clear()  # nobody asked for these frames
         count += 1
