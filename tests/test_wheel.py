@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("cache", "extract", "regress")
-SHIPPED = {".py", ".jinja", ".safetensors"}
+SHIPPED = {".py", ".jinja", ".json", ".mplstyle", ".safetensors"}
 
 
 @pytest.fixture(scope="module")
