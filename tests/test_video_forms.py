@@ -356,3 +356,29 @@ def test_animations_have_pillows_frames_and_times(tmp_path, kind):
     decoded = decode(path, PRE, config=LONG)
     assert levels(decoded) == [20 * n for n in range(8)]
     assert decoded.times == pytest.approx(np.cumsum([0, *pauses[:-1]]) / 1000)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec"),
+    [
+        ("mp4", "libx264"),
+        ("mkv", "libx264"),
+        ("avi", "libx264"),
+        ("avi", "mpeg4"),
+        ("webm", "libvpx"),
+        ("mpg", "mpeg2video"),  # several frames share a packet and its time stamp
+    ],
+)
+def test_a_window_moves_by_one_frame_across_key_frames(tmp_path, suffix, codec):
+    path = tmp_path / f"x.{suffix}"
+    with av.open(str(path), "w") as out:
+        options = {"g": "12", "bf": "2"} if codec != "libvpx" else {"g": "12"}
+        stream = out.add_stream(codec, rate=25, options=options)
+        stream.width, stream.height, stream.pix_fmt = 80, 64, "yuv420p"
+        for picture in numbered(60, 64, 80):
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(4 * picture, "rgb24")))
+        out.mux(stream.encode())
+    whole = decode(path, PRE, config=LONG)
+    for first in (0, 11, 12, 13, 23, 24, 25, 35, 36, 37, 47, 50):
+        cut = decode(path, PRE, config=LONG, start=first / 25, end=(first + 10) / 25)
+        np.testing.assert_array_equal(cut.frames, whole.frames[first : first + 10])

@@ -75,10 +75,10 @@ class StreamFrames:
         #: Time stamps of the frames so far, in the order of showing.
         self._stamps = array("q")
         self._timed = True
-        # When recordings were joined, what is added to time stamps since then, and the
-        # latest step from frame to frame.
+        # When recordings were joined; what is added to time stamps by now, of which
+        # `slip` is to be taken back; the latest step from frame to frame.
         self._joints: list[float] = []
-        self._shift, self._step = 0, 0
+        self._shift, self._step, self._slip = 0, 0, 0
         self._recent: list[Packet[VideoStream]] = []
         self._cut_short = is_cut_short(path, self._format)
         self._promised = promised_frames(video.container, self._stream, path)
@@ -179,6 +179,13 @@ class StreamFrames:
             stamp = self._stamps[-1] + self._step
             self._shift += self._step - step
             self._joints.append(float(stamp * self._base - self._zero))
+        elif self._format == "mpeg" and self._step and (step <= 0 or self._slip):
+            # FFmpeg guesses the times of pictures that share a packet: some fall
+            # back by a few frames, until the next packet has a time.
+            lost = max(self._step - step, -self._slip)
+            self._slip += lost
+            self._shift += lost
+            stamp += lost
         elif step > 0:
             self._step = step
         return stamp
