@@ -232,6 +232,7 @@ def _score_videos(
     from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.config import ExtractConfig, config_like
     from aqa.extract.datasets.dataset import Video
+    from aqa.extract.facts import Facts
     from aqa.extract.network import C3DExtractor
     from aqa.regress.heads.scoring import Scored
     from aqa.regress.heads.scoring import score as score_features
@@ -249,6 +250,10 @@ def _score_videos(
         if isinstance(decoded, AqaError):
             yield video.path, decoded
             continue
+        facts = Facts()
+        facts.add(video.key, None, extractor.squashed_aspect(decoded), decoded.notes)
+        for line in facts.describe(config.clips.length):
+            warn(line)
         shown = shown_frames(len(decoded.frames), config.clips)
         at = decoded.times
         result = score_features(

@@ -241,9 +241,12 @@ class C3DExtractor(VideoSource):
             damage="; ".join(decoded.damage),
             notes=decoded.notes,
             rate=decoded.rate,
-            # Where the resize keeps the shape, pictures are cropped, not squashed.
-            aspect=decoded.aspect if self.preprocessing.width else None,
+            aspect=self.squashed_aspect(decoded),
         )
+
+    def squashed_aspect(self, decoded: Decoded) -> float | None:
+        """Return the aspect of pictures whose shape the resize does not keep."""
+        return decoded.aspect if self.preprocessing.width else None
 
     def _compute(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Return features of distinct clips: (t, crop, crop, 3) -> (distinct, D)."""

@@ -6,6 +6,7 @@ import re
 import shutil
 from dataclasses import replace
 
+import av
 import numpy as np
 import pytest
 from click.testing import CliRunner
@@ -123,6 +124,22 @@ def test_scores_of_vile_names_are_printed(aqa, model, shared_data, tmp_path):
     assert page.stat().st_size > 1000
     missing = aqa(f"{video}x", "--model", model, "--action", "diving", code=3)
     assert "\x1b" not in missing.output
+
+
+def test_what_a_video_left_open_is_said(aqa, model, tmp_path):
+    path = tmp_path / "x.mkv"  # two films, upright
+    with av.open(str(path), "w") as out:
+        for _ in range(2):
+            stream = out.add_stream("mjpeg", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 128, "yuvj420p"
+        for stream in out.streams:
+            for _ in range(20):
+                grey = np.full((128, 64, 3), 99, np.uint8)
+                out.mux(stream.encode(av.VideoFrame.from_ndarray(grey, "rgb24")))
+            out.mux(stream.encode())
+    said = aqa(path, "--model", model, "--action", "diving").stderr
+    assert f"{path}, width / height 0.50" in said
+    assert "2 video streams: took" in said
 
 
 @pytest.mark.slow
