@@ -196,6 +196,10 @@ class _Copy:
     own: bool = False
 
 
+def _probe(copy: _Copy) -> str:
+    return copy.sample.source_probe
+
+
 class _Contents:
     """The samples to merge; `damaged` maps own parts to what is wrong with them."""
 
@@ -262,15 +266,16 @@ class _Contents:
         """Write all samples as the cache at `path`, reading one at a time."""
         raise_any(self._conflicts, "Remove one of each two")
         keys = sorted(self._copies)
-        firsts = [self._copies[key][0] for key in keys]
+        copies = [self._copies[key] for key in keys]
         if self._provenance is None:
             raise AqaError(f"{path}: nothing to merge: there is no cache and no part")
         write_cache(
             path,
-            [first.sample for first in firsts],
+            # Copies may differ in having a probe of their source or not.
+            [max(each, key=_probe).sample for each in copies],
             self._features(keys, progress),
             self._provenance,
-            [first.feature_sha256 for first in firsts],
+            [each[0].feature_sha256 for each in copies],
         )
         progress(len(keys), len(keys), str(path))
 

@@ -86,7 +86,8 @@ class Sample:
     def differences(self, other: "Sample") -> list[str]:
         """Name the fields in which two samples differ; NaN equals NaN.
 
-        Probes do not count: `source_sha256` decides, and older files have none.
+        `source_probe` does not count: `source_sha256` identifies the source, and caches
+        of version 1 have no probes.
         """
         mine, others = vars(self), vars(other)
         names = [name for name in mine if name != "source_probe"]

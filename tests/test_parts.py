@@ -13,6 +13,7 @@ import threading
 import time
 import tracemalloc
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -262,6 +263,18 @@ def test_copies_that_differ_are_an_error_that_names_both(cache, made, difference
     with pytest.raises(AqaError, match=f"{cache} and {other} differ in {difference}"):
         merge(cache, [other])
     assert cache.read_bytes() == before
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_copies_with_and_without_a_probe_are_the_same(cache, first):
+    """Caches of version 1 have no probes."""
+    probed = replace(sample(KEYS[0]), source_probe="1" * 64)
+    paths = [cache, cache.with_name("other.h5")]
+    for path, one in zip(paths, (sample(KEYS[0]), probed), strict=True):
+        write_cache(path, [one], [features(KEYS[0])], MADE)
+    target, source = paths[first], paths[1 - first]
+    with FeatureCache.open(merge(target, [source])) as merged:
+        assert merged.samples[0] == probed
 
 
 def test_a_source_with_another_video_file_is_a_conflict_not_an_update(cache):
