@@ -214,10 +214,30 @@ def test_one_file_gives_the_features_of_a_cache_of_keys_without_videos(videos, k
     with FeatureCache.open(extract(dataset, folder / "k.h5", extractor).cache) as cache:
         record, features = cache.provenance.record, cache.read()
     path = folder / "poses" / "dives" / "a.npy"
-    np.testing.assert_array_equal(pose_features_of_file(path, record), features[0])
+    found, poses = pose_features_of_file(path, record)
+    np.testing.assert_array_equal(found, features[0])
+    assert poses.joints.shape == (1, 30, 17, 2)
     np.save(folder / "deep.npy", np.dstack([joints(0), joints(1)[..., :1]]))
     with pytest.raises(PoseError, match="poses unlike the model's: axes: found 3"):
         stated = {"layout": "coco17", "third": "depth"}
         pose_features_of_file(folder / "deep.npy", record, **stated)
     with pytest.raises(AqaError, match="expected pose features, found 'c3d'"):
         pose_features_of_file(path, {"features": "c3d"})
+
+
+def test_model_of_poses_scores_a_pose_file(aqa, tmp_path):
+    rows = ["key,action,score,split"]
+    (tmp_path / "poses").mkdir()
+    for seed in range(12):
+        np.save(tmp_path / "poses" / f"{seed}.npy", joints(seed) * (1 + seed / 10))
+        rows.append(f"{seed},diving,{40 + 4 * seed},{'test' if seed > 7 else 'train'}")
+    (tmp_path / "list.csv").write_text("\n".join(rows) + "\n")
+    cache, models = tmp_path / "p.h5", tmp_path / "models"
+    asked = ["--features", "pose-dct", "--poses", tmp_path / "poses", "--cache", cache]
+    aqa("extract", "--videos", tmp_path / "list.csv", *asked)
+    aqa("fit", "--cache", cache, "--head", "svr", "--out", models)
+    (model,) = models.glob("*.safetensors")
+    file = tmp_path / "poses" / "9.npy"
+    ran = aqa("score", "--poses", file, "--model", model, "--json")
+    (scored,) = json.loads(ran.stdout)
+    assert scored["video"] == str(file) and 40 < scored["score"] < 90

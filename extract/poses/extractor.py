@@ -22,7 +22,7 @@ from aqa.extract.datasets.dataset import Video
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.features import pose_features, pose_record
 from aqa.extract.poses.read import PoseError, digest, find_poses, naming
-from aqa.extract.poses.tracks import read_poses
+from aqa.extract.poses.tracks import Poses, read_poses
 from aqa.extract.stage import Extracted
 
 
@@ -85,8 +85,8 @@ class PoseExtractor:
 
 def pose_features_of_file(
     path: Path, record: Mapping[str, Any], **stated: Any
-) -> npt.NDArray[np.float32]:
-    """Return features like those of a provenance, (offsets, clips, D), of one file.
+) -> tuple[npt.NDArray[np.float32], Poses]:
+    """Return features (offsets, clips, D) as of a provenance, and the poses of a file.
 
     `stated` are fields of `PoseConfig` that say how the file is to be read (`layout`,
     `third`, `units`, `picture`).
@@ -108,7 +108,7 @@ def pose_features_of_file(
     found = {name: poses.file.facts[name] for name in expected}
     with naming(path):
         _require_same(found, expected, "the model's")
-        return pose_features(poses, config)
+        return pose_features(poses, config), poses
 
 
 def _require_same(
