@@ -37,6 +37,7 @@ from aqa.extract.videos.pool import decode_all
 from aqa.extract.videos.video import Decoded
 from aqa.extract.weights.formats import check_weights
 from aqa.extract.weights.load import load_weights
+from aqa.extract.winograd import prepare
 
 DTYPES = {
     "fp32": torch.float32,
@@ -153,6 +154,9 @@ class C3DExtractor(VideoSource):
         net = net.to(self.device, DTYPES[self.precision])
         self._net = net.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
         self._batch = CPU if self.device.type == "cpu" else CUDA
+        on_cpu = self.device.type == "cpu" and self.precision == "fp32"
+        #: Layers that are not computed directly.
+        self._faster = prepare(self._net) if on_cpu and not config.plain else {}
         starts = clip_starts(config.clips)
         #: Distinct first frames, and for each clip of each copy the index of its own.
         self._starts, self._start_of = np.unique(starts, return_inverse=True)
@@ -259,7 +263,8 @@ class C3DExtractor(VideoSource):
         dark = self._black_clip.expand(len(starts) - len(lit), -1)
         if not lit:
             return dark
-        features = self._run(partial(shared_features, black=black), fitted, lit)
+        shared = partial(shared_features, black=black, faster=self._faster)
+        features = self._run(shared, fitted, lit)
         return torch.cat([dark, features])
 
     @cached_property

@@ -22,7 +22,7 @@ features depend on their own video only.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -34,6 +34,11 @@ from aqa.extract.c3d import C3D, CLIP, Architecture, convolve
 
 #: Share a layer if at most this fraction of its frames is left to compute.
 SHARING_THRESHOLD = 0.9
+
+#: A convolution with zero padding in space, max pooling of rows and columns by two if
+#: `pooled`, and ReLU: (N, T, H, W, C) -> (N, T', H', W', O). `before` and `after` ask
+#: for zero padding at that end of time, so that T' = T - 2 + before + after.
+Convolution = Callable[..., Tensor]
 
 #: Kernel taps in time that the first and the last frame of a clip see.
 FIRST_FRAME, LAST_FRAME = slice(1, None), slice(0, -1)
@@ -51,7 +56,8 @@ class Layer:
     side: int
     #: Frames per clip.
     length: int
-    #: Whether time is pooled before this layer; whether a pooling follows it.
+    #: Whether time is pooled before this layer; whether rows and columns are after it,
+    #: but for the last pooling, of which the network has two variants.
     halved: bool
     pooled: bool
 
@@ -74,8 +80,9 @@ def layers(arch: Architecture) -> Iterator[Layer]:
             length = math.ceil(length / 2)
         for index, outputs in enumerate(widths):
             first, last = index == 0, index == len(widths) - 1
+            pooled = last and group < len(arch.widths) - 1
             yield Layer(
-                group, index, inputs, outputs, side, length, halved and first, last
+                group, index, inputs, outputs, side, length, halved and first, pooled
             )
             inputs = outputs
         side = math.ceil(side / 2)
@@ -118,8 +125,8 @@ def multiplications(arch: Architecture, starts: Sequence[int], plain: bool) -> f
 class BatchSize:
     """How much is computed at once.
 
-    `track_bytes` bounds the output of one convolution of tracks or edges; `clips` is
-    the number of clips in a batch after that.
+    `track_bytes` bounds the output of one convolution; `clips` is the number of clips
+    that go through the layers together which are not shared.
     """
 
     track_bytes: int
@@ -134,7 +141,7 @@ class BatchSize:
 
 #: Above 32 MB, malloc on Linux requests fresh pages for each block, which takes longer
 #: than the first convolution.
-CPU = BatchSize(track_bytes=26 << 20, clips=6)
+CPU = BatchSize(track_bytes=26 << 20, clips=12)
 CUDA = BatchSize(track_bytes=1 << 29, clips=64)
 
 
@@ -145,40 +152,55 @@ def shared_features(
     *,
     black: int = 0,
     batch: BatchSize = CPU,
+    faster: Mapping[nn.Conv3d, Convolution] | None = None,
 ) -> Tensor:
     """Return features of the clips at `starts`: video (T, crop, crop, 3) -> (clips, D).
 
-    The first `black` frames are known to be black padding.
+    The first `black` frames are known to be black padding. `faster` has the layers of
+    the network that are computed otherwise than directly (`aqa.extract.winograd`).
     """
+    convolutions = [
+        (layer, (faster or {}).get(conv) or partial(_direct, conv))
+        for layer in layers(net.arch)
+        for conv in [net.groups[layer.group][layer.index]]
+    ]
     shared = shared_layers(net.arch, starts)
     # The first edges of clips that see only black frames are equal: compute the last.
     dark = [start for start in starts if start + _seen_by_edge(shared) <= black]
     edge_of = [dark[-1] if start in dark else start for start in starts]
     clips = ClipActivations(video, starts, edge_of)
-    for layer in shared:
+    for layer, convolution in convolutions[: len(shared)]:
         if layer.halved:
             clips.pool_time()
         frames = batch.track_bytes // (layer.values * video.element_size())
-        clips.convolve(net.groups[layer.group][layer.index], layer.pooled, frames)
-    return _finish(net, clips, len(shared), batch.clips)
+        clips.convolve(partial(convolution, pooled=layer.pooled), frames)
+    inputs = []
+    for some in slices(len(starts), batch.clips):
+        x = clips.assembled(some)  # (N, T, H, W, C)
+        for layer, convolution in convolutions[len(shared) :]:
+            if layer.halved:
+                x = _max_of_pairs(x, 1)
+            size = layer.length * layer.values * x.element_size()
+            x = torch.cat(
+                [
+                    convolution(x[few], before=True, after=True, pooled=layer.pooled)
+                    for few in slices(len(x), batch.track_bytes // size)
+                ]
+            )
+        inputs.append(net.pool(x.movedim(-1, 1), len(net.groups) - 1).flatten(1))
+    return net.feature(torch.cat(inputs))
 
 
 def plain_features(
     net: C3D, video: Tensor, starts: Sequence[int], *, batch: BatchSize = CPU
 ) -> Tensor:
     """Return the same clip by clip, sharing nothing: the reference."""
-    return _finish(net, ClipActivations(video, starts, starts), 0, batch.clips)
-
-
-def _finish(net: C3D, clips: "ClipActivations", done: int, at_once: int) -> Tensor:
-    """Return features (clips, D), given the output of the first `done` layers."""
-    layer = list(layers(net.arch))[done]
+    first = next(layers(net.arch))
+    at_once = batch.track_bytes // (first.values * CLIP * video.element_size())
     inputs = []
-    for some in _slices(len(clips.starts), at_once):
-        x = clips.assembled(some)  # (B, T, H, W, C)
-        if layer.halved:
-            x = _max_of_pairs(x, dim=1)
-        inputs.append(net.pooled(x.movedim(-1, 1), layer.group, layer.index))
+    for some in slices(len(starts), at_once):
+        clips = [video[start : start + CLIP].movedim(-1, 0) for start in starts[some]]
+        inputs.append(net.pooled(torch.stack(clips)))
     return net.feature(torch.cat(inputs))
 
 
@@ -219,33 +241,30 @@ class ClipActivations:
         self._firsts = video.new_empty(len(self._first_starts), 0, *video.shape[1:])
         self._lasts = video.new_empty(len(starts), 0, *video.shape[1:])
 
-    def convolve(self, conv: nn.Conv3d, pooled: bool, frames: int) -> None:
-        """Convolve with zero padding at both ends of each clip, pool space, ReLU.
+    def convolve(self, convolution: Convolution, frames: int) -> None:
+        """Apply a convolution with zero padding at both ends of each clip.
 
-        Rows and columns are pooled if `pooled`; time is pooled by `pool_time`. About
-        `frames` output frames are computed at once.
+        About `frames` output frames are computed at once; time is pooled by
+        `pool_time`.
         """
-        apply = partial(_apply, conv, pooled)
         at_once = frames // (self._edge + 1)
         firsts, lasts = [], []
-        for some in _slices(len(self._first_starts), at_once):
+        for some in slices(len(self._first_starts), at_once):
             inside = self._pieces(self._first_starts[some], self._edge, 2)
             x = torch.cat([self._firsts[some], inside], dim=1)  # (B, edge + 2, ...)
-            firsts.append(apply(x[:, :2], FIRST_FRAME))
-            if self._edge:
-                firsts[-1] = torch.cat([firsts[-1], apply(x)], dim=1)
-        for some in _slices(len(self.starts), at_once):
+            firsts.append(convolution(x, before=True, after=False))
+        for some in slices(len(self.starts), at_once):
             inside = self._pieces(self.starts[some], self._length - self._edge - 2, 2)
             x = torch.cat([inside, self._lasts[some]], dim=1)
-            lasts.append(apply(x[:, -2:], LAST_FRAME))
-            if self._edge:
-                lasts[-1] = torch.cat([apply(x), lasts[-1]], dim=1)
+            lasts.append(convolution(x, before=False, after=True))
         self._firsts, self._lasts = torch.cat(firsts), torch.cat(lasts)
         self._edge += 1
         for remainder, (origin, items) in self._tracks.items():
             pieces = [
-                apply(items[None, some.start : some.stop + 2])[0]
-                for some in _slices(len(items) - 2, frames)
+                convolution(
+                    items[None, some.start : some.stop + 2], before=False, after=False
+                )[0]
+                for some in slices(len(items) - 2, frames)
             ]
             self._tracks[remainder] = origin + self._step, torch.cat(pieces)
 
@@ -282,18 +301,24 @@ class ClipActivations:
         return torch.stack(pieces)
 
 
-def _apply(
-    conv: nn.Conv3d, pooled: bool, x: Tensor, taps: slice = slice(None)
+def _direct(
+    conv: nn.Conv3d, x: Tensor, *, before: bool, after: bool, pooled: bool
 ) -> Tensor:
-    """Convolve with `taps` in time, pool space if `pooled`, ReLU.
-
-    (B, T, H, W, C) -> (B, T - taps + 1, H', W', O).
-    """
-    y = convolve(conv, x.movedim(-1, 1), taps).movedim(1, -1)
+    """Compute a `Convolution` as it is defined."""
+    images = x.movedim(-1, 1)  # (N, C, T, H, W)
+    if before and after:
+        parts = [convolve(conv, images, pad=1)]
+    else:
+        # An end that sees two taps apart from what sees all three.
+        parts = [convolve(conv, images)] if x.shape[1] > 2 else []
+        if before:
+            parts.insert(0, convolve(conv, images[:, :, :2], FIRST_FRAME))
+        if after:
+            parts.append(convolve(conv, images[:, :, -2:], LAST_FRAME))
+    y = torch.cat(parts, dim=2).movedim(1, -1)
     if pooled:
-        images = y.flatten(0, 1).movedim(-1, 1)
-        images = functional.max_pool2d(images, 2, ceil_mode=True).movedim(1, -1)
-        y = images.view(*y.shape[:2], *images.shape[1:])
+        y = torch.maximum(y[:, :, ::2], y[:, :, 1::2])
+        y = torch.maximum(y[:, :, :, ::2], y[:, :, :, 1::2])
     return functional.relu_(y)
 
 
@@ -311,7 +336,7 @@ def _by_remainder(starts: Sequence[int], step: int) -> dict[int, list[int]]:
     return groups
 
 
-def _slices(length: int, most: int) -> Iterator[slice]:
+def slices(length: int, most: int) -> Iterator[slice]:
     """Split a range into nearly equal slices of at most `most`.
 
     A small remainder would take other kernels, which are slower and round differently.

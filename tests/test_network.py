@@ -110,11 +110,11 @@ def test_too_little_memory_halves_the_batches_and_goes_on(monkeypatch):
     extractor = C3DExtractor(config())
     tried = []
 
-    def small(net, video, starts, *, black, batch):
+    def small(net, video, starts, *, batch, **options):
         tried.append(batch.clips)
         if batch.clips > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return overlap.shared_features(net, video, starts, black=black, batch=batch)
+        return overlap.shared_features(net, video, starts, batch=batch, **options)
 
     monkeypatch.setattr(network, "shared_features", small)
     extractor._batch = BatchSize(1 << 29, 8)

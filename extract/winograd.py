@@ -1,0 +1,278 @@
+"""3 x 3 x 3 convolutions by Winograd's F(4 x 4, 3 x 3), fp32 on CPU.
+
+Four outputs y of a 3-tap filter g over six inputs d take six multiplications, in place
+of twelve, when both are transformed first:
+
+    y = A [(G g) * (B d)]
+
+and a tile of 4 x 4 outputs takes 36, in place of 144: A [(G g G') * (B d B')] A' (Lavin
+and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016). A filter of C3D
+also has channels and three taps in time. Both are summed while transformed: each of
+the 36 points is one product of three times the depth,
+
+    (frames x tiles, 3 x channels) @ (3 x channels, outputs),
+
+computed as a convolution in time of images whose columns are the tiles. A and B follow
+from the points 0, a, -a, b, -b and infinity, at which polynomials are multiplied:
+
+        1  1   1   1   1   0        a2b2    0  -a2-b2    0    1  0
+    A = 0  a  -a   b  -b   0    B =   0   -ab2   -b2     a    1  0
+        0  a2  a2  b2  b2  0          0    ab2   -b2    -a    1  0
+        0  a3 -a3  b3 -b3  1          0   -a2b   -a2     b    1  0
+                                      0    a2b   -a2    -b    1  0
+                                      0   a2b2    0  -a2-b2   0  1
+
+With the usual points 1 and 2, rounding errors are twice those with a = 3/4 and b = 3/2,
+whose powers stay near 1 and are exact in binary as well. Points in time too, F(2, 3),
+would save a third of the products and cost half as much again in transforms and in
+accuracy; that does not pay.
+
+Which layers are computed this way follows from their sizes (`worthwhile`), never from a
+timing, so that features do not depend on how busy the machine is. Against float64, the
+error of the features is a few 1e-6 of the largest and at most four times that of direct
+fp32 (`tests/test_winograd.py`). Another processor or another version of torch changes
+features as much, and TF32 or bf16 a hundred times more. So the provenance has the
+precision alone, and features computed either way may be in one cache.
+
+Conventions: activations are (N, T, row, column, channel) in memory. Transformed weights
+take four times the memory of the weights, and are computed once, in float64.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from aqa.extract.c3d import C3D
+from aqa.extract.overlap import Layer, layers, slices
+
+#: The points a and b.
+NEAR, FAR = 0.75, 1.5
+
+#: Rows of G: a filter's value at a point, over the product of the distances to the
+#: other points.
+FILTERS = [
+    *(
+        [scale, scale * point, scale * point**2]
+        for point, scale in (
+            (0, 1 / (NEAR * FAR) ** 2),
+            (NEAR, 0.5 / (NEAR**2 * (NEAR**2 - FAR**2))),
+            (-NEAR, 0.5 / (NEAR**2 * (NEAR**2 - FAR**2))),
+            (FAR, 0.5 / (FAR**2 * (FAR**2 - NEAR**2))),
+            (-FAR, 0.5 / (FAR**2 * (FAR**2 - NEAR**2))),
+        )
+    ),
+    [0, 0, 1],
+]
+
+#: Rows of a product, frames x tiles, and frames at most where time can be cut: few rows
+#: are slow to multiply, many do not stay in the cache.
+BLOCK_ROWS, BLOCK_FRAMES = 1024, 24
+
+
+def worthwhile(layer: Layer) -> bool:
+    """Return whether a layer is faster so: few channels do not repay transforms."""
+    return min(layer.inputs, layer.outputs) >= 64
+
+
+def prepare(net: C3D) -> dict[nn.Conv3d, "Winograd"]:
+    """Transform the weights of the layers of a network that are faster this way."""
+    scratch = Scratch()
+    prepared = {}
+    for layer in layers(net.arch):
+        if worthwhile(layer):
+            conv = net.groups[layer.group][layer.index]
+            prepared[conv] = Winograd(conv, scratch)
+    return prepared
+
+
+class Scratch:
+    """Buffers that all layers share: fresh pages cost as much as the transforms."""
+
+    def __init__(self) -> None:
+        """Start without buffers."""
+        self._buffers: dict[str, Tensor] = {}
+
+    def get(self, name: str, like: Tensor, *shape: int) -> Tensor:
+        """Return a tensor of this shape whose content is undefined."""
+        count = math.prod(shape)
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.numel() < count or buffer.dtype != like.dtype:
+            buffer = self._buffers[name] = like.new_empty(count)
+        return buffer[:count].view(shape)
+
+
+class Winograd:
+    """One layer: a `aqa.extract.overlap.Convolution`."""
+
+    def __init__(self, conv: nn.Conv3d, scratch: Scratch) -> None:
+        """Transform the weights."""
+        assert conv.bias is not None
+        self._bias = conv.bias
+        self._scratch = scratch
+        filters = torch.tensor(FILTERS, dtype=torch.float64)
+        weight = conv.weight.double()  # (O, C, 3, 3, 3)
+        #: By row and column of the point.
+        self._weights: list[list[Tensor]] = []
+        for row in filters:
+            by_row = row @ weight  # (O, C, 3, 3)
+            points = [(by_row @ column).to(conv.weight.dtype) for column in filters]
+            self._weights.append([_packed(point) for point in points])
+
+    def __call__(self, x: Tensor, *, before: bool, after: bool, pooled: bool) -> Tensor:
+        """Compute the layer block by block."""
+        batch, length, height, width, _ = x.shape
+        step = 2 if pooled else 4
+        made = length - 2 + before + after
+        out = x.new_empty(
+            batch, made, height * step // 4, width * step // 4, len(self._bias)
+        )
+        down, across = _tiles(height), _tiles(width)
+        # Time is not cut where its ends are padded; there it is short.
+        frames = made if before or after else min(made, BLOCK_FRAMES)
+        tiles_down = min(down, max(BLOCK_ROWS // (frames * across), 1))
+        clips = max(BLOCK_ROWS // (frames * across * tiles_down), 1)
+        for some in slices(batch, clips):
+            for rows in slices(down, tiles_down):
+                for at in slices(made, frames):
+                    seen = x[some, at.start : at.stop + 2 - before - after]
+                    points = self._points(seen, rows, before, after)
+                    tiles = self._products(points, before and after)
+                    shape = (-1, rows.stop - rows.start, across)
+                    tiles = tiles.unflatten(3, shape)  # type: ignore[no-untyped-call]
+                    self._store(tiles, out[some, at, step * rows.start :], pooled)
+        return out
+
+    def _points(self, x: Tensor, rows: slice, before: bool, after: bool) -> Tensor:
+        """Transform the inputs to some rows of tiles: (6, 6, T, N x tiles, C).
+
+        Where one end of time is padded, T has a frame of zeros more. Where both are,
+        the product pads, which takes less time.
+        """
+        batch, length, height, width, channels = x.shape
+        down, across = rows.stop - rows.start, _tiles(width)
+        # Columns by remainder modulo 4: what a tap sees of all tiles is contiguous.
+        padded = self._scratch.get(
+            "padded", x, length, batch, 4 * down + 2, 4, across + 1, channels
+        ).zero_()
+        top = 4 * rows.start - 1
+        begin, end = max(top, 0), min(top + 4 * down + 2, height)
+        for remainder, first, tile in ((0, 3, 1), (1, 0, 0), (2, 1, 0), (3, 2, 0)):
+            columns = x[:, :, begin:end, first::4].transpose(0, 1)
+            across_to = slice(tile, tile + columns.shape[3])
+            padded[:, :, begin - top : end - top, remainder, across_to] = columns
+        by_row = self._scratch.get(
+            "by row", x, 6, length, batch, down, 4, across + 1, channels
+        )
+        _forward(
+            [padded[:, :, i : i + 4 * down - 3 : 4] for i in range(6)],
+            by_row,
+            self._scratch,
+        )
+        lead, trail = int(before and not after), int(after and not before)
+        points = self._scratch.get(
+            "points", x, 6, 6, lead + length + trail, batch, down, across, channels
+        )
+        points[:, :, :lead] = 0
+        points[:, :, lead + length :] = 0
+        _forward(
+            [by_row[..., j % 4, j // 4 : j // 4 + across, :] for j in range(6)],
+            points[:, :, lead : lead + length].transpose(0, 1),
+            self._scratch,
+        )
+        return points.flatten(3, 5)
+
+    def _products(self, points: Tensor, padded: bool) -> Tensor:
+        """Multiply and transform back: (6, 6, T, n, C) -> (4, 4, T', n, O)."""
+        length, count = points.shape[2:4]
+        shape = length - 2 + 2 * padded, count, len(self._bias)
+        half = self._scratch.get("half", points, 6, 4, *shape)
+        for i, weights in enumerate(self._weights):
+            products = [
+                _product(seen, weight, padded)
+                for seen, weight in zip(points[i], weights, strict=True)
+            ]
+            _inverse(products, half[i])
+        tiles = self._scratch.get("tiles", points, 4, 4, *shape)
+        _inverse(list(half), tiles)
+        return tiles
+
+    def _store(self, tiles: Tensor, out: Tensor, pooled: bool) -> None:
+        """Pool if asked, add the bias, ReLU: (4, 4, T, N, down, across, O) -> `out`."""
+        if pooled:
+            tiles = torch.maximum(tiles[::2], tiles[1::2], out=tiles[::2])
+            tiles = torch.maximum(tiles[:, ::2], tiles[:, 1::2], out=tiles[:, ::2])
+        tiles.add_(self._bias)
+        step, down = len(tiles), tiles.shape[4]
+        for i in range(step):
+            for j in range(step):
+                target = out[:, :, i : step * down : step, j::step]
+                # Outputs beyond the last row or column are dropped.
+                tile = tiles[i, j, :, :, : target.shape[2], : target.shape[3]]
+                torch.clamp_min(tile.transpose(0, 1), 0, out=target)
+
+
+def _tiles(side: int) -> int:
+    """Return how many tiles cover a side."""
+    return -(-side // 4)
+
+
+def _forward(d: Sequence[Tensor], out: Tensor, scratch: Scratch) -> None:
+    """Compute out = B d; both are six tensors."""
+    even, odd, other = (
+        scratch.get(name, out, *out.shape[1:]) for name in ("even", "odd", "other")
+    )
+    torch.sub(d[3], d[1], alpha=FAR**2, out=odd)
+    torch.sub(d[4], d[2], alpha=FAR**2, out=even)
+    torch.sub(d[2], d[0], alpha=FAR**2, out=other)
+    torch.sub(even, other, alpha=NEAR**2, out=out[0])
+    torch.add(even, odd, alpha=NEAR, out=out[1])
+    torch.sub(even, odd, alpha=NEAR, out=out[2])
+    torch.sub(d[5], d[3], alpha=FAR**2, out=other)
+    torch.sub(other, odd, alpha=NEAR**2, out=out[5])
+    torch.sub(d[3], d[1], alpha=NEAR**2, out=odd)
+    torch.sub(d[4], d[2], alpha=NEAR**2, out=even)
+    torch.add(even, odd, alpha=FAR, out=out[3])
+    torch.sub(even, odd, alpha=FAR, out=out[4])
+
+
+def _inverse(m: Sequence[Tensor], out: Tensor) -> None:
+    """Compute out = A m, of four and of six tensors; `m` is overwritten."""
+    ratio = FAR / NEAR
+    even = torch.add(m[1], m[2], out=out[0])
+    odd = m[1].sub_(m[2])
+    far_even = torch.add(m[3], m[4], out=m[2])
+    far_odd = m[3].sub_(m[4])
+    torch.add(even, far_even, alpha=ratio**2, out=out[2]).mul_(NEAR**2)
+    torch.add(odd, far_odd, alpha=ratio, out=out[1]).mul_(NEAR)
+    odd.add_(far_odd, alpha=ratio**3)
+    torch.add(m[5], odd, alpha=NEAR**3, out=out[3])
+    even.add_(far_even).add_(m[0])
+
+
+def _packed(point: Tensor) -> Tensor:
+    """Lay out the weights of a point, (O, C, 3), as the product reads them fastest."""
+    weight = point[..., None].contiguous(memory_format=torch.channels_last)
+    fused = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+    if weight.dtype != torch.float32 or not fused:
+        return weight
+    some_input = (1, weight.shape[1], 8, 64)
+    packed: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(
+        weight.to_mkldnn(), (0, 0), (1, 1), (1, 1), 1, some_input
+    )
+    return packed
+
+
+def _product(x: Tensor, weight: Tensor, padded: bool) -> Tensor:
+    """Sum over channels and three taps in time: (T, n, C) -> (T', n, O)."""
+    image = x[None].movedim(-1, 1)  # (1, C, T, n)
+    padding = (int(padded), 0)
+    if weight.is_mkldnn:
+        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            image, weight, None, padding, (1, 1), (1, 1), 1, "none", [], ""
+        )
+    else:
+        y = functional.conv2d(image, weight, padding=padding)
+    return y.movedim(1, -1)[0]
