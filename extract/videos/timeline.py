@@ -5,8 +5,8 @@ file's time stamps are: 0 is the first picture, or where sound begins if that is
 least `stream.SOUND_AHEAD` earlier. Frames are in the order of showing.
 """
 
-from collections import Counter
 from collections.abc import Mapping
+from statistics import median_low
 
 import numpy as np
 import numpy.typing as npt
@@ -45,12 +45,12 @@ def describe_rates(
     """Say how far the frame rates of videos differ; None where they do not.
 
     `rates` are frames per second by video, None where unknown; `usual` is the rate to
-    compare with, by default the most frequent one. `length` is the number of frames
+    compare with, by default the median. `length` is the number of frames
     that features are made from.
     """
     known = {key: rate for key, rate in rates.items() if rate}
     if usual is None and known:
-        usual = float(Counter(round(r) for r in known.values()).most_common(1)[0][0])
+        usual = float(median_low(round(rate) for rate in known.values()))
     if not usual:
         return None
     other = {
