@@ -150,8 +150,7 @@ def _count_packets(
 ) -> dict[int, int]:
     """Read the file to its end and count the coded frames per stream index.
 
-    What headers say of the length is missing in half of the containers, and wrong for
-    tracks that their recorder did not finish.
+    Half of the containers state no length in their header.
     """
     counts = dict.fromkeys((stream.index for stream in streams), 0)
     packets = container.demux(streams)
@@ -171,28 +170,23 @@ def _choose(
     if len(films) == 1:
         return films[0], ()
     most = max(counts.values())
-    best = max(
-        (stream for stream in films if counts[stream.index] >= _AS_LONG * most),
-        key=lambda stream: (
-            bool(stream.disposition & Disposition.default),
-            _pixels(stream),
-            -stream.index,
-        ),
-    )
-    others = [_describe(stream, counts) for stream in films if stream is not best]
-    note = f"{len(films)} video streams: took {_describe(best, counts)}, left out "
-    return best, (note + ", ".join(others),)
 
+    def rank(stream: VideoStream) -> tuple[bool, bool, int, int]:
+        codec = stream.codec_context
+        pixels = codec.width * codec.height if codec else 0
+        is_default = bool(stream.disposition & Disposition.default)
+        as_long = counts[stream.index] >= _AS_LONG * most
+        return as_long, is_default, pixels, -stream.index
 
-def _pixels(stream: VideoStream) -> int:
-    codec = stream.codec_context
-    return 0 if codec is None else codec.width * codec.height
+    def describe(stream: VideoStream) -> str:
+        codec = stream.codec_context
+        kind = f"{codec.name} {codec.width} x {codec.height}" if codec else "unknown"
+        return f"#{stream.index} ({kind}, {counts[stream.index]} frames)"
 
-
-def _describe(stream: VideoStream, counts: dict[int, int]) -> str:
-    codec = stream.codec_context
-    kind = f"{codec.name} {codec.width} x {codec.height}" if codec else "unknown codec"
-    return f"#{stream.index} ({kind}, {counts[stream.index]} frames)"
+    best, *others = sorted(films, key=rank, reverse=True)
+    left_out = ", ".join(map(describe, others))
+    note = f"{len(films)} video streams: took {describe(best)}, left out {left_out}"
+    return best, (note,)
 
 
 def _crop(

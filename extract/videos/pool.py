@@ -76,17 +76,13 @@ def decode_all(
     }
     workers = workers or max(usable_processors() - 1, 1)
     pool = _Pool(workers, (config.length, pre.crop, pre.crop, 3), limits)
-    pending: deque[tuple[Video, _Task]] = deque()
     try:
         for video in videos:
-            if pool.busy:
-                oldest, task = pending.popleft()
-                yield oldest, pool.result(task)
-            arguments = (decoder, video.path, pre, options)
-            pending.append((video, pool.submit(video.path, arguments)))
-        while pending:
-            oldest, task = pending.popleft()
-            yield oldest, pool.result(task)
+            if not pool.free:
+                yield pool.oldest()
+            pool.submit(video, (decoder, video.path, pre, options))
+        while pool.tasks:
+            yield pool.oldest()
     finally:
         pool.stop()
 
@@ -132,7 +128,7 @@ def _work(
 class _Task:
     """One video in one slot; `future` is None where no pool would take it."""
 
-    path: Path
+    video: Video
     arguments: tuple[Any, ...]
     slot: int
     future: Any = None
@@ -150,40 +146,38 @@ class _Pool:
         # Nameless, so that nothing is left behind whichever process is killed.
         self._shared = self._context.RawArray(c_ubyte, slots * self._size)
         self._frames = np.frombuffer(memoryview(self._shared), np.uint8)
-        self._free = list(range(slots))
-        self._tasks: list[_Task] = []
+        self.free = list(range(slots))
+        #: In the order of the videos.
+        self.tasks: deque[_Task] = deque()
         self._broken = 0
         self._pool = self._new_pool()
 
-    @property
-    def busy(self) -> bool:
-        """Whether every slot is taken."""
-        return not self._free
-
-    def submit(self, path: Path, arguments: tuple[Any, ...]) -> _Task:
+    def submit(self, video: Video, arguments: tuple[Any, ...]) -> None:
         """Take a free slot and queue a video for it."""
-        task = _Task(path, arguments, self._free.pop())
-        self._tasks.append(task)
-        self._schedule(task)
-        return task
+        self.tasks.append(_Task(video, arguments, self.free.pop()))
+        self._schedule(self.tasks[-1])
 
-    def result(self, task: _Task) -> Decoded | VideoError:
-        """Wait for a video and free its slot."""
-        while not self._finished(task):
+    def oldest(self) -> tuple[Video, Decoded | VideoError]:
+        """Wait for the first video that is queued and free its slot."""
+        while not self._finished(self.tasks[0]):
             self._replace_pool()
-        self._tasks.remove(task)
-        self._free.append(task.slot)
+        task = self.tasks.popleft()
+        self.free.append(task.slot)
         self._broken = 0
+        return task.video, self._result(task)
+
+    def _result(self, task: _Task) -> Decoded | VideoError:
+        path = task.video.path
         try:
             shape: tuple[int, ...]
             decoded: Decoded
             shape, decoded = task.future.result()
         except TimeoutError:
             seconds = f"{self._limits.seconds:g}"
-            return VideoError(f"{task.path}: takes longer than {seconds} s to decode")
+            return VideoError(f"{path}: takes longer than {seconds} s to decode")
         except ProcessExpired as error:
             cause = exit_cause(error.exitcode)
-            return VideoError(f"{task.path}: the decoder crashed ({cause})")
+            return VideoError(f"{path}: the decoder crashed ({cause})")
         except VideoError as error:
             return error
         begin = task.slot * self._size
@@ -238,7 +232,7 @@ class _Pool:
                 '"__main__":`?'
             )
         self._pool = self._new_pool()
-        for task in self._tasks:
+        for task in self.tasks:
             done = task.future is not None and task.future.done()
             if not done or isinstance(task.future.exception(), BrokenProcessPool):
                 self._schedule(task)

@@ -164,7 +164,8 @@ def _decode(
     for _ in range(2):
         with open_frames(path, limits) as source:
             if choice is None:
-                choice = _choose_of(source.promised or 0, config)
+                total = source.promised or 0
+                choice = _Choice(np.array(kept_frames(total, config), int), total)
             if choice.sought and span and isinstance(source, StreamFrames):
                 source.seek(span[0])
             pixels, count, aspect = _read(path, source, choice, pre, limits)
@@ -173,7 +174,7 @@ def _decode(
             notes = source.notes
             digest = source_sha256(path)
         if whole and choice.total != count:
-            choice = _choose_of(count, config)
+            choice = _Choice(np.array(kept_frames(count, config), int), count)
             continue
         if choice.last is None or count > choice.last:
             break
@@ -181,20 +182,8 @@ def _decode(
         raise VideoError(f"{path}: decodes differently each time")
     if whole and times is not None:
         times = times[choice.indices]
-    return Decoded(
-        frames=pixels,
-        total=choice.total,
-        damage=damage,
-        source_sha256=digest,
-        times=() if times is None else tuple(times.tolist()),
-        notes=notes,
-        aspect=aspect,
-    )
-
-
-def _choose_of(total: int, config: ClipConfig) -> _Choice:
-    kept = kept_frames(total, config)
-    return _Choice(np.arange(kept.start, kept.stop), total)
+    seconds = () if times is None else tuple(times.tolist())
+    return Decoded(pixels, choice.total, damage, digest, seconds, notes, aspect)
 
 
 def _survey(
