@@ -30,6 +30,7 @@ from av.video.stream import VideoStream
 from aqa.extract.videos.container import OpenVideo
 from aqa.extract.videos.integrity import Signs, is_cut_short, promised_frames
 from aqa.extract.videos.picture import (
+    Matrix,
     Picture,
     Pixels,
     display_matrix,
@@ -69,6 +70,7 @@ class StreamFrames:
         self._stream, self._format = video.stream, video.container.format.name
         self._codec = video.stream.codec_context.name
         self._convert = VideoReformatter()
+        self._matrices: dict[int, Matrix] = {}
         self.pixel_aspect = float(self._stream.sample_aspect_ratio or 1)
         self._base = self._stream.time_base or Fraction(1)
         self._zero = Fraction(0) if self._format == "avi" else self._clock_zero()
@@ -79,6 +81,8 @@ class StreamFrames:
         # `slip` is to be taken back; the latest step from frame to frame.
         self._joints: list[float] = []
         self._shift, self._step, self._slip = 0, 0, 0
+        jump = JUMP_SECONDS if self._format in BROADCAST else float("inf")
+        self._restart, self._jump = -RESTART_SECONDS / self._base, jump / self._base
         self._recent: list[Packet[VideoStream]] = []
         self._cut_short = is_cut_short(path, self._format)
         self._promised = promised_frames(video.container, self._stream, path)
@@ -157,7 +161,9 @@ class StreamFrames:
             yield Picture(frame.width, frame.height, partial(self._rgb, frame))
 
     def _rgb(self, frame: VideoFrame) -> Pixels:
-        matrix = display_matrix(frame)
+        if frame.rotation not in self._matrices:  # reading one takes longer
+            self._matrices[frame.rotation] = display_matrix(frame)
+        matrix = self._matrices[frame.rotation]
         if not is_quarter_turn(matrix) and _NO_QUARTER_TURN not in self.signs.defects:
             self.signs.defects.append(_NO_QUARTER_TURN)
         rgb = self._convert.reformat(frame, format="rgb24", threads=1)
@@ -192,9 +198,7 @@ class StreamFrames:
 
     def _is_joint(self, step: int) -> bool:
         """Return whether time stamps a step apart belong to joined recordings."""
-        seconds = step * self._base
-        jumps = self._format in BROADCAST and seconds > JUMP_SECONDS
-        return seconds < -RESTART_SECONDS or jumps
+        return step < self._restart or step > self._jump
 
     def _decoded(self) -> Iterator[VideoFrame]:
         packets = self._video.container.demux(self._stream)
