@@ -2,14 +2,17 @@
 
 Conventions: files are untrusted and are read in a child process with limits
 (`aqa.cache.sandbox`): versions 4 and 5 by SciPy, version 7.3, which is HDF5 and holds
-matrices transposed, by h5py. Only plain real numbers are accepted.
+matrices transposed, by h5py. Both are imported at the top, so that children share
+what their server has loaded. Only plain real numbers are accepted.
 """
 
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
+from scipy.io import loadmat
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.sandbox import Limits, call
@@ -43,8 +46,6 @@ def _load(path: Path, variable: str) -> NDArray[np.float64]:
     with path.open("rb") as file:
         head = file.read(520)
     if _HDF5 in (head[:8], head[512:]):
-        import h5py
-
         try:
             with h5py.File(path) as opened:
                 # Links and external storage would read other files.
@@ -57,8 +58,6 @@ def _load(path: Path, variable: str) -> NDArray[np.float64]:
         except (OSError, RuntimeError) as error:
             raise AqaError(f"not a sound MATLAB 7.3 file ({brief(error)})") from None
     else:
-        from scipy.io import loadmat
-
         try:
             found = loadmat(path, variable_names=[variable])
             if variable not in found:
