@@ -31,12 +31,13 @@ SHORT = {
     "--scale": "0.01",
     "--fewest": "3",
     "--hidden": "8",
+    "--folds": "2",
     "--batch": "2",
 }
 #: Commands for which the short form adds options that the page leaves out.
 ADDED = {
-    "fit": ["--iterations", "20"],
-    "compare": ["--iterations", "20"],
+    "fit": ["--iterations", "20", "--config", "fit.toml"],
+    "compare": ["--iterations", "20", "--config", "compare.toml"],
     "synth": ["--fewest", "3"],
     "demo": ["--scale", "0.01", "--fewest", "3", "--iterations", "20"],
 }
@@ -142,11 +143,13 @@ def world(tmp_path_factory):
     if poses.is_dir():
         shutil.copytree(poses, folder / "poses")
     run("weights", "convert", "tiny", folder / "c3d.safetensors")
-    rows = ["video,score,split,person"]
+    rows = ["video,action,score,split,person"]
     for number in range(1, 9):
         encode(folder / "squats" / f"{number:02}.mp4", noise(40, seed=number), "mpeg4")
         split = "train" if number < 6 else "test"
-        rows.append(f"squats/{number:02}.mp4,{number},{split},p{number % 3}")
+        rows.append(f"squats/{number:02}.mp4,squat,{number},{split},p{number % 3}")
+    labels = [f"squats/{number:02}.mp4,{number + 0.5}" for number in range(1, 3)]
+    (folder / "labels.csv").write_text("\n".join(["key,score", *labels]) + "\n")
     (folder / "squats.csv").write_text("\n".join(rows) + "\n")
     rng = np.random.default_rng(0)
     rows = ["key,action,score,split,file"]
@@ -159,6 +162,9 @@ def world(tmp_path_factory):
         rows.append(f"{number:02},squats,{score:.2f},{split},i3d/{number:02}.npy")
     (folder / "i3d.csv").write_text("\n".join(rows) + "\n")
     encode(folder / "jump.mp4", noise(110), "mpeg4")
+    svr = '[svr]\nkernels = ["linear"]\ncosts = [1.0]\nepsilons = [0.1]\nfolds = 2\n'
+    (folder / "fit.toml").write_text(f"calibration_folds = 2\n{svr}")
+    (folder / "compare.toml").write_text(f"untrained = 2\nbootstrap = 100\n{svr}")
     return folder
 
 
