@@ -150,15 +150,16 @@ def convolve(
     weight = conv.weight[:, :, taps]
     if conv.in_channels >= 8:
         return functional.conv3d(x, weight, conv.bias, padding=(pad, 1, 1))
-    x = functional.pad(x, (0, 0, 0, 0, pad, pad))
-    windows = x.unfold(2, weight.shape[2], 1)  # (B, C, T', H, W, taps)
-    batch, _, length, height, width, _ = windows.shape
-    # Channels last for the fast kernels: (B, T', H, W, C, taps).
-    windows = windows.permute(0, 2, 3, 4, 1, 5)
-    images = windows.reshape(batch * length, height, width, -1).movedim(-1, 1)
-    stacked = weight.flatten(1, 2).contiguous(memory_format=torch.channels_last)
-    y = functional.conv2d(images, stacked, conv.bias, padding=1)
-    return y.view(batch, length, *y.shape[1:]).movedim(1, 2)
+    x = functional.pad(x, (0, 0, 0, 0, pad, pad)).movedim(1, -1)  # (B, T, H, W, C)
+    depth = weight.shape[2]
+    length = x.shape[1] - depth + 1
+    images = torch.cat([x[:, t : t + length] for t in range(depth)], dim=-1)
+    stacked = weight.transpose(1, 2).flatten(1, 2)  # (O, taps C, 3, 3), as `images`
+    stacked = stacked.contiguous(memory_format=torch.channels_last)
+    y = functional.conv2d(
+        images.flatten(0, 1).movedim(-1, 1), stacked, conv.bias, padding=1
+    )
+    return y.view(-1, length, *y.shape[1:]).movedim(1, 2)
 
 
 def random_state(arch: Architecture, seed: int = 0) -> dict[str, Tensor]:
