@@ -30,9 +30,12 @@ Arrays = Mapping[str, NDArray[np.float32]]
 #: Sequences that are predicted at once.
 CHUNK = 512
 
-#: (dy, y) -> dy y (1 - y) and dy (1 - y^2), for y a sigmoid or a tanh.
-sigmoid_backward = torch.ops.aten.sigmoid_backward.grad_input
+#: (dy, y) -> dy (1 - y^2), for y a tanh.
 tanh_backward = torch.ops.aten.tanh_backward.grad_input
+
+#: oneDNN's product uses the full vector width of a processor, MKL's half of it on
+#: processors of AMD.
+HAS_ONEDNN = hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 @dataclass(frozen=True)
@@ -92,27 +95,22 @@ def forward(
     """
     models, steps, batch, _ = x.shape
     hidden = parameters.w_h.shape[1]
-    inputs = x.flatten(1, 2)
-    if products == "bf16":
-        gates = torch.bmm(inputs.bfloat16(), parameters.w_x.bfloat16()).float()
-        gates += parameters.b[:, None]
-    else:
-        gates = torch.baddbmm(parameters.b[:, None], inputs, parameters.w_x)
-    gates = gates.view(models, steps, batch, 4 * hidden)
-    o, i, f, g = gates.chunk(4, -1)
+    gates = _product(x.flatten(1, 2), parameters.w_x, products)
+    gates = gates.add_(parameters.b[:, None]).view(models, steps, batch, 4 * hidden)
     cells, squashed, states = x.new_empty(3, models, steps, batch, hidden)
     for t in range(steps):
+        gate, cell, state = gates[:, t], cells[:, t], states[:, t]
         if t > 0:
-            gates[:, t].baddbmm_(states[:, t - 1], parameters.w_h)
-        gates[:, t, :, : 3 * hidden].sigmoid_()
-        g[:, t].tanh_()
+            gate += _product(states[:, t - 1], parameters.w_h)
+        gate[..., : 3 * hidden].sigmoid_()
+        o, i, f, g = gate.chunk(4, -1)
+        g.tanh_()
         if mask is not None:
-            i[:, t] *= mask[:, t, :, None]
-        torch.mul(i[:, t], g[:, t], out=cells[:, t])
+            i *= mask[:, t, :, None]
+        torch.mul(i, g, out=cell)
         if t > 0:
-            cells[:, t].addcmul_(f[:, t], cells[:, t - 1])
-        torch.tanh(cells[:, t], out=squashed[:, t])
-        torch.mul(o[:, t], squashed[:, t], out=states[:, t])
+            cell.addcmul_(f, cells[:, t - 1])
+        torch.mul(o, torch.tanh(cell, out=squashed[:, t]), out=state)
     outputs = torch.baddbmm(  # (M, T * B, H) -> (M, T * B, 1)
         parameters.c[:, None, None], states.flatten(1, 2), parameters.v[..., None]
     )
@@ -125,10 +123,9 @@ def backward(
     x: Tensor,
     tape: Tape,
     error: Tensor,
-    into: Parameters,
     products: str = "fp32",
-) -> None:
-    """Write the gradients of a loss into `into`.
+) -> Parameters:
+    """Return the gradients of a loss.
 
     error: (M, T, B), the derivative of the loss by the output after each step. A
     masked step needs no treatment of its own: its input gate and its states are zero.
@@ -136,15 +133,16 @@ def backward(
     hidden = parameters.w_h.shape[1]
     models, steps, batch, _ = x.shape
     o, i, f, g = tape.gates.chunk(4, -1)
-    before = torch.zeros_like(tape.cells)
-    before[:, 1:] = tape.cells[:, :-1]
     # Derivatives of the hidden state (o) or the cell (i, f, g) by each gate's input,
     # and of the hidden state by the cell, for all steps at once.
     d_gates = torch.empty_like(tape.gates)
     d_o, d_i, d_f, d_g = d_gates.chunk(4, -1)
-    sigmoid_backward(tape.squashed, o, grad_input=d_o)
-    sigmoid_backward(g, i, grad_input=d_i)
-    sigmoid_backward(before, f, grad_input=d_f)
+    sigmoids = tape.gates[..., : 3 * hidden]
+    torch.mul(sigmoids, 1 - sigmoids, out=d_gates[..., : 3 * hidden])
+    d_o *= tape.squashed
+    d_i *= g
+    d_f[:, 0] = 0
+    d_f[:, 1:] *= tape.cells[:, :-1]
     tanh_backward(i, g, grad_input=d_g)
     through = torch.empty_like(tape.cells)
     tanh_backward(o, tape.squashed, grad_input=through)
@@ -154,26 +152,37 @@ def backward(
     w_h_back = parameters.w_h.transpose(1, 2)
     d_cell = torch.zeros_like(through[:, 0])
     for t in reversed(range(steps)):
+        of_hidden, of_gates = d_hidden[:, t], d_gates[:, t]
         if t + 1 < steps:
-            d_hidden[:, t].baddbmm_(d_gates[:, t + 1], w_h_back)
-        d_cell.addcmul_(d_hidden[:, t], through[:, t])
-        d_o[:, t] *= d_hidden[:, t]
-        of_cell = d_gates[:, t, :, hidden:].view(models, batch, 3, hidden)
+            of_hidden += _product(d_gates[:, t + 1], w_h_back)
+        d_cell.addcmul_(of_hidden, through[:, t])
+        of_gates[..., :hidden] *= of_hidden
+        of_cell = of_gates[..., hidden:].view(models, batch, 3, hidden)
         of_cell *= d_cell[..., None, :]
         d_cell *= f[:, t]
 
     flat = d_gates.flatten(1, 2)  # (M, T, B, 4H) -> (M, T * B, 4H)
-    inputs = x.flatten(1, 2).transpose(1, 2)
-    if products == "bf16":
-        into.w_x.copy_(torch.bmm(inputs.bfloat16(), flat.bfloat16()))
-    else:
-        torch.bmm(inputs, flat, out=into.w_x)
-    earlier = tape.hidden[:, :-1].flatten(1, 2).transpose(1, 2)
-    torch.bmm(earlier, d_gates[:, 1:].flatten(1, 2), out=into.w_h)
-    torch.sum(flat, 1, out=into.b)
     states = tape.hidden.flatten(1, 2).transpose(1, 2)
-    torch.bmm(states, error.flatten(1)[..., None], out=into.v[..., None])
-    torch.sum(error.flatten(1), 1, out=into.c)
+    earlier = tape.hidden[:, :-1].flatten(1, 2).transpose(1, 2)
+    return Parameters(
+        w_x=_product(x.flatten(1, 2).transpose(1, 2), flat, products),
+        w_h=_product(earlier, d_gates[:, 1:].flatten(1, 2)),
+        b=flat.sum(1),
+        v=torch.bmm(states, error.flatten(1)[..., None])[..., 0],
+        c=error.flatten(1).sum(1),
+    )
+
+
+def _product(a: Tensor, b: Tensor, products: str = "fp32") -> Tensor:
+    """Return a @ b per head, (M, r, k) and (M, k, c) -> (M, r, c)."""
+    if products == "bf16":
+        return torch.bmm(a.bfloat16(), b.bfloat16()).float()
+    if HAS_ONEDNN and len(a) == 1 and a.device.type == "cpu" and a.numel():
+        product: Tensor = torch.ops.mkldnn._linear_pointwise(
+            a[0], b[0].t(), None, "none", [], ""
+        )
+        return product[None]
+    return torch.bmm(a, b)
 
 
 def stacked(heads: Sequence[Arrays], device: torch.device | str = "cpu") -> Parameters:

@@ -311,11 +311,6 @@ class _Heads:
         whole = self._whole
         w_x = whole.w_x.index_select(1, self._rows)
         self.live = Parameters(w_x, whole.w_h, whole.b, whole.v, whole.c)
-        self._gradient = Parameters(*map(torch.empty_like, self.live.tensors()))
-        for value, gradient in zip(
-            self.live.tensors(), self._gradient.tensors(), strict=True
-        ):
-            value.grad = gradient
         self.adam = torch.optim.Adam(self.live.tensors(), fused=True)
 
     def step(self, batch: Batch, rate: float) -> Tensor:
@@ -324,9 +319,14 @@ class _Heads:
             self.live, batch.x, self._products, mask=batch.mask
         )
         error, loss = self._loss(predicted, batch)
-        lstm.backward(self.live, batch.x, tape, error, self._gradient, self._products)
+        gradients = lstm.backward(self.live, batch.x, tape, error, self._products)
+        for value, gradient in zip(
+            self.live.tensors(), gradients.tensors(), strict=True
+        ):
+            value.grad = gradient
         self.adam.param_groups[0]["lr"] = rate
         self.adam.step()
+        self.adam.zero_grad()  # Its memory is the next gradient's.
         return loss
 
     def arrays(self, head: int) -> dict[str, NDArray[np.float32]]:
