@@ -146,7 +146,7 @@ class BatchSize:
 
 #: Above 32 MB, malloc on Linux requests fresh pages for each block, which takes longer
 #: than the first convolution.
-CPU = BatchSize(track_bytes=26 << 20, clips=12)
+CPU = BatchSize(track_bytes=13 << 20, clips=6)
 CUDA = BatchSize(track_bytes=1 << 29, clips=64)
 
 
@@ -186,7 +186,7 @@ def shared_features(
             if layer.halved:
                 x = _max_of_pairs(x, 1)
             size = layer.length * layer.values * x.element_size()
-            x = torch.cat(
+            x = _joined(
                 [
                     convolution(x[few], before=True, after=True, pooled=layer.pooled)
                     for few in slices(len(x), batch.track_bytes // size)
@@ -262,7 +262,7 @@ class ClipActivations:
             inside = self._pieces(self.starts[some], self._length - self._edge - 2, 2)
             x = torch.cat([inside, self._lasts[some]], dim=1)
             lasts.append(convolution(x, before=False, after=True))
-        self._firsts, self._lasts = torch.cat(firsts), torch.cat(lasts)
+        self._firsts, self._lasts = _joined(firsts), _joined(lasts)
         self._edge += 1
         for remainder, (origin, items) in self._tracks.items():
             pieces = [
@@ -271,7 +271,7 @@ class ClipActivations:
                 )[0]
                 for some in slices(len(items) - 2, frames)
             ]
-            self._tracks[remainder] = origin + self._step, torch.cat(pieces)
+            self._tracks[remainder] = origin + self._step, _joined(pieces)
 
     def pool_time(self) -> None:
         """Pool time by two; `edge` must be even."""
@@ -319,7 +319,7 @@ def _direct(
             parts.insert(0, _pooled(conv, x[:, :2], pooled, FIRST_FRAME))
         if after:
             parts.append(_pooled(conv, x[:, -2:], pooled, LAST_FRAME))
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        y = _joined(parts, dim=1)
     return functional.relu_(y)
 
 
@@ -336,6 +336,11 @@ def _pooled(
         y = torch.maximum(y[:, :, ::2], y[:, :, 1::2])
         y = torch.maximum(y[:, :, :, ::2], y[:, :, :, 1::2])
     return y
+
+
+def _joined(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """Concatenate; a single part is not copied."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 def _max_of_pairs(x: Tensor, dim: int) -> Tensor:

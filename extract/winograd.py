@@ -74,7 +74,7 @@ BLOCK_ROWS, BLOCK_FRAMES = 1024, 24
 
 def worthwhile(layer: Layer) -> bool:
     """Return whether a layer is faster so: few channels do not repay transforms."""
-    return min(layer.inputs, layer.outputs) >= 64
+    return layer.inputs >= 64 and layer.outputs >= 128
 
 
 def prepare(net: C3D) -> dict[nn.Conv3d, "Winograd"]:
