@@ -15,7 +15,7 @@ common. Seeds are resampled with one draw fewer than there are, which makes the 
 of their mean unbiased. Intervals are normal on Fisher's z (differences: on rho), with
 Student's t for the part that few seeds contribute, whose variance is pooled over the
 cells of a row; arithmetic averages are corrected
-for the bias of Spearman's rho. benchmarks/coverage.py simulates how often they cover.
+for the bias of Spearman's rho. benchmarks/interval_coverage.py simulates how often they cover.
 """
 
 import zlib

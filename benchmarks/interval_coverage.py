@@ -1,6 +1,6 @@
 """How often 95 % intervals cover, and how often equal rows are called different.
 
-    python benchmarks/coverage.py [--trials N] [--part cells|averages|verdicts]
+    python benchmarks/interval_coverage.py [--trials N] [--part cells|averages|verdicts]
 
 Scores and predictions are drawn from a bivariate normal distribution, so that the true
 rho is known: 6 / pi * arcsin(r / 2). With ties the scores are rounded to about seven
