@@ -13,6 +13,7 @@ import click
 
 from aqa.cache.console import (
     PATH,
+    GroupedCommand,
     actions_option,
     cache_option,
     device_option,
@@ -37,6 +38,19 @@ from aqa.regress.config import (
 )
 from aqa.regress.experiments import ALL, EXPERIMENTS
 from aqa.regress.heads import HEADS
+
+#: Headings of the help of commands that train heads, with their options.
+GROUPS = {
+    "Data": ("cache", "also", "actions", "folds", "leave_one_out"),
+    "Heads": ("mode", "head", "labels", "label_scale", "standardise"),
+    "Experiment": ("seed", "seeds", "variants", "average_offsets", "settings"),
+    "LSTM training": (
+        *("iterations", "loss", "hidden", "init_std", "learning_rate", "step"),
+        *("gamma", "batch", "products", "head_seed"),
+    ),
+    "Machine": ("device", "workers"),
+    "Output": ("out", "latex", "as_json"),
+}
 
 COUNT, POSITIVE = click.IntRange(1), click.FloatRange(0, min_open=True)
 
@@ -124,7 +138,14 @@ def training_options(command: Any) -> Any:
     return command
 
 
-@click.command()
+@click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
+    examples=(
+        "aqa fit --mode all-action",
+        "aqa fit --cache squats.h5 --mode single-action --head svr --folds 5",
+    ),
+)
 @cache_option
 @_setting("mode", click.Choice(MODES), "One model for all actions or each.", FitConfig)
 @_setting(
@@ -190,7 +211,14 @@ def model_info(file: Path) -> None:
     print_json(load_model(file).record())
 
 
-@click.command()
+@click.command(
+    cls=GroupedCommand,
+    groups=GROUPS,
+    examples=(
+        "aqa compare single-vs-all --seeds 3",
+        "aqa compare all --cache jigsaws.h5 --leave-one-out surgeon --latex",
+    ),
+)
 @click.argument("experiment", type=click.Choice([*EXPERIMENTS, ALL]))
 @cache_option
 @click.option(
