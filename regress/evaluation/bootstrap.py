@@ -14,8 +14,8 @@ Spearman's rho, (1 + rho^2 / 2) / (n - 3); the bootstrap contributes what cells 
 common. Seeds are resampled with one draw fewer than there are, which makes the variance
 of their mean unbiased. Intervals are normal on Fisher's z (differences: on rho), with
 Student's t for the part that few seeds contribute, whose variance is pooled over the
-cells of a row; arithmetic averages are corrected
-for the bias of Spearman's rho. benchmarks/interval_coverage.py simulates how often they cover.
+cells of a row; arithmetic averages are corrected for the bias of Spearman's rho.
+benchmarks/interval_coverage.py simulates how often they cover.
 """
 
 import zlib
