@@ -321,6 +321,8 @@ def _write_features(
             )
         dataset[row] = x
         disk.check()
+    # Chunks get their places in the file now, not when Python collects `dataset`.
+    file.flush()
     return computed if digests is None else digests
 
 

@@ -105,17 +105,23 @@ def check_size(path: Path, width: int, height: int, limits: Limits) -> None:
         )
 
 
+#: PyAV 19 replaces metadata that is not UTF-8 and has no such option any more.
+_OLD = int(av.__version__.split(".")[0]) < 19
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if _OLD else {}
+
+
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(
+        container: InputContainer = av.open(
             os.path.abspath(path),
             container_options={
                 "protocol_whitelist": "file",
                 "format_whitelist": ",".join(CONTAINERS),
                 "codec_whitelist": ",".join(CODECS),
             },
-            metadata_errors="replace",
+            **_METADATA,
         )
+        return container
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError) as error:
