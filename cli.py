@@ -239,7 +239,7 @@ def score(
 @click.option(
     "--fewest",
     type=click.IntRange(2),
-    default=20,
+    default=16,
     show_default=True,
     help="Smallest number of videos per action and list.",
 )

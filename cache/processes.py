@@ -206,7 +206,7 @@ def process_map(
                 raise AqaError(f"{label(item)}: {outcome}")
             raise outcome
         results.append(outcome)
-    progress(total, total, "")
+    progress(total, total, "done")
     return results
 
 

@@ -89,6 +89,7 @@ def test_a_blob_whose_shape_lies_is_refused(message):
 
 @MODERATE
 @given(st.binary(max_size=200))
+@example(b"A" + np.array([1e300]).tobytes())  # a double that float32 cannot hold
 def test_any_bytes_are_a_message_or_a_wire_error(data):
     for reader in (parse, lambda d: read_blob(memoryview(d)).array()):
         try:
@@ -389,6 +390,7 @@ def test_means_of_every_form(tmp_path):
         (np.zeros((3, 8), "f"), "transpose it"),
         (np.full((3, 1, 8, 8), 300, "f"), "grey levels 0-255"),
         (np.full((3, 1, 8, 8), np.nan, "f"), "grey levels 0-255"),
+        (np.full((3, 1, 8, 8), 1e300), "grey levels 0-255"),
         (np.zeros((3, 1, 8, 8), complex), "expected numbers"),
         (np.array([{}]), "expected numbers, found object"),
     ],

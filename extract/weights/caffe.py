@@ -85,10 +85,11 @@ class Blob:
     chunks: list[memoryview] = field(repr=False)
 
     def array(self) -> NDArray[np.float32]:
-        """Return the numbers in `shape`, as a copy."""
+        """Return the numbers in `shape`, as a copy; inf where float32 is too small."""
         whole = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
         numbers = np.frombuffer(whole, dtype=self.dtype)
-        return numbers.astype(np.float32).reshape(self.shape)
+        with np.errstate(over="ignore"):
+            return numbers.astype(np.float32).reshape(self.shape)
 
 
 def read_model(message: memoryview) -> tuple[str, dict[str, list[Blob]]]:

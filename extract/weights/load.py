@@ -355,7 +355,8 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         )
     if volume.size > _MOST_MEAN:
         raise WeightsError(f"{path}: {shape} is far larger than a clip")
-    values = volume.astype(np.float32)
+    with np.errstate(over="ignore"):
+        values = volume.astype(np.float32)
     if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 255):
         raise WeightsError(f"{path}: expected grey levels 0-255, found others")
     return values
