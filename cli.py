@@ -88,7 +88,10 @@ for command in (extract, fit, compare, poses, pretrain, cache, weights, model):
     main.add_command(command)
 
 
-@main.command()
+@main.command(
+    cls=GroupedCommand,
+    examples=("aqa synth data --scale 0.2",),
+)
 @click.argument("folder", type=PATH)
 @click.option(
     "--scale",
@@ -221,7 +224,13 @@ def score(
         raise click.exceptions.Exit(SOME_FAILED)
 
 
-@main.command()
+@main.command(
+    cls=GroupedCommand,
+    examples=(
+        "aqa demo",
+        "aqa demo --out big --scale 0.2 --iterations 2000",
+    ),
+)
 @click.option(
     "--out",
     type=PATH,

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from aqa.cache.console import PATH, cache_option, json_option, print_json, progress_bar
+from aqa.cache.console import (
+    PATH,
+    GroupedCommand,
+    cache_option,
+    json_option,
+    print_json,
+    progress_bar,
+)
 from aqa.cache.errors import AqaError, printable
 
 if TYPE_CHECKING:
@@ -23,7 +30,14 @@ def cache() -> None:
     """Inspect, check, merge and list caches; bring in labels and features."""
 
 
-@cache.command("info")
+@cache.command(
+    "info",
+    cls=GroupedCommand,
+    examples=(
+        "aqa cache info",
+        "aqa cache info --cache squats.h5 --json",
+    ),
+)
 @cache_option
 @json_option
 def cache_info(cache: Path, as_json: bool) -> None:
@@ -47,7 +61,11 @@ def cache_info(cache: Path, as_json: bool) -> None:
     click.echo(json.dumps(found["provenance"], indent=2))
 
 
-@cache.command("verify")
+@cache.command(
+    "verify",
+    cls=GroupedCommand,
+    examples=("aqa cache verify --cache features.h5",),
+)
 @cache_option
 @json_option
 def cache_verify(cache: Path, as_json: bool) -> None:
@@ -65,7 +83,14 @@ def cache_verify(cache: Path, as_json: bool) -> None:
         raise click.exceptions.Exit(AqaError.exit_code)
 
 
-@cache.command("merge")
+@cache.command(
+    "merge",
+    cls=GroupedCommand,
+    examples=(
+        "aqa cache merge --cache features.h5",
+        "aqa cache merge node1.h5 node2.h5.parts --cache all.h5",
+    ),
+)
 @click.argument("sources", nargs=-1, type=PATH)
 @cache_option
 @json_option
@@ -85,7 +110,14 @@ def cache_merge(sources: tuple[Path, ...], cache: Path, as_json: bool) -> None:
 OTHER_LISTS: list[Callable[[Path], "Labels | None"]] = []
 
 
-@cache.command("relabel")
+@cache.command(
+    "relabel",
+    cls=GroupedCommand,
+    examples=(
+        "aqa cache relabel labels.csv --dry-run",
+        "aqa cache relabel labels.csv --cache squats.h5 --yes",
+    ),
+)
 @click.argument("labels", type=PATH)
 @click.option("--yes", is_flag=True, help="Relabel in spite of doubts.")
 @click.option("--dry-run", is_flag=True, help="Only say what would change.")
@@ -129,7 +161,11 @@ def cache_relabel(
         click.echo(f"{cache}: {done.changed} samples relabelled{kept}")
 
 
-@cache.command("import")
+@cache.command(
+    "import",
+    cls=GroupedCommand,
+    examples=("aqa cache import i3d.csv --name i3d --cache i3d.h5",),
+)
 @click.argument("labels", type=PATH)
 @click.option(
     "--name", required=True, help="What made the features; stored as provenance."
@@ -153,7 +189,11 @@ def cache_import(labels: Path, name: str, cache: Path, as_json: bool) -> None:
         click.echo(f"{made.cache}: {made.samples} samples of shape {made.shape}")
 
 
-@cache.command("list")
+@cache.command(
+    "list",
+    cls=GroupedCommand,
+    examples=("aqa cache list --cache features.h5 > labels.csv",),
+)
 @cache_option
 @json_option
 def cache_list(cache: Path, as_json: bool) -> None:
@@ -171,7 +211,11 @@ def cache_list(cache: Path, as_json: bool) -> None:
     sys.stdout.write(text.getvalue())
 
 
-@cache.command("export")
+@cache.command(
+    "export",
+    cls=GroupedCommand,
+    examples=("aqa cache export features.npz --cache features.h5",),
+)
 @click.argument("out", type=PATH)
 @cache_option
 @json_option

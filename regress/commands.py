@@ -202,7 +202,11 @@ def model() -> None:
     """Look into fitted models."""
 
 
-@model.command("info")
+@model.command(
+    "info",
+    cls=GroupedCommand,
+    examples=("aqa model info models/all-action-lstm.safetensors",),
+)
 @click.argument("file", type=PATH)
 def model_info(file: Path) -> None:
     """Say what a model knows, how it was fitted, and how good it is."""

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shlex
 
 import click
 import pytest
@@ -20,6 +21,7 @@ from aqa.cache.console import (
     workers_option,
 )
 from aqa.cache.errors import printable
+from aqa.cli import main
 
 
 @click.command()
@@ -138,3 +140,22 @@ def test_json_is_strict(capsys):
     assert json.loads(capsys.readouterr().out) == {"a": 1.5}
     with pytest.raises(ValueError, match="JSON"):
         print_json(float("nan"))
+
+
+def commands(group, *names):
+    """Yield the words of every command below a group, and the command."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, *names, name)
+        else:
+            yield (*names, name), command
+
+
+@pytest.mark.parametrize(("words", "command"), list(commands(main)))
+def test_every_command_has_examples_that_parse(words, command):
+    least = 2 if words[0] in ("extract", "fit", "compare", "score") else 1
+    assert len(command.examples) >= least
+    for line in command.examples:
+        program, *arguments = shlex.split(line.partition(" > ")[0])
+        assert (program, *arguments[: len(words)]) == ("aqa", *words)
+        assert command.make_context(words[-1], arguments[len(words) :])

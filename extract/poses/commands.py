@@ -8,6 +8,7 @@ import click
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
+    GroupedCommand,
     device_option,
     given,
     json_option,
@@ -71,7 +72,10 @@ POSE_OPTIONS = {
 }
 
 
-@click.command()
+@click.command(
+    cls=GroupedCommand,
+    examples=("aqa poses --videos squats.csv --model rtmo-s --out poses",),
+)
 @with_dataset
 @click.option("--out", type=PATH, required=True, help="Folder for the pose files.")
 @click.option(

@@ -8,6 +8,7 @@ import click
 
 from aqa.cache.console import (
     PATH,
+    GroupedCommand,
     device_option,
     given,
     json_option,
@@ -21,7 +22,10 @@ from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.weights.formats import check_weights
 
 
-@click.command()
+@click.command(
+    cls=GroupedCommand,
+    examples=("aqa pretrain --videos UCF-101 --out c3d.safetensors",),
+)
 @click.option(
     "--videos",
     type=PATH,

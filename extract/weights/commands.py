@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from aqa.cache.console import PATH, json_option, print_json
+from aqa.cache.console import PATH, GroupedCommand, json_option, print_json
 from aqa.extract.options import with_presets
 from aqa.extract.weights.formats import check_weights, kind_of
 
@@ -15,7 +15,11 @@ def weights() -> None:
     """Inspect and convert C3D weight files."""
 
 
-@weights.command("inspect")
+@weights.command(
+    "inspect",
+    cls=GroupedCommand,
+    examples=("aqa weights inspect c3d.pickle",),
+)
 @click.argument("file", type=PATH)
 @json_option
 def weights_inspect(file: Path, as_json: bool) -> None:
@@ -41,7 +45,11 @@ def weights_inspect(file: Path, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
-@weights.command("convert")
+@weights.command(
+    "convert",
+    cls=GroupedCommand,
+    examples=("aqa weights convert c3d_ucf101_iter_38000.caffemodel c3d.safetensors",),
+)
 @click.argument("file", type=PATH)
 @click.argument("out", type=PATH)
 @with_presets
