@@ -11,7 +11,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.extract.datasets.pickles import read_pickle
+from aqa.extract.datasets.diving import read_pickle
 from aqa.extract.datasets.reader import read_dataset
 
 

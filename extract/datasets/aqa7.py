@@ -1,4 +1,4 @@
-"""The released AQA-7 folder: its lists, and its videos or frames unpacked from them.
+"""AQA-7 and its predecessors UNLV-Dive and UNLV-Vault: lists in MATLAB files.
 
 A sample NNN of an action lies at one of
 
@@ -14,6 +14,13 @@ ranges of the paper's Table 1 tell which.
 Conventions: keys are `diving/001`. Only listed samples are read, since a video without
 a list has neither label nor split; but an action that is asked for by name and is in
 no list, as trampoline, is read whole and unlabelled.
+
+A folder of UNLV has `diving_overall_scores.mat` (`overall_scores`, one per video),
+beside it `diving_difficulty_level.mat`, `diving_samples_len_ori/001.avi` or such, and
+`split_300_70/{training,testing}_idx.mat` with numbers from 1; gym_vault likewise.
+Videos of the original length are preferred, and the difficulty is kept as
+`Video.extra`. Source: Parmar and Morris, "Learning to Score Olympic Events", CVPR
+workshops 2017.
 """
 
 import math
@@ -30,13 +37,11 @@ from aqa.cache.errors import AqaError
 from aqa.cache.matlab import read_matrix
 from aqa.extract.datasets.dataset import (
     Dataset,
-    DatasetError,
     Files,
     Layout,
-    Problems,
     Request,
     Video,
-    check_actions,
+    split_counts,
 )
 
 SPLITS = ("train", "test")
@@ -62,37 +67,29 @@ def _find(path: Path) -> Path | None:
 def _read(request: Request) -> Dataset:
     """Read the listed samples of `actions`, by default the six of the experiments."""
     root, actions = _find(request.path) or request.path, request.actions
-    problems = Problems(root)
+    files = Files(root, request)
     for action in actions or ():
         if action not in BY_NAME:
             known = ", ".join(BY_NAME)
-            problems.add("unknown action", f"{action}; AQA-7 has {known}")
-    problems.check()
-    rows, were_hundredfold = _read_lists(root, request, problems)
+            files.problems.add("unknown action", f"{action}; AQA-7 has {known}")
+    files.problems.check()
+    rows, were_hundredfold = _read_lists(root, files)
     for action in set(actions or ()) - {action for action, *_ in rows}:
         rows += [(action, number, "", math.nan) for number in _numbers(root, action)]
     present = {action for action, *_ in rows}
     wanted = actions or tuple(name for name in EXPERIMENT_ACTIONS if name in present)
-    check_actions(wanted, present, problems)
-    files = Files(root, request, problems)
+    files.check_actions(present)
     videos = []
     for action, number, split, score in rows:
         if action in wanted and (path := files.find(*_places(action, number))):
             videos.append(Video(_key(action, number), path, action, split, score))
-    problems.check()
-    if not videos:
-        raise DatasetError(f"{root}: no sample of the six actions; name another")
-    videos.sort(key=lambda video: video.key)
     form = "times 100, and were divided" if were_hundredfold else "plain"
-    notes = (
-        f"scores in the lists are {form}",
-        *_counts(videos, present),
-        *files.notes(),
-    )
-    return Dataset(root, LAYOUT.name, tuple(videos), notes)
+    notes = (f"scores in the lists are {form}", *_counts(videos, present))
+    none = "no sample of the six actions; name another"
+    return files.dataset("aqa-7", videos, *notes, none=none)
 
 
-LAYOUT = Layout("aqa-7", "the AQA-7 folder", lambda path: bool(_find(path)), _read)
+AQA7 = Layout("aqa-7", "the AQA-7 folder", lambda path: bool(_find(path)), _read)
 
 
 def _key(action: str, number: int) -> str:
@@ -108,11 +105,9 @@ def _list_path(root: Path, split: str) -> Path | None:
     return None
 
 
-def _read_lists(
-    root: Path, request: Request, problems: Problems
-) -> tuple[list[Row], bool]:
+def _read_lists(root: Path, files: Files) -> tuple[list[Row], bool]:
     """Read both lists; also return whether their scores were times 100."""
-    tables, places = [], []
+    problems, tables, places = files.problems, [], []
     for split in SPLITS:
         path = _list_path(root, split)
         if path is None:
@@ -124,7 +119,7 @@ def _read_lists(
             )
             continue
         try:
-            if not Files(root, request, problems).holds(path):
+            if not files.holds(path):
                 raise AqaError(f"{path.name} is a link out of {root}")
             tables.append(read_split_list(path, f"consolidated_{split}_list"))
         except AqaError as error:
@@ -234,7 +229,6 @@ def _numbers(root: Path, action: str) -> list[int]:
 def _counts(videos: list[Video], present: set[str]) -> Iterator[str]:
     """Yield notes: numbers per split, and how they differ from the release's."""
     counts = Counter((video.action, video.split) for video in videos)
-    by_split = Counter(video.split for video in videos)
     differing = []
     for action in ACTIONS:
         found = tuple(counts[action.name, split] for split in SPLITS)
@@ -243,18 +237,70 @@ def _counts(videos: list[Video], present: set[str]) -> Iterator[str]:
                 f"{action.name} {found[0]} train, {found[1]} test "
                 f"(released: {action.train}, {action.test})"
             )
-    train, test, rest = (by_split[split] for split in (*SPLITS, ""))
-    total = f"{train} train, {test} test"
+    unlisted = [video.action for video in videos if not video.split]
     if differing:
-        yield f"{total}; not as released: {'; '.join(differing)}"
-    elif train or test:
-        yield f"{total}, as released"
-    if rest:
-        unlisted = sorted({video.action for video in videos if not video.split})
+        yield f"{split_counts(videos)}; not as released: {'; '.join(differing)}"
+    elif len(unlisted) < len(videos):
+        yield f"{split_counts(videos)}, as released"
+    if unlisted:
         yield (
-            f"{rest} videos in no list, unlabelled: {', '.join(unlisted)}; "
-            "`aqa cache relabel` gives them labels"
+            f"{len(unlisted)} videos in no list, unlabelled: "
+            f"{', '.join(sorted(set(unlisted)))}; `aqa cache relabel` gives them labels"
         )
     left_out = present - {video.action for video in videos}
     if left_out:
         yield f"listed, but not asked for: {', '.join(sorted(left_out))}"
+
+
+#: Of UNLV.
+_UNLV_ACTIONS = ("diving", "gym_vault")
+_SCORES = "_overall_scores.mat"
+
+
+def _is_unlv(path: Path) -> bool:
+    return any((path / f"{action}{_SCORES}").is_file() for action in _UNLV_ACTIONS)
+
+
+def _read_unlv(request: Request) -> Dataset:
+    root, files = request.path, Files(request.path, request)
+    present = {a for a in _UNLV_ACTIONS if (root / f"{a}{_SCORES}").is_file()}
+    files.check_actions(present)
+    videos: list[Video] = []
+    for action in filter(files.asked, sorted(present)):
+        videos += _read_unlv_action(root, action, files)
+    return files.dataset("unlv", videos, f"UNLV: {split_counts(videos)}")
+
+
+UNLV = Layout("unlv", "UNLV-Dive or UNLV-Vault", _is_unlv, _read_unlv)
+
+
+def _read_unlv_action(root: Path, action: str, files: Files) -> list[Video]:
+    scores = read_matrix(root / f"{action}{_SCORES}", "overall_scores").ravel()
+    levels = None
+    if (path := root / f"{action}_difficulty_level.mat").is_file():
+        levels = read_matrix(path, "difficulty_level").ravel()
+    splits: dict[int, str] = {}
+    folders = sorted(path.parent for path in root.glob("split*/training_idx.mat"))
+    if len(folders) > 1:
+        found = ", ".join(folder.name for folder in folders)
+        raise AqaError(f"{root}: expected one split, found {found}; remove the others")
+    for folder in folders:
+        for split, listed in (("train", "training"), ("test", "testing")):
+            numbers = read_matrix(folder / f"{listed}_idx.mat", f"{listed}_idx").ravel()
+            if not np.isin(numbers, np.arange(1, len(scores) + 1)).all():
+                raise AqaError(
+                    f"{folder.name}: expected numbers 1 to {len(scores)}, found others"
+                )
+            splits |= dict.fromkeys(numbers.astype(int).tolist(), split)
+    samples = sorted(
+        (path.name for path in root.glob(f"{action}_samples_len_*")),
+        key=lambda folder: (not folder.endswith("_ori"), folder),
+    )
+    videos = []
+    for number, score in enumerate(scores.tolist(), start=1):
+        places = [f"{folder}/{number:03d}.avi" for folder in samples]
+        extra = {} if levels is None else {"difficulty": f"{levels[number - 1]:g}"}
+        if place := files.find(*places, f"{action}_samples_len_ori/{number:03d}.avi"):
+            labels = action, splits.get(number, ""), score, extra
+            videos.append(Video(f"{action}/{number:03d}", place, *labels))
+    return videos

@@ -10,6 +10,7 @@ names are in Unicode's composed form (`normal_text`).
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -137,19 +138,51 @@ class Problems:
 class Files:
     """The files that a data set may name: below its folder, or a root of the request.
 
-    Paths that lead out of all of these are refused.
+    Paths that lead out of all of these are refused. Reading adds to `problems`.
     """
 
-    def __init__(self, folder: Path, request: Request, problems: Problems) -> None:
-        """Use `folder`, which may itself be a link; problems go to `problems`."""
+    def __init__(
+        self, folder: Path, request: Request, where: Path | None = None
+    ) -> None:
+        """Use `folder`, which may be a link; problems are of `where`, by default it."""
+        self.problems = Problems(where or folder)
         #: Keys of videos that do not exist, if the request skips them.
         self.missing: list[str] = []
         #: Paths of videos that also lie in another place.
         self.ambiguous: list[str] = []
         self.roots = (folder, *request.roots)
-        self._request, self._problems = request, problems
+        self._request, self._where = request, where or folder
         self._folders: dict[str, str] = {}
         self._names: dict[str, dict[str, list[str]]] = {}
+
+    def asked(self, action: str) -> bool:
+        """Return whether the request includes an action."""
+        return not self._request.actions or action in self._request.actions
+
+    def check_actions(self, present: set[str]) -> None:
+        """Add a problem for each action asked for that is not present."""
+        found = ", ".join(sorted(present)) or "none"
+        for action in self._request.actions or ():
+            if action not in present:
+                self.problems.add("no sample of the action", f"{action}, found {found}")
+
+    def dataset(
+        self,
+        kind: str,
+        videos: list[Video],
+        *notes: str,
+        none: str = "expected videos in the lists, found none",
+    ) -> Dataset:
+        """Return the data set of some videos, in any order, with notes on its files.
+
+        Raises:
+            DatasetError: there are problems, or no videos, which `none` describes.
+        """
+        self.problems.check()
+        if not videos:
+            raise DatasetError(f"{self._where}: {none}")
+        ordered = tuple(sorted(videos, key=lambda video: video.key))
+        return Dataset(self._where, kind, ordered, (*notes, *self._notes()))
 
     def holds(self, path: Path | str) -> bool:
         """Return whether `path`, all links followed, lies below one of the roots."""
@@ -213,12 +246,12 @@ class Files:
         if self._request.skip_missing:
             self.missing.append(places[0])
             return candidates[0]
-        self._problems.add("missing video", f"{places[0]}{where}{hint}")
+        self.problems.add("missing video", f"{places[0]}{where}{hint}")
         return None
 
     def add_outside(self, item: str) -> None:
         """Add a problem about a file that lies outside all roots."""
-        self._problems.add(f"outside the data set; {_PERMIT}", item)
+        self.problems.add(f"outside the data set; {_PERMIT}", item)
 
     def _shown(self, path: Path) -> str:
         return os.path.relpath(path, self.roots[0])
@@ -239,8 +272,7 @@ class Files:
             found.append(part if part in same else same[0])
         return "/".join(found)
 
-    def notes(self) -> list[str]:
-        """Return notes on what was decided: videos skipped, or found twice."""
+    def _notes(self) -> list[str]:
         notes = []
         if self.missing:
             notes.append(
@@ -294,11 +326,7 @@ def key_of(text: str) -> str:
     return key
 
 
-def check_actions(
-    asked: tuple[str, ...] | None, present: set[str], problems: Problems
-) -> None:
-    """Add a problem for each action asked for that is not present."""
-    found = ", ".join(sorted(present)) or "none"
-    for action in asked or ():
-        if action not in present:
-            problems.add("no sample of the action", f"{action}, found {found}")
+def split_counts(videos: Sequence[Video]) -> str:
+    """Return how many videos are in each split, as in "3 train, 1 test"."""
+    counts = Counter(video.split for video in videos)
+    return f"{counts['train']} train, {counts['test']} test"

@@ -20,10 +20,8 @@ from aqa.extract.datasets.dataset import (
     Dataset,
     Files,
     Layout,
-    Problems,
     Request,
     Video,
-    check_actions,
 )
 
 _TRIAL = re.compile(r"(\w+)_([A-Z])(\d{3})")
@@ -35,40 +33,33 @@ def _meta_files(path: Path) -> list[Path]:
 
 def _read(request: Request) -> Dataset:
     root = request.path
-    problems = Problems(root)
-    files = Files(root, request, problems)
-    videos = []
+    files = Files(root, request)
+    videos, present = [], set()
     for meta in _meta_files(root):
         folder = meta.parent.relative_to(root)
-        for trial, (task, surgeon, number), skill, score in _trials(meta, problems):
+        for trial, (task, surgeon, number), skill, score in _trials(meta, files):
+            present.add(action := task.lower())
             places = [
                 str(folder / f"{below}{trial}_capture1.avi") for below in ("video/", "")
             ]
-            if path := files.find(*places):
+            if files.asked(action) and (path := files.find(*places)):
                 extra = {"surgeon": surgeon, "trial": number, "skill": skill}
-                action = task.lower()
-                video = f"{action}/{trial}", path, action, "", score, extra
-                videos.append(Video(*video))
-    actions = {video.action for video in videos}
-    check_actions(request.actions, actions, problems)
-    problems.check()
-    wanted = request.actions or actions
-    videos = sorted(
-        (video for video in videos if video.action in wanted),
-        key=lambda video: video.key,
-    )
+                key = f"{action}/{trial}"
+                videos.append(Video(key, path, action, "", score, extra))
+    files.check_actions(present)
+    actions = ", ".join(sorted({video.action for video in videos}))
     note = (
-        f"JIGSAWS: {len(videos)} trials of {', '.join(sorted(wanted))}, the first of "
-        "two captures of each; no split: use --folds trial or --leave-one-out surgeon"
+        f"JIGSAWS: {len(videos)} trials of {actions}, the first of two captures of "
+        "each; no split: use --folds trial or --leave-one-out surgeon"
     )
-    return Dataset(root, LAYOUT.name, tuple(videos), (note, *files.notes()))
+    return files.dataset("jigsaws", videos, note)
 
 
-LAYOUT = Layout("jigsaws", "JIGSAWS", lambda path: bool(_meta_files(path)), _read)
+JIGSAWS = Layout("jigsaws", "JIGSAWS", lambda path: bool(_meta_files(path)), _read)
 
 
 def _trials(
-    meta: Path, problems: Problems
+    meta: Path, files: Files
 ) -> Iterator[tuple[str, tuple[str, ...], str, float]]:
     """Yield name, (task, surgeon, trial number), skill and score of each trial."""
     for number, line in enumerate(meta.read_text("utf-8-sig").splitlines(), start=1):
@@ -77,7 +68,7 @@ def _trials(
         if match and len(words) >= 3 and words[1] in "EIN" and words[2].isdecimal():
             yield words[0], match.groups(), words[1], float(words[2])
         elif words:
-            problems.add(
+            files.problems.add(
                 "expected a trial (Suturing_B001), a skill E, I or N, and a score",
                 f"{meta.name} line {number} has {line.strip()!r}",
             )

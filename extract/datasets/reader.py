@@ -7,28 +7,20 @@ add a layout, write a module with a `Layout` and add one line to `LAYOUTS`.
 from collections.abc import Sequence
 from pathlib import Path
 
-from aqa.extract.datasets import (
-    aqa7,
-    finediving,
-    folder,
-    jigsaws,
-    manifest,
-    mtl_aqa,
-    unlv,
-)
+from aqa.extract.datasets import aqa7, diving, jigsaws, own_data
 from aqa.extract.datasets.dataset import Dataset, DatasetError, Layout, Request, Video
 
 __all__ = ["LAYOUTS", "Dataset", "DatasetError", "Video", "read_dataset"]
 
 #: The first that matches is read.
 LAYOUTS: list[Layout] = [
-    aqa7.LAYOUT,
-    mtl_aqa.LAYOUT,
-    finediving.LAYOUT,
-    unlv.LAYOUT,
-    jigsaws.LAYOUT,
-    manifest.LAYOUT,
-    folder.LAYOUT,
+    aqa7.AQA7,
+    diving.MTL_AQA,
+    diving.FINEDIVING,
+    aqa7.UNLV,
+    jigsaws.JIGSAWS,
+    own_data.MANIFEST,
+    own_data.FOLDER,
 ]
 
 
