@@ -186,13 +186,41 @@ def test_joined_recordings_are_read_in_order(tmp_path, suffix, codec, start):
     np.testing.assert_allclose(levels(cut), 3 * np.arange(30, 55), atol=4)
 
 
-def test_a_joined_avi_is_refused(tmp_path):
-    both = part(tmp_path / "a.avi", 5, 20, 0, "mpeg4")
-    both += part(tmp_path / "b.avi", 30, 20, 0, "mpeg4")
-    path = tmp_path / "ab.avi"
-    path.write_bytes(both)
-    with pytest.raises(VideoError, match="promises 20 frames, 40 decoded"):
-        decode(path, PRE, config=LONG)
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "codec", "pix_fmt", "options"),
+    [
+        ("mp4", "libx264", None, None),
+        ("mp4", "libx264", None, {"movflags": "faststart"}),
+        ("mp4", "libx264", None, FRAGMENTED),
+        ("mov", "mpeg4", None, None),
+        ("flv", "flv", None, None),
+        ("wmv", "wmv2", None, None),
+        ("apng", "apng", "rgb24", None),
+        ("avi", "mpeg4", None, None),
+        ("gif", "gif", "rgb8", None),
+    ],
+)
+def test_recordings_joined_byte_by_byte_are_refused(
+    tmp_path, suffix, codec, pix_fmt, options
+):
+    """Of most containers FFmpeg reads one of the two, without a word."""
+    paths = [tmp_path / f"{name}.{suffix}" for name in "ab"]
+    for path, count in zip(paths, (20, 30), strict=True):
+        encode(path, numbered(count, 64, 80), codec, pix_fmt, options=options)
+        assert decode(path, PRE, config=LONG).damage == ()
+    both = tmp_path / f"ab.{suffix}"
+    both.write_bytes(paths[0].read_bytes() + paths[1].read_bytes())
+    with pytest.raises(VideoError, match="another recording follows|promises 20"):
+        decode(both, PRE, config=LONG)
+
+
+def test_other_data_behind_an_mp4_is_no_damage(tmp_path):
+    path = encode(tmp_path / "x.mp4", numbered(20, 64, 80), "libx264")
+    path.write_bytes(path.read_bytes() + b"\0\0\0\x10freeftypmoov" + b"notes" * 9)
+    assert decode(path, PRE, config=LONG).total == 20
 
 
 def test_a_published_avi_is_cut_by_its_frame_numbers(shared_data):

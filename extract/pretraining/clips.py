@@ -40,8 +40,8 @@ from aqa.extract.preprocessing import Preprocessing
 from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.picture import Picture
 from aqa.extract.videos.pool import decode_all
+from aqa.extract.videos.stream import Picture
 from aqa.extract.videos.video import Decoded, open_frames
 
 Frames = NDArray[np.uint8]

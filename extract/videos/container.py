@@ -23,8 +23,9 @@ from av.container import InputContainer
 from av.stream import Disposition
 from av.video.stream import VideoStream
 
+from aqa.cache.errors import brief
 from aqa.extract.config import Limits
-from aqa.extract.videos.integrity import Signs, VideoError, one_line
+from aqa.extract.videos.integrity import Signs, VideoError
 
 #: FFmpeg's names of demuxers.
 CONTAINERS = (
@@ -225,4 +226,4 @@ def _reason(error: Exception) -> str:
     _, component, text = getattr(error, "log", None) or (0, "", "")
     if "not on whitelist" in text:
         return f"this is {component}"
-    return one_line(text) or getattr(error, "strerror", "") or str(error)
+    return brief(text, 160) or getattr(error, "strerror", "") or str(error)

@@ -20,11 +20,12 @@ import av
 import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
+from aqa.cache.errors import brief
 from aqa.extract.config import Limits
 from aqa.extract.datasets.dataset import is_ignored
 from aqa.extract.videos.container import check_size
-from aqa.extract.videos.integrity import Signs, VideoError, one_line
-from aqa.extract.videos.picture import Picture, Pixels
+from aqa.extract.videos.integrity import Signs, VideoError
+from aqa.extract.videos.stream import Picture, Pixels
 
 #: Suffixes of pictures, and Pillow's names of the formats that they may hold.
 SUFFIXES = ("jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm")
@@ -85,19 +86,20 @@ class FolderFrames:
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             check_size(path, image.width, image.height, self._limits)
             if image.format == "PNG":
-                image.verify()  # the checksum of each part
+                image.verify()  # the checksum of each part; the image is of no more use
+                image = Image.open(io.BytesIO(data), formats=FORMATS)
             elif image.format in ("JPEG", "MPO"):
                 _check_jpeg(data, self.signs)
             else:
                 image.load()
-        return Picture(image.width, image.height, partial(self._rgb, path.name, data))
+        rgb = partial(self._rgb, image, path.name, data)
+        return Picture(image.width, image.height, rgb)
 
-    def _rgb(self, name: str, data: bytes) -> Pixels:
-        image: Image.Image = Image.open(io.BytesIO(data), formats=FORMATS)
+    def _rgb(self, image: Image.Image, name: str, data: bytes) -> Pixels:
         try:
             image.load()
         except OSError as error:
-            self.signs.defects.append(f"{name}: {one_line(str(error))}")
+            self.signs.defects.append(f"{name}: {brief(error, 160)}")
             image = _load_truncated(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of malformed EXIF
@@ -139,7 +141,7 @@ def _to_rgb(image: Image.Image) -> Pixels:
         )
     if "transparency" in image.info:
         image = image.convert("RGBA")
-    return np.asarray(image.convert("RGB"))
+    return np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
 
 
 def folder_sha256(folder: Path) -> str:
@@ -156,6 +158,7 @@ def _series(folder: Path) -> tuple[list[int], list[Path]]:
     """Return numbers and paths of the pictures in a folder, in order."""
     found: dict[int, Path] = {}
     names = set()
+    real = folder.resolve()
     for path in folder.iterdir():
         if is_ignored(path.name):
             continue
@@ -166,7 +169,7 @@ def _series(folder: Path) -> tuple[list[int], list[Path]]:
                     f"{folder}: expected one picture of each number, found "
                     f"{found[number].name} and {path.name}"
                 )
-            if not path.resolve().is_relative_to(folder.resolve()):
+            if not path.resolve().is_relative_to(real):
                 raise VideoError(f"{path}: expected a picture, found a link out of it")
             found[number] = path
             names.add(match[1])
@@ -174,7 +177,7 @@ def _series(folder: Path) -> tuple[list[int], list[Path]]:
         kinds = ", ".join(sorted(f"{name}*" for name in names)) or "none"
         raise VideoError(
             f"{folder}: expected one series of pictures such as img_00001.jpg, found "
-            f"{one_line(kinds)}"
+            f"{brief(kinds, 160)}"
         )
     numbers = sorted(found)
     return numbers, [found[number] for number in numbers]

@@ -13,13 +13,14 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import av.logging
 import numpy as np
 from av.container import InputContainer
 from av.video.stream import VideoStream
 
-from aqa.cache.errors import AqaError, printable
+from aqa.cache.errors import AqaError, brief
 
 #: (level, name of the component, text), as PyAV captures it.
 Log = list[tuple[int, str, str]]
@@ -47,7 +48,7 @@ class Signs:
 
     def refuse(self, error: Exception) -> None:
         """Note a packet that the demuxer or the decoder did not take."""
-        self._refused.append(getattr(error, "strerror", None) or one_line(str(error)))
+        self._refused.append(getattr(error, "strerror", None) or brief(error, 160))
 
     def clear(self) -> None:
         """Drop all signs so far: they are about frames that nobody asked for."""
@@ -76,18 +77,13 @@ class Signs:
         if self._refused:
             signs.append(f"{len(self._refused)} packets refused: {self._refused[0]}")
         errors = [
-            f"{name.split(',')[0]}: {one_line(text)}"
+            f"{name.split(',')[0]}: {brief(text, 160)}"
             for _, name, text in self._log
             if name in self.components
         ]
         if errors:
             signs.append(f"{len(errors)} errors by FFmpeg, the first: {errors[0]}")
         return tuple(signs)
-
-
-def one_line(text: str) -> str:
-    """Shorten what a library said to one printable line: it may quote the file."""
-    return printable(" ".join(text.split()))[:160]
 
 
 @contextmanager
@@ -110,41 +106,100 @@ def ffmpeg_log() -> Iterator[Log]:
             av.logging.set_level(level)
 
 
+_EARLY = "the file ends too early"
+_JOINED = (
+    "another recording follows the end of the first, and FFmpeg reads only one: join "
+    "recordings as in ffmpeg -f concat"
+)
+_PNG = b"\x89PNG\r\n\x1a\n"
+_ASF = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 #: ASF's file properties: this, 8 bytes of length, 16 of identity, then the file size.
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 
 
-def is_cut_short(path: Path, container: str) -> bool:
-    """Return whether the end of a file is missing, where the container can tell.
+def end_problem(path: Path, container: str) -> str | None:
+    """Say what is wrong with the end of a file, where the container can tell.
 
-    For containers that state no frame count and that FFmpeg reads to the end of the
-    file without an error: one that was cut between two packets shows it only here. A
-    transport stream cut between two packets does not show it at all.
+    FFmpeg reads some containers that state no frame count to the end of the file
+    without an error: one that was cut between two packets shows it only here. A
+    transport stream cut between two packets does not show it at all. Of files that
+    were joined byte by byte, FFmpeg reads one in these containers, without a word.
     """
     size = path.stat().st_size
     with path.open("rb") as file:
         if container == "mpegts":
-            return all(size % packet for packet in (188, 192, 204))
+            whole = any(size % packet == 0 for packet in (188, 192, 204))
+            return None if whole else _EARLY
         if container == "gif":
             file.seek(max(size - 64, 0))
-            return not file.read().rstrip(b"\0").endswith(b";")
-        if container == "asf":
-            head = file.read(1 << 16)
-            place = head.find(_ASF_PROPERTIES) + 40
-            return 40 <= place <= len(head) - 8 and size < _number("<Q", head, place)
+            return None if file.read().rstrip(b"\0").endswith(b";") else _EARLY
+        if container.startswith("mov,"):
+            return _JOINED if _has_two_headers(file) else None
+        end = None
         if container == "flv":
-            # Each tag is followed by its length: 11 bytes of header and the data,
-            # whose length is in the header.
-            file.seek(max(size - 4, 0))
-            tag = _number(">I", file.read(), 0)
-            file.seek(max(size - 4 - tag, 0))
-            head = file.read(4)
-            return size < 4 + tag or _number(">I", head, 0) & 0xFFFFFF != tag - 11
+            end, start = _flv_end(file), b"FLV\x01"
+        elif container == "asf":
+            end, start = _asf_end(file), _ASF
+        elif container == "apng":
+            end, start = _png_end(file), _PNG
+        if end is None or end == size:
+            return None
+        file.seek(end)
+        if file.read(len(start)) == start:
+            return _JOINED
+    return _EARLY if size < end or container == "flv" else None
+
+
+def _has_two_headers(file: BinaryIO) -> bool:
+    """Return whether an MP4 has two boxes `ftyp`, or two `moov`, at its top level."""
+    seen = set()
+    place = 0
+    while len(head := file.read(16)) >= 8:
+        length, name = struct.unpack_from(">I4s", head)
+        if name in (b"ftyp", b"moov"):
+            if name in seen:
+                return True
+            seen.add(name)
+        if length == 1 and len(head) == 16:
+            length = int.from_bytes(head[8:])
+        if length < 8:  # 0: to the end of the file
+            break
+        place += length
+        file.seek(place)
     return False
 
 
-def _number(form: str, data: bytes, place: int) -> int:
-    return int(struct.unpack_from(form, data, place)[0])
+def _flv_end(file: BinaryIO) -> int:
+    """Return where the last tag of an FLV ends, or the first that is none."""
+    file.seek(5)
+    place = int.from_bytes(file.read(4)) + 4
+    file.seek(place)
+    while (head := file.read(11)) and head[:3] != b"FLV":
+        # Header and data, then the length of both.
+        place += 15 + int.from_bytes(head[1:4])
+        file.seek(place)
+    return place
+
+
+def _asf_end(file: BinaryIO) -> int | None:
+    """Return the size of the file that the header of an ASF states."""
+    head = file.read(1 << 16)
+    found = head.find(_ASF_PROPERTIES)
+    return (
+        int.from_bytes(head[found + 40 : found + 48], "little") if found > 0 else None
+    )
+
+
+def _png_end(file: BinaryIO) -> int:
+    """Return where the last chunk of a PNG ends, the file's end if it has none."""
+    place = len(_PNG)
+    file.seek(place)
+    while len(head := file.read(8)) == 8:
+        place += 12 + int.from_bytes(head[:4])
+        if head[4:] == b"IEND":
+            break
+        file.seek(place)
+    return place
 
 
 #: An index of four million chunks; a longer one is not read.

@@ -1,6 +1,10 @@
 """Decode the film of one video file.
 
 Conventions: frames come in the order of showing, with damage noted and passed over.
+Pixels are uint8 (H, W, 3) RGB, turned and mirrored as the file says; alpha is dropped,
+and interlaced video is not deinterlaced. A display matrix is that of MP4 and of FFmpeg:
+it moves the point (x, y) of the coded picture to (a x + c y, b x + d y).
+
 Time stamps are in units of the stream's time base. `promised` is known when all frames
 have been read: frames that the container counts and no player shows are taken off.
 
@@ -14,31 +18,30 @@ What is no damage, although FFmpeg complains or frames are missing:
 
 import re
 from array import array
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import av
 import numpy as np
+import numpy.typing as npt
 from av.packet import Packet
 from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from aqa.extract.videos.container import OpenVideo
-from aqa.extract.videos.integrity import Signs, is_cut_short, promised_frames
-from aqa.extract.videos.picture import (
-    Matrix,
-    Picture,
-    Pixels,
-    display_matrix,
-    is_quarter_turn,
-    orient,
-)
+from aqa.extract.videos.integrity import Signs, end_problem, promised_frames
 from aqa.extract.videos.timeline import Seconds
 
+Pixels = npt.NDArray[np.uint8]
+#: (a, b, c, d), of which only the signs and what is zero matter.
+Matrix = tuple[int, int, int, int]
+#: By quarter turns counterclockwise.
+_TURNS = ((1, 0, 0, 1), (0, -1, 1, 0), (-1, 0, 0, -1), (0, 1, -1, 0))
 #: Containers with an index to seek by; others are decoded from their beginning.
 INDEXED = ("mov", "matroska", "avi")
 #: Containers of broadcasts: recordings of them begin anywhere.
@@ -59,6 +62,15 @@ _MISSING_REFERENCES = re.compile(
 _MAX_NOT_CODED = 19
 _VOP = b"\0\0\1\xb6"
 _NO_QUARTER_TURN = "pictures are turned by no quarter turn"
+
+
+@dataclass(slots=True)
+class Picture:
+    """One frame; `rgb` converts it as it is shown. Sizes are of the coded picture."""
+
+    width: int
+    height: int
+    rgb: Callable[[], Pixels]
 
 
 class StreamFrames:
@@ -84,7 +96,7 @@ class StreamFrames:
         jump = JUMP_SECONDS if self._format in BROADCAST else float("inf")
         self._restart, self._jump = -RESTART_SECONDS / self._base, jump / self._base
         self._recent: list[Packet[VideoStream]] = []
-        self._cut_short = is_cut_short(path, self._format)
+        self._end_problem = end_problem(path, self._format)
         self._promised = promised_frames(video.container, self._stream, path)
         self._passed_over = 0
         self._key_frames = 0
@@ -105,8 +117,8 @@ class StreamFrames:
         """Return the signs of damage; `total` frames are all, None: a part was read."""
         if total is None:
             return self.signs.describe(None, 0)
-        early = ("the file ends too early",) if self._cut_short else ()
-        return early + self.signs.describe(self.promised, total)
+        end = (self._end_problem,) if self._end_problem else ()
+        return end + self.signs.describe(self.promised, total)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -281,3 +293,31 @@ class StreamFrames:
             return min(starts, default=Fraction(0))
         # Sound is often ahead by what its encoder adds in front, which is not heard.
         return starts[0] if starts[0] - min(starts) < SOUND_AHEAD else min(starts)
+
+
+def orient(pixels: Pixels, matrix: Matrix) -> Pixels:
+    """Turn and mirror pixels as a display matrix says, by the nearest quarter turn."""
+    a, b, c, d = matrix
+    if abs(a) + abs(d) < abs(b) + abs(c):
+        # The point (x, y) moves to (c y, b x): rows become columns.
+        pixels, a, d = pixels.transpose(1, 0, 2), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def display_matrix(frame: VideoFrame) -> Matrix:
+    """Return the display matrix of a frame."""
+    side_data: Any = frame.side_data  # of which PyAV's stubs say too little
+    try:
+        found = side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV cannot list side data of kinds unknown to it
+        return _TURNS[round(frame.rotation / 90) % 4]
+    if found is None:
+        return _TURNS[0]
+    a, b, _, c, d = np.frombuffer(found, np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def is_quarter_turn(matrix: Matrix) -> bool:
+    """Return whether a matrix only mirrors and turns by quarter turns."""
+    a, b, c, d = map(abs, matrix)
+    return (b, c) == (0, 0) and a == d > 0 or (a, d) == (0, 0) and b == c > 0

@@ -25,8 +25,7 @@ from aqa.extract.source import source_sha256
 from aqa.extract.videos.container import check_size, open_video
 from aqa.extract.videos.frame_folder import FolderFrames
 from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
-from aqa.extract.videos.picture import Pixels
-from aqa.extract.videos.stream import StreamFrames
+from aqa.extract.videos.stream import Pixels, StreamFrames
 from aqa.extract.videos.timeline import ROUNDING_SECONDS, Indices, Seconds, resample
 
 #: (start, end) in seconds, end exclusive.
