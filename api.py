@@ -263,6 +263,7 @@ def _score_videos(
             padding=sum(not clip for clip in shown),
             seconds=[(at[c[0]], at[c[-1]]) if c else None for c in shown] if at else (),
             frames=decoded.total,
+            rate=decoded.rate,
         )
         strip = middle_frames(decoded.frames, config.clips)
         yield video.path, Scored(video.path, result, strip)

@@ -34,6 +34,10 @@ MAX_KEY, MAX_ACTION, MAX_DAMAGE, MAX_EXTRA, MAX_EXTRA_NAME = 1024, 200, 1024, 10
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _DIGEST = re.compile("[0-9a-f]{64}")
 
+#: Frame rates within this factor of each other are the same for an action's speed:
+#: 24, 25 and 30 frames per second are mixed in every collection.
+SIMILAR_RATES = 1.26
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -44,8 +48,9 @@ class Sample:
     `damage` says in words what was wrong with a video that was used nevertheless.
     `clips` is the number of real clips of a sequence that was padded in front, 0 where
     nothing was padded. `extra` holds further label columns (fold, surgeon, ...), name
-    to text; empty values count as absent. Raises AqaError when a field breaks the
-    module's conventions.
+    to text; empty values count as absent. `rate` is in frames per second, 0 where
+    unknown, as it is in files of earlier versions. Raises AqaError when a field breaks
+    the module's conventions.
     """
 
     key: str
@@ -58,6 +63,7 @@ class Sample:
     source_probe: str = ""
     clips: int = 0
     extra: Mapping[str, str] = field(default_factory=dict, hash=False)
+    rate: float = 0.0
 
     def __post_init__(self) -> None:
         """Check every field; give every NaN the same bits, and sort `extra`."""
@@ -78,6 +84,8 @@ class Sample:
         for name in ("frames", "clips"):
             if not 0 <= (count := getattr(self, name)) < 2**31:
                 return f"{count} {name}; expected 0 to {2**31 - 1}"
+        if not 0 <= self.rate < math.inf:
+            return f"a rate of {self.rate} frames per second"
         for name in ("source_sha256", "source_probe"):
             if (digest := getattr(self, name)) and not is_digest(digest):
                 return f"{name} {digest[:80]!r} is no SHA-256"
@@ -86,11 +94,11 @@ class Sample:
     def differences(self, other: "Sample") -> list[str]:
         """Name the fields in which two samples differ; NaN equals NaN.
 
-        `source_probe` does not count: `source_sha256` identifies the source, and caches
-        of version 1 have no probes.
+        `source_probe` and `rate` do not count: `source_sha256` identifies the source,
+        and earlier caches have neither.
         """
         mine, others = vars(self), vars(other)
-        names = [name for name in mine if name != "source_probe"]
+        names = [name for name in mine if name not in ("source_probe", "rate")]
         return [name for name in names if repr(mine[name]) != repr(others[name])]
 
 
@@ -98,8 +106,9 @@ class Sample:
 class SampleTable:
     """Samples as columns, in the order of their keys; `table[row]` is a Sample.
 
-    Strings are tuples of str, `score` is float64 (N,), `frames` and `clips` int32
-    (N,). `extra` has one column per name, with empty texts where a sample has none.
+    Strings are tuples of str, `score` and `rate` are float64 (N,), `frames` and `clips`
+    int32 (N,). `extra` has one column per name, with empty texts where a sample has
+    none.
     """
 
     key: tuple[str, ...]
@@ -112,6 +121,7 @@ class SampleTable:
     source_probe: tuple[str, ...]
     clips: NDArray[np.int32]
     extra: Mapping[str, tuple[str, ...]]
+    rate: NDArray[np.float64]
     feature_sha256: tuple[str, ...]
 
     @classmethod
@@ -138,7 +148,8 @@ class SampleTable:
             name: tuple(extra.get(name, "") for extra in columns["extra"])
             for name in names
         }
-        columns["score"] = np.array(columns["score"], np.float64)
+        for name in ("score", "rate"):
+            columns[name] = np.array(columns[name], np.float64)
         for name in ("frames", "clips"):
             columns[name] = np.array(columns[name], np.int32)
         return cls(**columns, feature_sha256=tuple(feature_sha256))
@@ -147,16 +158,16 @@ class SampleTable:
         """Digest of the table as files of a format version record it.
 
         Of one JSON list per sample and line: the fields of a Sample in their order
-        (`extra` as an object), then `feature_sha256`. Version 1 has neither of
-        `source_probe`, `clips` and `extra`, and `damage` at the end.
+        (`extra` as an object, `rate` only if known), then `feature_sha256`. Version 1
+        has neither of `source_probe`, `clips` and `extra`, and `damage` at the end.
         """
         digest = hashlib.sha256()
         for sample, feature_sha256 in zip(self, self.feature_sha256, strict=True):
-            values = list(vars(sample).values())
+            *values, rate = vars(sample).values()
             if version == 1:
                 values = [*values[:6], feature_sha256, values[6]]
             else:
-                values.append(feature_sha256)
+                values += [rate, feature_sha256] if rate else [feature_sha256]
             digest.update(json.dumps(values).encode() + b"\n")
         return digest.hexdigest()
 
@@ -181,6 +192,7 @@ class SampleTable:
             source_probe=self.source_probe[row],
             clips=int(self.clips[row]),
             extra={name: texts[row] for name, texts in self.extra.items()},
+            rate=float(self.rate[row]),
         )
 
 

@@ -47,8 +47,8 @@ Features = NDArray[np.float32]
 #: Columns of `samples`, by type. Optional ones are written where a value is set.
 TEXTS = ("key", "action", "split", "damage")
 DIGESTS = ("source_sha256", "feature_sha256", "source_probe")
-NUMBERS = {"score": FLOAT64, "frames": INT32, "clips": INT32}
-OPTIONAL = {"damage": "", "source_probe": "", "clips": 0}
+NUMBERS = {"score": FLOAT64, "frames": INT32, "clips": INT32, "rate": FLOAT64}
+OPTIONAL = {"damage": "", "source_probe": "", "clips": 0, "rate": 0.0}
 
 
 class FeatureCache:

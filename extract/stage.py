@@ -344,6 +344,7 @@ def _sample(video: Video, extracted: Extracted, probe: str) -> Sample:
         damage=brief("; ".join(filter(None, notes)), MAX_NOTES),
         source_probe=probe,
         extra=video.extra,
+        rate=extracted.rate or 0.0,
     )
 
 

@@ -96,7 +96,8 @@ class FeatureSet:
 
     `shared` is the memory behind `x` where training processes can map it (without it
     they get a copy); `feature_sha256` (N,) saves hashing rows again; `frames` (N,) are
-    video lengths before padding, where known; `clips` (N,) counts the real clips of
+    video lengths before padding and `rate` (N,) frames per second, 0 where unknown;
+    `clips` (N,) counts the real clips of
     each row, the last ones, where some rows begin with padding that is to be ignored;
     `extra` holds further label columns (N,) of text by name. Raises `AqaError` for
     other shapes and types.
@@ -111,6 +112,7 @@ class FeatureSet:
     shared: SharedArray | None = None
     feature_sha256: NDArray[Any] | None = None
     frames: NDArray[np.int32] | None = None
+    rate: Floats | None = None
     clips: NDArray[np.int32] | None = None
     extra: Mapping[str, NDArray[Any]] = field(default_factory=dict)
 
@@ -211,6 +213,7 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
             shared=shared,
             feature_sha256=np.array(table.feature_sha256, dtype=str)[rows],
             frames=table.frames[rows],
+            rate=table.rate[rows],
             clips=_real_clips(table.clips[rows], store.shape[2]),
             extra={
                 name: np.array(values, dtype=str)[rows]

@@ -132,7 +132,9 @@ def test_from_features_to_model_to_score(aqa, videos, tiny, tmp_path):
     )
     fitted = aqa("fit", "--cache", cache, "--out", models, "--iterations", 5, "--json")
     (model,) = json.loads(fitted.stdout)["models"]
-    assert json.loads(aqa("model", "info", model).stdout)["actions"] == ["diving"]
+    known = json.loads(aqa("model", "info", model).stdout)
+    assert known["actions"] == ["diving"]
+    assert known["rates"] == {"diving": pytest.approx(25)}
     video = videos.parent / "a.avi"
     network = tiny[:4]
     page = tmp_path / "page.html"

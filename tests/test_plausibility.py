@@ -104,6 +104,10 @@ def test_scores_warn_of_what_training_never_showed(plant, tmp_path, head):
     (text,) = score(narrow, x[0]).warnings
     assert "score outside the judges' range" in text and "-0.001 to 0.001" in text
     assert score(narrow, x[0]).record()["range"] == (-0.001, 0.001)
+    timed = replace(model, rates={"diving": 25.0})
+    for rate, warned in ((25.0, False), (29.97, False), (60.0, True), (None, False)):
+        said = score(timed, x[0], rate=rate).warnings
+        assert any("60 frames per second" in text for text in said) == warned
     for frames, warned in ((49, True), (50, False), (200, False), (201, True)):
         said = score(model, x[0], frames=frames).warnings
         assert any("videos of diving have 100 to 100" in one for one in said) == warned

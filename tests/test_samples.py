@@ -72,6 +72,7 @@ def test_a_key_never_leads_out_of_its_folder(key):
         ("damage", "é" * 513, "1026 bytes"),
         ("source_probe", "0" * 63, "SHA-256"),
         ("clips", -1, "clips"),
+        ("rate", float("nan"), "frames per second"),
         ("extra", {"fold": "a\nb"}, "control character"),
         ("extra", {"a/b": "1"}, "needs another name"),
         ("extra", {"": "1"}, "needs another name"),
@@ -99,7 +100,10 @@ def test_differences_name_fields_and_nan_equals_nan():
 def test_the_table_gives_columns_and_rows():
     samples = [
         Sample(**GOOD | dict(key="a", score=1.0, source_probe="1" * 64, clips=6)),
-        Sample(**GOOD | dict(key="b", score=2.5, damage="short", extra={"fold": "2"})),
+        Sample(
+            **GOOD
+            | dict(key="b", score=2.5, damage="short", extra={"fold": "2"}, rate=25)
+        ),
     ]
     table = SampleTable.of(samples, ["1" * 64, "2" * 64])
     assert len(table) == 2 and list(table) == samples
@@ -113,7 +117,7 @@ def test_the_table_gives_columns_and_rows():
         2: f'["a", "diving", "train", 1.0, 103, "{zeros}", "", "{ones}", 6, {{}}, '
         f'"{ones}"]\n'
         f'["b", "diving", "train", 2.5, 103, "{zeros}", "short", "", 0, '
-        f'{{"fold": "2"}}, "{twos}"]\n',
+        f'{{"fold": "2"}}, 25.0, "{twos}"]\n',
     }
     for version, text in written_out.items():
         digest = hashlib.sha256(text.encode()).hexdigest()

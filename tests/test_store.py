@@ -84,6 +84,7 @@ rows = st.fixed_dictionaries(
         damage=st.just("") | texts,
         source_probe=st.just("") | st.binary(min_size=32, max_size=32).map(bytes.hex),
         clips=st.just(0) | st.just(1),
+        rate=st.just(0.0) | st.floats(1e-3, 1e3),
         extra=st.dictionaries(st.sampled_from(["fold", "Person", "ü"]), texts),
     )
 )
@@ -108,6 +109,7 @@ def test_what_is_written_comes_back(tmp_path_factory, table, data):
         for row, key in enumerate(cache.samples.key):
             at = list(table).index(key)
             assert not cache.samples[row].differences(samples[at])
+            assert cache.samples[row].rate == samples[at].rate
             assert cache.read([row]).tobytes() == x[at].tobytes()
 
 

@@ -11,14 +11,13 @@ from statistics import median_low
 import numpy as np
 import numpy.typing as npt
 
+from aqa.cache.samples import SIMILAR_RATES
+
 Seconds = npt.NDArray[np.float64]
 Indices = npt.NDArray[np.int64]
 
 #: Frame times are fractions of a second, bounds are decimals.
 ROUNDING_SECONDS = 1e-6
-#: Frame rates within this factor of each other are the same for an action's speed:
-#: 24, 25 and 30 frames per second are mixed in every collection.
-SIMILAR_RATES = 1.26
 
 
 def resample(times: Seconds, fps: float, most: int) -> Indices:
@@ -39,20 +38,16 @@ def resample(times: Seconds, fps: float, most: int) -> Indices:
     return np.asarray(order[np.where(is_later, later, earlier)], np.int64)
 
 
-def describe_rates(
-    rates: Mapping[str, float | None], length: int, usual: float | None = None
-) -> str | None:
+def describe_rates(rates: Mapping[str, float | None], length: int) -> str | None:
     """Say how far the frame rates of videos differ; None where they do not.
 
-    `rates` are frames per second by video, None where unknown; `usual` is the rate to
-    compare with, by default the median. `length` is the number of frames
-    that features are made from.
+    `rates` are frames per second by video, None where unknown; they are compared with
+    their median. `length` is the number of frames that features are made from.
     """
     known = {key: rate for key, rate in rates.items() if rate}
-    if usual is None and known:
-        usual = float(median_low(round(rate) for rate in known.values()))
-    if not usual:
+    if not known:
         return None
+    usual = float(median_low(round(rate) for rate in known.values()))
     other = {
         key: rate
         for key, rate in known.items()

@@ -232,7 +232,7 @@ def _model(
     config: FitConfig,
 ) -> Model:
     """Assemble a model: units, results, calibration, plausibility."""
-    results, calibration, ranges, frames = {}, {}, {}, {}
+    results, calibration, ranges, frames, rates = {}, {}, {}, {}, {}
     for action in group.actions:
         rows = group.rows[features.action[group.rows] == action]
         test = features.rows(action, "test")
@@ -265,6 +265,8 @@ def _model(
         ranges[action] = _ends(features.score[rows])
         if features.frames is not None and features.frames[rows].min() > 0:
             frames[action] = _ends(features.frames[rows])
+        if features.rate is not None and features.rate[rows].all():
+            rates[action] = float(np.median(features.rate[rows]))
     return Model(
         head=head,
         actions=group.actions,
@@ -281,6 +283,7 @@ def _model(
         results=results,
         calibration=calibration,
         frames=frames,
+        rates=rates,
         ranges=ranges,
         plausibility=Plausibility.learn(features, group.rows),
     )

@@ -93,10 +93,11 @@ PASSING = ("decoder", "precision")
 class Model:
     """A head with its actions, units, and the features it was made with.
 
-    By action: `calibration`, for those that were calibrated; `frames`, the shortest
-    and the longest training video before padding; `ranges`, the lowest and the highest
-    training score. `settings` and `results` are JSON objects for people to read.
-    Raises `AqaError` for parts that do not fit together.
+    By action: `calibration`, for those that were calibrated; `frames`, the shortest and
+    the longest training video before padding; `rates`, their median frames per second;
+    `ranges`, the lowest and the highest training score. `settings` and `results` are
+    JSON objects for people to read. Raises `AqaError` for parts that do not fit
+    together.
     """
 
     head: Head
@@ -108,6 +109,7 @@ class Model:
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     frames: Mapping[str, tuple[int, int]] = field(default_factory=dict)
     ranges: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    rates: Mapping[str, float] = field(default_factory=dict)
     plausibility: Plausibility | None = None
 
     def __post_init__(self) -> None:
@@ -119,11 +121,15 @@ class Model:
         if not known or set(self.label_scale.scale) != known:
             raise AqaError("a model has at least one action, a label scale for each")
         typical = self.plausibility.thresholds if self.plausibility else {}
-        if not {*self.calibration, *self.frames, *self.ranges, *typical} <= known:
+        by_action = {*self.calibration, *self.frames, *self.ranges, *self.rates}
+        if not by_action | {*typical} <= known:
             raise AqaError("a model is calibrated for its own actions only")
         for action, (low, high) in [*self.frames.items(), *self.ranges.items()]:
             if not low <= high:
                 raise AqaError(f"{action}: nothing lies from {low} to {high}")
+        for action, rate in self.rates.items():
+            if not rate > 0:
+                raise AqaError(f"{action}: {rate} frames per second")
 
     @property
     def localises(self) -> bool:
@@ -175,6 +181,7 @@ class Model:
             "calibration": {name: asdict(c) for name, c in self.calibration.items()},
             "frames": {name: list(ends) for name, ends in self.frames.items()},
             "ranges": {name: list(ends) for name, ends in self.ranges.items()},
+            **({"rates": dict(self.rates)} if self.rates else {}),
             "plausibility": self.plausibility.record() if self.plausibility else [],
             **({self.head.kind: facts} if facts else {}),
         }
@@ -244,6 +251,7 @@ def _model(header: Any, arrays: dict[str, NDArray[Any]]) -> Model:
         },
         frames={n: (int(a), int(b)) for n, (a, b) in header["frames"].items()},
         ranges={n: (float(a), float(b)) for n, (a, b) in header["ranges"].items()},
+        rates={n: float(rate) for n, rate in header.get("rates", {}).items()},
         plausibility=(
             Plausibility.read(plausible, header["plausibility"]) if plausible else None
         ),

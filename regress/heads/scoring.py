@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
+from aqa.cache.samples import SIMILAR_RATES
 from aqa.regress.data import Floats
 from aqa.regress.heads.model_file import Calibration, Model
 
@@ -121,14 +122,15 @@ def score(
     padding: int = 0,
     seconds: Sequence[Span | None] = (),
     frames: int | None = None,
+    rate: float | None = None,
     clips: int | None = None,
 ) -> Score:
     """Score the features of one video as an action of the model.
 
     x: (copies, clips, D), features of any kind that the model was made with; `padding`
-    and `seconds` as in `Score`, `frames` is the length of the video, `clips` the number
-    of real clips where the first ones are to be ignored. Raises `AqaError` as
-    `action_of`, and for features of another shape.
+    and `seconds` as in `Score`, `frames` is the length of the video, `rate` its frames
+    per second, `clips` the number of real clips where the first ones are to be ignored.
+    Raises `AqaError` as `action_of`, and for features of another shape.
     """
     name = action_of(model, action)
     if x.ndim != 3 or 0 in x.shape:
@@ -157,7 +159,7 @@ def score(
         padding=padding,
         seconds=tuple(seconds),
         range=model.ranges.get(name),
-        warnings=tuple(_warnings(model, name, x, final, frames, real)),
+        warnings=tuple(_warnings(model, name, x, final, frames, rate, real)),
     )
 
 
@@ -178,6 +180,7 @@ def _warnings(
     x: NDArray[np.float32],
     score: float,
     frames: int | None,
+    rate: float | None,
     clips: NDArray[np.int32] | None,
 ) -> list[str]:
     """Return the reasons to doubt a score."""
@@ -204,6 +207,14 @@ def _warnings(
             found.append(
                 f"{frames} frames: training videos of {action} have {shortest} to "
                 f"{longest}; cut the video to the action, or take the score with care"
+            )
+    usual_rate = model.rates.get(action)
+    if rate and usual_rate:
+        if max(rate / usual_rate, usual_rate / rate) > SIMILAR_RATES:
+            found.append(
+                f"{rate:.3g} frames per second: training videos of {action} have "
+                f"{usual_rate:.3g}, so the frames that are scored show another stretch "
+                f"of time; convert the video to {usual_rate:.3g} frames per second"
             )
     return found
 
