@@ -161,11 +161,16 @@ def normalise(frames: torch.Tensor, pre: Preprocessing) -> torch.Tensor:
 
     Returns a view of channels-last memory on the device of `frames`.
     """
-    values = frames.float()
     if pre.channels == "BGR":
-        values = values.flip(-1)
-    mean = torch.as_tensor(pre.mean, dtype=torch.float32, device=frames.device)
+        frames = frames.flip(-1)  # while a value is one byte
+    mean, std = (
+        torch.as_tensor(values, dtype=torch.float32, device=frames.device)
+        for values in (pre.mean, pre.std)
+    )
     if mean.ndim == 3:
         mean = mean.permute(1, 2, 0)  # (3, crop, crop) -> (crop, crop, 3)
-    std = torch.as_tensor(pre.std, dtype=torch.float32, device=frames.device)
-    return ((values * pre.scale - mean) / std).permute(3, 0, 1, 2)
+    # Broadcasting three values in the last axis takes three times as long.
+    picture = frames.shape[1:]
+    mean, std = mean.expand(picture).contiguous(), std.expand(picture).contiguous()
+    values = frames.float().mul_(pre.scale).sub_(mean).div_(std)
+    return values.permute(3, 0, 1, 2)

@@ -291,6 +291,23 @@ def test_a_mutated_file_of_each_is_refused(tmp_path, arrays, name):
     assert inspect(path)["problem"]
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        torch_file(lambda a: a),
+        lambda path, a: save_file(a, path),
+        later(lambda array: double_blob(np.asarray(array))),
+    ],
+    ids=["PyTorch", "safetensors", "Caffe"],
+)
+def test_doubles_beyond_single_precision_are_refused(tmp_path, arrays, write):
+    doubles = {name: value.double() for name, value in tensors(arrays).items()}
+    doubles["conv2a.bias"][3] = 1e300
+    write(tmp_path / "w", doubles)
+    with pytest.raises(WeightsError, match="w: conv2a.bias: numbers too large for"):
+        load_weights(tmp_path / "w")
+
+
 def test_the_layout_of_r_c3d_and_its_full_network(tmp_path):
     ids = (0, 3, 6, 8, 11, 13, 16, 18)
     theirs = dict(
@@ -381,7 +398,8 @@ def test_a_stamp_that_is_not_ours_is_refused(tmp_path, arrays, text):
 @pytest.mark.parametrize(
     ("key", "value"),
     [("crop", 10**9), ("std", [0, 1, 1]), ("mean", ["x"] * 3), ("mean", None),
-     ("height", "128"), ("scale", float("nan")), ("surplus", 1)],
+     ("height", "128"), ("scale", float("nan")), ("surplus", 1),
+     ("mean", [1e300] * 3), ("std", [1e-300] * 3)],
 )  # fmt: skip
 def test_a_stamp_with_a_hostile_preset_is_refused(tmp_path, arrays, key, value):
     path, out = tmp_path / "w.safetensors", tmp_path / "out.safetensors"

@@ -85,11 +85,18 @@ class Blob:
     chunks: list[memoryview] = field(repr=False)
 
     def array(self) -> NDArray[np.float32]:
-        """Return the numbers in `shape`, as a copy; inf where float32 is too small."""
+        """Return the numbers in `shape`, as a copy.
+
+        Raises:
+            WireError: a number of double precision is too large for single.
+        """
         whole = self.chunks[0] if len(self.chunks) == 1 else b"".join(self.chunks)
-        numbers = np.frombuffer(whole, dtype=self.dtype)
+        numbers = np.frombuffer(whole, dtype=self.dtype).reshape(self.shape)
         with np.errstate(over="ignore"):
-            return numbers.astype(np.float32).reshape(self.shape)
+            single = numbers.astype(np.float32)
+        if np.any(np.isinf(single) & np.isfinite(numbers)):
+            raise WireError("numbers too large for single precision")
+        return single
 
 
 def read_model(message: memoryview) -> tuple[str, dict[str, list[Blob]]]:

@@ -266,10 +266,11 @@ def _require_possible(pre: Preprocessing) -> None:
     """Refuse sizes and numbers of a stamp that no frame could be processed with."""
     sizes = [pre.height, pre.crop, pre.width or 1, pre.top or 0, pre.left or 0]
     numbers = [pre.scale, *pre.std, *np.ravel(pre.mean)]
+    single = np.finfo(np.float32)
     possible = (
         all(isinstance(size, int) and 0 <= size <= 4096 for size in sizes)
-        and all(np.isfinite(number) for number in numbers)
-        and min(pre.std) > 0
+        and all(-single.max <= number <= single.max for number in numbers)
+        and min(pre.std) >= single.tiny
     )
     if not possible:
         raise WeightsError("an impossible pre-processing")
@@ -355,11 +356,10 @@ def read_mean(path: Path) -> NDArray[np.float32]:
         )
     if volume.size > _MOST_MEAN:
         raise WeightsError(f"{path}: {shape} is far larger than a clip")
-    with np.errstate(over="ignore"):
-        values = volume.astype(np.float32)
-    if not (np.isfinite(values).all() and 0 <= values.min() <= values.max() <= 255):
+    # Not a number is neither.
+    if not (volume.min() >= 0 and volume.max() <= 255):
         raise WeightsError(f"{path}: expected grey levels 0-255, found others")
-    return values
+    return volume.astype(np.float32)
 
 
 def _read_blob(path: Path) -> NDArray[np.float32]:

@@ -133,10 +133,13 @@ def _contents(
 
 
 def _as_float32(name: str, tensor: Tensor) -> Array:
-    """Copy a tensor of floats; WeightsError for other numbers."""
+    """Copy a tensor of floats; WeightsError for other numbers, or too large ones."""
     if not tensor.dtype.is_floating_point:
         raise WeightsError(f"{brief(name)} is {tensor.dtype}; expected floats")
-    array: Array = tensor.detach().to(torch.float32, copy=True).contiguous().numpy()
+    single = tensor.detach().to(torch.float32, copy=True).contiguous()
+    if tensor.dtype is torch.float64 and (single.isinf() & tensor.isfinite()).any():
+        raise WeightsError(f"{brief(name)}: numbers too large for single precision")
+    array: Array = single.numpy()
     return array
 
 
@@ -177,7 +180,10 @@ def _read_caffe(path: Path) -> Contents:
     }
 
     def take(name: str) -> Array:
-        return blobs[name].array().reshape(shapes[name])
+        try:
+            return blobs[name].array().reshape(shapes[name])
+        except AqaError as error:
+            raise WeightsError(f"{brief(name)}: {error}") from None
 
     return _contents(f"Caffe, {generation} generation", shapes, take)
 
