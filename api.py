@@ -24,10 +24,12 @@ from aqa.cache.store import FeatureCache
 
 if TYPE_CHECKING:
     from aqa.extract.stage import Extraction
+    from aqa.extract.videos.video import Decoded
     from aqa.regress.experiments.result import Result
     from aqa.regress.heads.fit import FitReport
     from aqa.regress.heads.model_file import Model
     from aqa.regress.heads.scoring import Scored
+    from aqa.regress.report.write import Strips
 
 AnyPath = str | PathLike[str]
 
@@ -131,6 +133,7 @@ def compare(
     cache: AnyPath = "features.h5",
     *,
     also: Sequence[AnyPath] = (),
+    videos: AnyPath | None = None,
     out: AnyPath = "report",
     config: AnyPath | None = None,
     progress: Progress = silent,
@@ -138,7 +141,8 @@ def compare(
 ) -> "list[Result]":
     """Run an experiment of the paper, or "all", and write its report into `out`.
 
-    `also` are further caches of the same videos; `settings` are fields of
+    `also` are further caches of the same videos; `videos` is the data set that
+    `extract` was given, of which the page then shows frames; `settings` are fields of
     `CompareConfig` and what it contains. Each result has `report`, the object that
     report.json holds.
     """
@@ -147,7 +151,69 @@ def compare(
 
     made = configured(CompareConfig(), Path(config) if config else None, settings)
     further = [Path(path) for path in also]
-    return run(Path(cache), [experiment], made, Path(out), progress, also=further)
+    strips = None if videos is None else strips_of(videos, cache)
+    return run(
+        Path(cache),
+        [experiment],
+        made,
+        Path(out),
+        progress,
+        also=further,
+        strips=strips,
+    )
+
+
+#: Frames of a strip, and their height in pixels.
+STRIP_FRAMES, STRIP_HEIGHT = 6, 120
+
+
+def strips_of(videos: AnyPath, cache: AnyPath) -> "Strips":
+    """Return a function from keys to frames of those videos that can be decoded.
+
+    They are evenly spaced over the frames that the features in `cache` were made of,
+    whole pictures in the shape that they are shown in, uint8 (6, 120, w, 3). Videos are
+    decoded with the limits of extraction, damaged ones too. Raises AqaError if
+    `videos` is no data set, or has no video of the cache.
+    """
+    from aqa.extract.config import ClipConfig, config_like
+    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.preprocessing import Preprocessing
+    from aqa.extract.videos.pool import decode_all
+
+    dataset = read_dataset(Path(videos), skip_missing=True)
+    found = {video.key: video for video in dataset.videos}
+    with FeatureCache.open(Path(cache)) as opened:
+        record, keys = opened.provenance.record, opened.samples.key
+    if found.keys().isdisjoint(keys):
+        raise AqaError(
+            f"{videos}: expected the videos of {cache}, such as {keys[0]}; found "
+            f"others, such as {next(iter(found))}: name what `aqa extract` was given"
+        )
+    c3d = record.get("features") == "c3d"
+    clips = config_like(record).clips if c3d else ClipConfig()
+    whole = Preprocessing(STRIP_HEIGHT, STRIP_HEIGHT, 0, 0, STRIP_HEIGHT)
+
+    def strips(keys: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
+        wanted = [found[key] for key in dict.fromkeys(keys) if key in found]
+        decoding = decode_all(wanted, whole, clips, allow_damaged=True)
+        return {
+            video.key: _strip(decoded)
+            for video, decoded in decoding
+            if not isinstance(decoded, AqaError)
+        }
+
+    return strips
+
+
+def _strip(decoded: "Decoded") -> NDArray[np.uint8]:
+    from PIL import Image
+
+    last = len(decoded.frames) - 1
+    places = np.linspace(0, last, STRIP_FRAMES).round().astype(int)
+    # Between 1:2 and 2:1, so that no file makes a page of another shape.
+    width = round(STRIP_HEIGHT * min(max(decoded.aspect or 1.0, 0.5), 2.0))
+    pictures = [Image.fromarray(decoded.frames[place]) for place in places]
+    return np.stack([np.asarray(p.resize((width, STRIP_HEIGHT))) for p in pictures])
 
 
 def load_model(path: AnyPath) -> "Model":

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,6 +41,9 @@ from aqa.extract.pretraining.commands import pretrain
 from aqa.extract.weights.commands import weights
 from aqa.extract.weights.formats import check_weights
 from aqa.regress.commands import compare, fit, model
+
+if TYPE_CHECKING:
+    from aqa.regress.report.write import Strips
 
 INTERRUPTED = 130
 
@@ -74,7 +77,17 @@ class Commands(click.Group):
             ctx.exit(INTERRUPTED)
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+def strips_of(videos: Path, cache: Path) -> "Strips":
+    """See `aqa.api.strips_of`, which `aqa compare` takes from its context."""
+    from aqa.api import strips_of as found
+
+    return found(videos, cache)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "obj": strips_of},
+)
 @click.version_option(__version__, prog_name="aqa")
 def main() -> None:
     """Action quality assessment: from videos to the scores judges would give.
@@ -308,6 +321,7 @@ def demo(
             cache=cache,
             also=(untrained,) if random_weights else (),
             iterations=iterations,
+            videos=data,
             out=out / "report",
         )
     count = len(list(data.rglob("*.avi")))

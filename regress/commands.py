@@ -1,13 +1,14 @@
 """Commands of the regression stage: `aqa fit`, `aqa compare` and `aqa model`.
 
 Conventions: an option that is not given is None; its default is that of the settings.
+`compare` gets the decoder of videos from `aqa.cli`: this stage imports none.
 """
 
 import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -41,7 +42,7 @@ from aqa.regress.heads import HEADS
 
 #: Headings of the help of commands that train heads, with their options.
 GROUPS = {
-    "Data": ("cache", "also", "actions", "folds", "leave_one_out"),
+    "Data": ("cache", "also", "videos", "actions", "folds", "leave_one_out"),
     "Heads": ("mode", "head", "labels", "label_scale", "standardise"),
     "Experiment": ("seed", "seeds", "variants", "average_offsets", "settings"),
     "LSTM training": (
@@ -51,6 +52,9 @@ GROUPS = {
     "Machine": ("device", "workers"),
     "Output": ("out", "latex", "as_json"),
 }
+
+if TYPE_CHECKING:
+    from aqa.regress.report.write import Strips
 
 COUNT, POSITIVE = click.IntRange(1), click.FloatRange(0, min_open=True)
 
@@ -249,6 +253,11 @@ def model_info(file: Path) -> None:
     default=None,
     help="Add rows that average the six copies.",
 )
+@click.option(
+    "--videos",
+    type=PATH,
+    help="What `aqa extract --videos` was given: the page shows frames of videos.",
+)
 @click.option("--latex", is_flag=True, help="Print the tables in LaTeX.")
 @training_options
 @click.option(
@@ -259,11 +268,15 @@ def model_info(file: Path) -> None:
     help="Folder of the report.",
 )
 @json_option
+@click.pass_obj
 def compare(
+    strips_of: Callable[[Path, Path], "Strips"],
+    /,
     experiment: str,
     cache: Path,
     also: tuple[Path, ...],
     settings: Path | None,
+    videos: Path | None,
     latex: bool,
     out: Path,
     as_json: bool,
@@ -273,7 +286,8 @@ def compare(
 
     Needs a cache and nothing else. Stopped, it goes on where it was; run again, it
     answers at once. Writes a report (HTML, Markdown, JSON, CSV, LaTeX) into --out, and
-    each experiment's own into a folder of its name there.
+    each experiment's own into a folder of its name there. With --videos the page also
+    shows the best and the worst predicted video of each action.
     """
     from aqa.regress.experiments.compare import compare as run
 
@@ -281,7 +295,14 @@ def compare(
     command = shlex.join(["aqa", *sys.argv[1:]])
     with progress_bar() as progress:
         results = run(
-            cache, [experiment], config, out, progress, also=also, command=command
+            cache,
+            [experiment],
+            config,
+            out,
+            progress,
+            also=also,
+            command=command,
+            strips=None if videos is None else strips_of(videos, cache),
         )
     from rich.console import Console
 

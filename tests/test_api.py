@@ -5,10 +5,11 @@ import sys
 
 import numpy as np
 import pytest
-from fakes import encode, noise
+from fakes import encode, noise, numbered
 from safetensors.numpy import load_file
 
 import aqa
+from aqa.api import strips_of
 
 COUNTS = {"diving": (12, 6), "gym_vault": (10, 5)}
 
@@ -94,3 +95,24 @@ def test_the_package_extract_is_callable(tmp_path):
     )
     assert (done.done, done.failures) == (2, ())
     assert aqa.open_cache(done.cache).features.shape == (2, 6, 6, 256)
+
+
+def test_strips_are_evenly_spaced_whole_pictures(plant, tmp_path):
+    cache = plant(tmp_path / "features.h5", "shared", {"diving": (3, 2)}, kind="made")
+    encode(tmp_path / "1.avi", numbered(103))
+    encode(tmp_path / "2.avi", numbered(7, height=40, width=160))
+    (tmp_path / "3.avi").write_bytes(b"no video")
+    rows = [f"{number}.avi,diving/00{number},diving,50,test" for number in (1, 2, 3)]
+    (tmp_path / "list.csv").write_text(
+        "\n".join(["video,key,action,score,split", *rows])
+    )
+    strips = strips_of(tmp_path / "list.csv", cache)
+    found = strips([*(f"diving/00{number}" for number in (1, 2, 3)), "diving/009"])
+    assert list(found) == ["diving/001", "diving/002"]
+    assert found["diving/001"].shape == (6, 120, 160, 3)
+    assert found["diving/002"].shape == (6, 120, 240, 3)  # 4:1 is narrowed to 2:1
+    grey = found["diving/001"].mean((1, 2, 3))
+    np.testing.assert_allclose(grey, [0, 20, 41, 61, 82, 102], atol=1)
+    with pytest.raises(aqa.AqaError, match="such as diving/001; found others"):
+        encode(tmp_path / "others" / "x.avi", numbered(3))
+        strips_of(tmp_path / "others", cache)

@@ -8,6 +8,7 @@ import sys
 import av
 import numpy as np
 import pytest
+from fakes import encode, noise
 
 from aqa.cache.store import FeatureCache
 
@@ -160,6 +161,22 @@ def test_compare_prints_what_it_writes(aqa, plant, tmp_path):
     assert said["experiment"] == "all"
     for report in said["reports"]:
         assert report["settings"]["lstm"]["products"] == "bf16"
+    assert "<img" not in (out / "report.html").read_text()
+
+
+def test_compare_shows_frames_of_the_videos_that_it_is_given(aqa, plant, tmp_path):
+    cache = plant(tmp_path / "f.h5", "shared", {"diving": (9, 3)}, kind="made")
+    for number in range(10, 13):
+        encode(tmp_path / "v" / f"{number}.avi", noise(20, seed=number))
+    rows = [f"v/{n}.avi,diving/0{n},diving,50,test" for n in range(10, 13)]
+    listed = tmp_path / "list.csv"
+    listed.write_text("\n".join(["video,key,action,score,split", *rows]))
+    asked = ["--cache", cache, "--out", tmp_path / "out", "--iterations", 2]
+    aqa("compare", "single-vs-all", *asked, "--videos", listed)
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert page.count("<img") == 2
+    ran = aqa("compare", "single-vs-all", *asked, "--videos", tmp_path / "no", code=1)
+    assert "no: expected" in ran.stderr
 
 
 def test_fit_takes_its_products(aqa, plant, tmp_path):

@@ -13,10 +13,12 @@ import shutil
 from pathlib import Path
 
 import click
+import nbformat
 import numpy as np
 import pytest
 from click.testing import CliRunner
 from fakes import encode, noise
+from nbclient import NotebookClient
 
 import aqa
 from aqa.cli import main
@@ -187,3 +189,17 @@ def test_blocks_of_a_page_run(page, world, tmp_path, monkeypatch):
             assert words[0] == "aqa", line
             done = CliRunner().invoke(main, shortened(words[1:]))
             assert done.exit_code == 0, f"{line}\n{done.output}"
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs(tmp_path):
+    notebook = nbformat.read(ROOT / "docs" / "tutorial.ipynb", as_version=4)
+    assert all(not cell.get("outputs") for cell in notebook.cells), "clear the outputs"
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": tmp_path}}
+    ).execute()
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    text = "".join(output.get("text", "") for output in outputs)
+    assert "(32, 6, 6, 256) c3d-tiny" in text
+    assert text.count("judges") == 4
+    assert any("image/png" in output.get("data", {}) for output in outputs)

@@ -1,5 +1,6 @@
 """The report's files: complete, self-contained, safe from names, the same each time."""
 
+import base64
 import csv
 import io
 import json
@@ -10,7 +11,9 @@ import xml.etree.ElementTree as ElementTree
 from dataclasses import replace
 from html.parser import HTMLParser
 
+import numpy as np
 import pytest
+from PIL import Image
 from rich.console import Console
 from scipy.stats import rankdata
 
@@ -28,6 +31,7 @@ from aqa.regress.report.write import (
     print_results,
     section_of,
     shared_notes,
+    write_report,
 )
 
 
@@ -282,6 +286,8 @@ def test_the_terminal_table_fits_eighty_columns(compared, hostile):
     text = screen.getvalue()
     assert max(map(len, text.splitlines())) <= 80
     assert "Diving" in text
+    head = text.partition("\N{BOX DRAWINGS LIGHT HORIZONTAL}")[0]
+    assert "n=8" in head and "(n" not in head
     assert "single-action SVR" in text
     assert "Note: not the paper's length" in text
 
@@ -400,6 +406,26 @@ def test_the_best_and_worst_predicted_samples(compared):
         if line.label.startswith("diving: ")
     ]
     assert shown == [*apart[:2], *apart[-2:]]
+
+
+def test_the_page_shows_the_best_and_worst_videos_that_are_at_hand(compared, tmp_path):
+    asked = []
+
+    def strips(keys):
+        asked.extend(keys)
+        frames = np.full((6, 8, 10, 3), 255, np.uint8)
+        return {key: frames for key in keys if key.startswith("diving")}
+
+    write_report(compared.results[:1], tmp_path, strips=strips)
+    table = extremes(compared.results[0], count=1)
+    assert [line.label.partition(": ")[2] for line in table.lines] == asked
+    text = (tmp_path / "report.html").read_text()
+    pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
+    assert Page(text).tags.count("img") == len(pictures) == 2
+    with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as picture:
+        assert picture.size == (60, 8)
+    for place, word in ((0, "best"), (1, "worst")):
+        assert f"Diving, {word}: {asked[place]}, judges " in Page(text).text
 
 
 def test_the_page_says_what_it_is_about(compared):

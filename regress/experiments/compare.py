@@ -29,7 +29,7 @@ from aqa.regress.experiments.study import (
 from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
 from aqa.regress.heads.tasks import HeadStore, HeadTask
 from aqa.regress.heads.workers import train_heads
-from aqa.regress.report.write import Run, write_report
+from aqa.regress.report.write import Run, Strips, write_report
 
 #: About how many iterations of an LSTM head take as long as one SVR.
 SVR_COST = 300
@@ -54,12 +54,14 @@ def compare(
     *,
     also: Sequence[Path] = (),
     command: str = "",
+    strips: Strips | None = None,
 ) -> list[Result]:
     """Run experiments ("all": every one) and write their report into `out`.
 
     `command` is shown in the report. `also` names caches of the same samples with other
-    features; they give further rows to single-vs-all. Raises `AqaError` where an
-    experiment is impossible, before anything is trained.
+    features; they give further rows to single-vs-all. `strips` decodes frames of the
+    videos that the report shows. Raises `AqaError` where an experiment is impossible,
+    before anything is trained.
     """
     _check(config)
     names = _names(experiments)
@@ -73,7 +75,7 @@ def compare(
     trained = _train(studies, tasks, out / "heads", progress)
     results = [experiment.evaluate(studies, trained) for experiment in chosen]
     run = Run(data_name(cache), command, date.today().isoformat())
-    write_report(results, out, run)
+    write_report(results, out, run, strips)
     return results
 
 

@@ -11,13 +11,12 @@ import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from numpy.typing import NDArray
 from PIL import Image
@@ -36,18 +35,25 @@ def write_score_page(
     path: Path, scored: Sequence[Scored], made_with: Mapping[str, str]
 ) -> Path:
     """Write the page whole or not at all; `made_with` is shown at its end."""
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    template = (
-        files("aqa.regress.report").joinpath("score_page.html.jinja").read_text("utf-8")
-    )
-    page = environment.from_string(template).render(
+    page = render(
+        "score_page.html.jinja",
         files=[_entry(path, each) for each in scored],
         made_with={name: printable(text) for name, text in made_with.items()},
     )
     write_file(path, page)
     return path
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template of this folder; whatever is no `Markup` is escaped."""
+    environment = Environment(
+        loader=PackageLoader("aqa.regress", "report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    return environment.get_template(template).render(values)
 
 
 def _entry(page: Path, scored: Scored) -> dict[str, Any]:
@@ -64,7 +70,7 @@ def _entry(page: Path, scored: Scored) -> dict[str, Any]:
         "has_frames": scored.strip is not None,
         "clips": [
             {
-                "picture": None if scored.strip is None else _jpeg(scored.strip[clip]),
+                "picture": None if scored.strip is None else jpeg(scored.strip[clip]),
                 "course": _at(score.course, clip),
                 "change": _at(score.changes, clip),
                 "lost": _at(score.lost, clip),
@@ -83,7 +89,8 @@ def _at(values: Sequence[float], clip: int) -> float | None:
     return values[clip] if values else None
 
 
-def _jpeg(frame: NDArray[np.uint8]) -> str:
+def jpeg(frame: NDArray[np.uint8]) -> str:
+    """Return a picture (h, w, 3) as JPEG in base64."""
     buffer = io.BytesIO()
     Image.fromarray(frame).save(buffer, "JPEG", quality=85)
     return base64.b64encode(buffer.getvalue()).decode()

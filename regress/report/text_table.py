@@ -151,13 +151,10 @@ def rich_table(table: Table) -> RichTable:
     )
     drawn.add_column(Text(table.corner))
     for place, column in enumerate(table.columns):
-        # As narrow as its longest word: a head breaks into lines, a number never, and
-        # "n = 28" stands on a line of its own.
-        name, _, count = column.rstrip(")").partition(" (n = ")
-        heads = [*name.split(), *([f"n = {count}"] if count else [])]
-        words = [*heads, *(line.entries[place].text for line in table.lines)]
-        head = Text("\n".join([name, *heads[len(name.split()) :]]))
-        drawn.add_column(head, justify="right", width=max(map(len, words)))
+        head = re.sub(r" \(n = (.+)\)$", r"\nn=\1", column)  # on a line of its own
+        # As narrow as its longest word: a head breaks into lines, a number never.
+        words = [*head.split(), *(line.entries[place].text for line in table.lines)]
+        drawn.add_column(Text(head), justify="right", width=max(map(len, words)))
     for line in table.lines:
         drawn.add_row(*_texts(line))
     return drawn

@@ -12,25 +12,30 @@ Whatever comes from file names, labels or provenance is escaped.
 """
 
 import json
-import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from jinja2 import Environment, StrictUndefined
-from markupsafe import Markup
+from numpy.typing import NDArray
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 from scipy.stats import rankdata
 
-from aqa.cache.files import replacing
-from aqa.regress.experiments.result import AnyReport, FineTuneReport, Result, to_json
+from aqa.cache.files import write_file
+from aqa.regress.experiments.result import (
+    AnyReport,
+    FineTuneReport,
+    Result,
+    Row,
+    to_json,
+)
+from aqa.regress.experiments.study import title_of
 from aqa.regress.report.export import numbers_csv, predictions_csv, table_csv
+from aqa.regress.report.score_page import jpeg, render
 from aqa.regress.report.tables import by_action, comparison, details, fine_tuning
 from aqa.regress.report.text_table import (
     Entry,
@@ -44,6 +49,11 @@ from aqa.regress.report.text_table import (
 
 if TYPE_CHECKING:
     from aqa.regress.report.figures import Picture
+
+    Drawn = tuple[tuple[Picture, ...], tuple[tuple[str, str], ...]]
+
+#: From keys of samples to frames of those videos that can be shown: (n, h, w, 3) RGB.
+Strips = Callable[[Sequence[str]], Mapping[str, NDArray[np.uint8]]]
 
 #: Columns of what is redirected, where nothing needs to be cut.
 WIDE = 1_000
@@ -91,7 +101,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Section:
-    """One experiment's text, tables and pictures; `details` are further tables."""
+    """One experiment's text, tables and pictures; `details` are further tables.
+
+    `strips` are captions with frames of a video side by side, as JPEG in base64.
+    """
 
     name: str
     title: str
@@ -101,6 +114,7 @@ class Section:
     tables: tuple[Table, ...]
     details: tuple[Table, ...]
     pictures: "tuple[Picture, ...]" = ()
+    strips: tuple[tuple[str, str], ...] = ()
 
 
 def shared_notes(reports: Sequence[AnyReport]) -> tuple[str, ...]:
@@ -114,7 +128,10 @@ def shared_notes(reports: Sequence[AnyReport]) -> tuple[str, ...]:
 
 
 def section_of(
-    result: Result, shared: Sequence[str] = (), pictures: "tuple[Picture, ...]" = ()
+    result: Result,
+    shared: Sequence[str] = (),
+    pictures: "tuple[Picture, ...]" = (),
+    strips: tuple[tuple[str, str], ...] = (),
 ) -> Section:
     """Make an experiment's section; notes that are `shared` are left out."""
     report = result.report
@@ -133,6 +150,7 @@ def section_of(
         ),
         (*details(report), extremes(result)),
         pictures,
+        strips,
     )
 
 
@@ -143,71 +161,112 @@ def main_table(result: Result) -> Table:
     return by_action(result.report, *result.table)
 
 
-def extremes(result: Result, count: int = 3) -> Table:
-    """Return the samples whose predicted rank is nearest to and furthest from the true.
+@dataclass(frozen=True)
+class Extreme:
+    """A test sample whose predicted rank is near to or far from the true one."""
 
-    Of the row with the highest average, the first seed; ranks are within an action.
-    """
+    column: str
+    key: str
+    texts: tuple[str, str, str, str]  # judges, predicted, rank, predicted rank
+    worst: bool
+
+
+def best_row(result: Result) -> str:
+    """Name the row with the highest average, or the first where rows have none."""
     averages = {
         row.name: row.average.fisher_z
-        for row in getattr(result.report, "rows", [])
-        if hasattr(row, "average") and row.name in result.cells
+        for row in result.report.rows
+        if isinstance(row, Row) and row.name in result.cells
     }
-    name = (
-        max(averages, key=averages.__getitem__)
-        if averages
-        else next(iter(result.cells))
-    )
-    lines = []
-    for action, cell in result.cells[name].items():
+    return max(averages, key=averages.__getitem__, default=next(iter(result.cells)))
+
+
+def extreme_samples(result: Result, count: int) -> list[Extreme]:
+    """Return the `count` best and worst predicted samples of each column.
+
+    Of `best_row`, the first seed; ranks are within a column.
+    """
+    found = []
+    for column, cell in result.cells[best_row(result)].items():
         test, predicted = cell.tests[0], cell.predicted[0]
-        ranks = rankdata(test.truth), rankdata(predicted)
-        apart = np.abs(ranks[0] - ranks[1])
-        order = np.argsort(apart, kind="stable")
+        ranks, guessed = rankdata(test.truth), rankdata(predicted)
+        order = np.argsort(np.abs(ranks - guessed), kind="stable")
         few = min(count, len(order) // 2)
-        for place in (*order[:few], *order[len(order) - few :]):
-            lines.append(
-                Line(
-                    f"{action}: {result.keys[test.rows[place]]}",
-                    (
-                        Entry(number(test.truth[place], "{:.2f}")),
-                        Entry(number(predicted[place], "{:.2f}")),
-                        Entry(f"{ranks[0][place]:g}"),
-                        Entry(f"{ranks[1][place]:g}"),
-                    ),
-                )
+        for nth, place in enumerate((*order[:few], *order[len(order) - few :])):
+            texts = (
+                number(test.truth[place], "{:.2f}"),
+                number(predicted[place], "{:.2f}"),
+                f"{ranks[place]:g}",
+                f"{guessed[place]:g}",
             )
+            key = str(result.keys[test.rows[place]])
+            found.append(Extreme(column, key, texts, nth >= few))
+    return found
+
+
+def extremes(result: Result, count: int = 3) -> Table:
+    """Make the table of the best and worst predicted samples."""
     return Table(
         f"{result.report.experiment}-extremes",
-        f"Best and worst predicted samples: {name}",
+        f"Best and worst predicted samples: {best_row(result)}",
         "sample",
         ("judges", "predicted", "rank", "predicted rank"),
-        tuple(lines),
+        tuple(
+            Line(f"{each.column}: {each.key}", tuple(map(Entry, each.texts)))
+            for each in extreme_samples(result, count)
+        ),
         ("first seed; of each column the nearest ranks first, then the furthest",),
     )
 
 
-def write_report(results: Sequence[Result], out: Path, run: Run | None = None) -> Path:
+def strips_of(result: Result, strips: Strips) -> tuple[tuple[str, str], ...]:
+    """Return the best and the worst predicted video of each action, with frames."""
+    if isinstance(result.report, FineTuneReport):
+        return ()  # its columns are many settings of the same actions
+    samples = extreme_samples(result, 1)
+    frames = strips([sample.key for sample in samples])
+    found = []
+    for sample in samples:
+        if sample.key in frames:
+            judged, predicted, rank, guessed = sample.texts
+            caption = (
+                f"{title_of(sample.column)}, {'worst' if sample.worst else 'best'}: "
+                f"{sample.key}, judges {judged}, predicted {predicted}; "
+                f"rank {rank}, predicted {guessed}"
+            )
+            found.append((caption, jpeg(np.concatenate(frames[sample.key], axis=1))))
+    return tuple(found)
+
+
+def write_report(
+    results: Sequence[Result],
+    out: Path,
+    run: Run | None = None,
+    strips: Strips | None = None,
+) -> Path:
     """Write the run's files, and each experiment's own; returns the page's path."""
     # Here: a table on a terminal needs no drawing library.
     from aqa.regress.report.figures import pictures_of
 
-    pictures = {result.report.experiment: pictures_of(result) for result in results}
+    drawn: dict[str, Drawn] = {
+        result.report.experiment: (
+            pictures_of(result),
+            strips_of(result, strips) if strips else (),
+        )
+        for result in results
+    }
     for result in results:
-        _write_files([result], pictures, out / result.report.experiment, run)
-    return _write_files(results, pictures, out, run)
+        _write_files([result], drawn, out / result.report.experiment, run)
+    return _write_files(results, drawn, out, run)
 
 
 def _write_files(
-    results: Sequence[Result],
-    pictures: "Mapping[str, tuple[Picture, ...]]",
-    out: Path,
-    run: "Run | None",
+    results: Sequence[Result], drawn: "Mapping[str, Drawn]", out: Path, run: Run | None
 ) -> Path:
     reports = [result.report for result in results]
     shared = shared_notes(reports)
     sections = [
-        section_of(result, shared, pictures[result.report.experiment])
+        section_of(result, shared, *drawn[result.report.experiment])
         for result in results
     ]
     text = json.dumps(joined(reports), indent=1, allow_nan=False)
@@ -224,9 +283,7 @@ def _write_files(
         for picture in section.pictures:
             written[f"figures/{picture.name}.svg"] = picture.svg
     for name, content in written.items():
-        with replacing(out / name) as descriptor:
-            with os.fdopen(descriptor, "wb", closefd=False) as file:
-                file.write(content.encode())
+        write_file(out / name, content)
     return out / "report.html"
 
 
@@ -248,15 +305,9 @@ def page(
     reports: Sequence[AnyReport], sections: Sequence[Section], run: Run | None = None
 ) -> str:
     """Return the self-contained HTML page."""
-    environment = Environment(
-        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=StrictUndefined
-    )
-    environment.filters["minus"] = _minus
-    environment.filters["svg"] = Markup
-    template = (
-        files("aqa.regress.report").joinpath("page.html.jinja").read_text("utf-8")
-    )
-    return environment.from_string(template).render(
+    return render(
+        "page.html.jinja",
+        minus=_minus,
         title=title_of_page(run),
         files=DOWNLOADS,
         facts=facts(reports[0], run),
