@@ -423,7 +423,7 @@ def test_the_page_shows_the_best_and_worst_videos_that_are_at_hand(compared, tmp
     pictures = re.findall(r'src="data:image/jpeg;base64,([^"]+)"', text)
     assert Page(text).tags.count("img") == len(pictures) == 2
     with Image.open(io.BytesIO(base64.b64decode(pictures[0]))) as picture:
-        assert picture.size == (60, 8)
+        assert picture.size == (6 * (10 + 2), 8)
     for place, word in ((0, "best"), (1, "worst")):
         assert f"Diving, {word}: {asked[place]}, judges " in Page(text).text
 

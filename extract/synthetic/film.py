@@ -1,4 +1,4 @@
-"""Filming a performance: bodies, camera, pictures, joints, and the files of both.
+"""Filming a performance: bodies, splashes, camera, pictures, joints, and their files.
 
 Conventions: pictures are uint8 (240, 320, 3) RGB; image positions in pixels, x right,
 y down; points (T, points, 3) hold image positions and depth in metres, nearer is
@@ -8,7 +8,7 @@ give the same bytes (one encoding thread, no version strings).
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,17 +20,17 @@ from numpy.typing import NDArray
 
 from aqa.cache.files import replacing
 from aqa.extract.synthetic.athlete import COCO, MIRRORED, POINT, Array
-from aqa.extract.synthetic.drawing import Colour, Image, capsule
-from aqa.extract.synthetic.moves import choreograph
+from aqa.extract.synthetic.moves import GRAVITY, choreograph
 from aqa.extract.synthetic.performance import RATE, Performance
 from aqa.extract.synthetic.scene import (
     HEIGHT,
     WIDTH,
     Appearance,
     Canvas,
-    Splash,
-    draw_splash,
-    splashes_of,
+    Colour,
+    Image,
+    capsule,
+    drops,
 )
 
 #: Body parts: start, end, radii in metres, and the field of `Appearance` of the colour.
@@ -117,6 +117,75 @@ def _gear(points: Array, gear: str) -> list[tuple[Array, Array]]:
         feet = [(a, toe - a) for a, toe in zip(ankles, toes, strict=True)]
         return [(ankle - 3.2 * foot, ankle + 5.0 * foot) for ankle, foot in feet]
     return []
+
+
+FOAM: Colour = (244, 250, 252)
+
+
+@dataclass(frozen=True)
+class Splash:
+    """Water (`wet`) or snow thrown up at `frame` from the position (x, y)."""
+
+    wet: bool
+    frame: int
+    x: float
+    y: float
+    amount: float
+
+    @property
+    def life(self) -> float:
+        """Number of frames for which it is visible."""
+        return (10 if self.wet else 6) + (20 if self.wet else 14) * self.amount
+
+
+def splashes_of(performance: Performance, athletes: Sequence[Array]) -> list[Splash]:
+    """Return one splash per athlete of a dive or big air jump, else none."""
+    wet = "diving" in performance.action
+    if not wet and "big_air" not in performance.action:
+        return []
+    thrown = []
+    for athlete, points in enumerate(athletes):
+        frame = performance.touch_down() + round(athlete * performance.lag)
+        where = points[min(frame, len(points) - 1)]
+        x = float(where[POINT["hand_r"] if wet else POINT["ankle_r"], 0])
+        y = 0.0 if wet else float(where[:, 1].min())
+        amount = performance.amount("splash" if wet else "landing", athlete)
+        thrown.append(Splash(wet, frame, x, y, amount))
+    return thrown
+
+
+def draw_splash(
+    image: Image,
+    splash: Splash,
+    place: tuple[float, float],
+    scale: float,
+    frame: int,
+    seed: int,
+) -> None:
+    """Draw a splash in one frame; `place` is its origin in pixels."""
+    age = frame - splash.frame
+    if not 0 <= age < splash.life:
+        return
+    x, y = place
+    rise = 0.15 + (1.7 if splash.wet else 0.9) * splash.amount  # metres
+    if splash.wet:
+        share = (age + 1) / splash.life
+        wide = (0.1 + 0.5 * splash.amount) * scale
+        top = y - 0.8 * rise * scale * 4 * share * (1 - share)
+        capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
+        ring = (0.3 + share) * wide
+        capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
+    rng = np.random.default_rng(seed)
+    count = int(12 + 150 * splash.amount)
+    up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
+    aside = rng.normal(0 if splash.wet else 0.9, 0.25 + 0.9 * splash.amount, count)
+    seconds = (age + 0.5) / RATE
+    px = x + scale * aside * seconds
+    py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
+    aloft = py < y
+    large = aloft & (np.arange(count) % 3 == 0)
+    drops(image, px[aloft], py[aloft], 1, FOAM)
+    drops(image, px[large], py[large], 2, FOAM)
 
 
 #: Distance between two athletes in metres.

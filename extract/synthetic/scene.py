@@ -1,23 +1,23 @@
-"""The scene of a video: its appearance, the painted venue, splashes of water and snow.
+"""The scene of a video: its appearance, drawing on images, and the painted venue.
 
 Conventions: positions in metres as in `moves`, `scale` in pixels per metre, `yaw` in
 radians about the vertical with 0 for an exact side view, colours RGB from 0 to 255.
 Nothing in the appearance depends on quality. Dives and trampoline keep one view, vault
 and big air vary it. A canvas covers the part of the world that the camera sees, which
-cuts a 320 x 240 view out of it at whole pixels.
+cuts a 320 x 240 view out of it at whole pixels. Drawing functions change an image in
+place and clip to it; pixel positions are x right, y down, from the first pixel's centre.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aqa.cache.actions import BY_NAME
-from aqa.extract.synthetic.athlete import POINT, Array
-from aqa.extract.synthetic.drawing import Colour, Image, box, capsule, drops, gradient
+from aqa.extract.synthetic.athlete import Array
 from aqa.extract.synthetic.moves import (
     BOARD,
-    GRAVITY,
     LANDING_X,
     MAT,
     MAT_X,
@@ -25,9 +25,103 @@ from aqa.extract.synthetic.moves import (
     TABLE,
     snow,
 )
-from aqa.extract.synthetic.performance import RATE, Performance
 
 WIDTH, HEIGHT = 320, 240
+
+Image = NDArray[np.uint8]
+Colour = tuple[float, float, float]
+
+_COLUMN = np.arange(4096, dtype=np.float32)
+
+
+def capsule(
+    image: Image,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    radius: tuple[float, float],
+    colour: Colour,
+    opacity: float = 1.0,
+) -> None:
+    """Draw a limb from start to end, with the radius interpolated between its ends."""
+    (ax, ay), (bx, by), (ra, rb) = start, end, radius
+    height, width = image.shape[:2]
+    reach = max(ra, rb) + 1.0
+    left, right = (
+        max(int(min(ax, bx) - reach), 0),
+        min(int(max(ax, bx) + reach) + 2, width),
+    )
+    top, bottom = (
+        max(int(min(ay, by) - reach), 0),
+        min(int(max(ay, by) + reach) + 2, height),
+    )
+    if left >= right or top >= bottom:
+        return
+    dx, dy = bx - ax, by - ay
+    x = _COLUMN[left:right] - ax
+    y = (_COLUMN[top:bottom] - ay)[:, None]
+    square = max(dx * dx + dy * dy, 1e-6)
+    along = x * (dx / square) + y * (dy / square)  # 0 at the start, 1 at the end
+    np.maximum(along, 0, out=along)
+    np.minimum(along, 1, out=along)
+    # Squared distance from the axis, then the coverage within the radius.
+    x, y = x - along * dx, y - along * dy
+    x *= x
+    y *= y
+    x += y
+    np.sqrt(x, out=x)
+    along *= rb - ra
+    along -= x
+    along += ra + 0.5
+    np.maximum(along, 0, out=along)
+    np.minimum(along, 1, out=along)
+    if opacity < 1:
+        along *= opacity
+    blend(image[top:bottom, left:right], along, colour)
+
+
+def blend(patch: Image, cover: NDArray[np.float32], colour: Colour) -> None:
+    """Blend `colour` into a patch with opacity `cover` (height, width)."""
+    mixed = np.array(colour, np.float32) - patch
+    mixed *= cover[:, :, None]
+    mixed += patch
+    patch[...] = mixed
+
+
+def box(
+    image: Image, left: float, top: float, right: float, bottom: float, colour: Colour
+) -> None:
+    """Fill the pixels whose centres lie in a rectangle."""
+    height, width = image.shape[:2]
+    rows = slice(min(max(round(top), 0), height), min(max(round(bottom), 0), height))
+    columns = slice(min(max(round(left), 0), width), min(max(round(right), 0), width))
+    image[rows, columns] = np.array(colour, np.uint8)
+
+
+def gradient(height: int, width: int, above: Colour, below: Colour) -> Image:
+    """Return an image with a vertical gradient from one colour to another."""
+    share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+    rows = (
+        np.array(above, np.float32) * (1 - share) + np.array(below, np.float32) * share
+    )
+    return np.repeat(rows.astype(np.uint8), width, axis=1)
+
+
+def drops(
+    image: Image,
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    size: int,
+    colour: Colour,
+) -> None:
+    """Draw discs of one radius `size` at positions x (n,), y (n,)."""
+    reach = np.arange(-size, size + 1)
+    dx, dy = np.meshgrid(reach, reach)
+    inside = dx**2 + dy**2 <= size * size + 1
+    columns = (np.round(x).astype(int)[:, None] + dx[inside]).ravel()
+    rows = (np.round(y).astype(int)[:, None] + dy[inside]).ravel()
+    height, width = image.shape[:2]
+    seen = (columns >= 0) & (columns < width) & (rows >= 0) & (rows < height)
+    image[rows[seen], columns[seen]] = np.array(colour, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -331,72 +425,3 @@ _PAINTERS: dict[str, Callable[[Canvas, Appearance, np.random.Generator], None]] 
     "stadium": _stadium,
     "hall": _hall,
 }
-
-
-FOAM: Colour = (244, 250, 252)
-
-
-@dataclass(frozen=True)
-class Splash:
-    """Water (`wet`) or snow thrown up at `frame` from the position (x, y)."""
-
-    wet: bool
-    frame: int
-    x: float
-    y: float
-    amount: float
-
-    @property
-    def life(self) -> float:
-        """Number of frames for which it is visible."""
-        return (10 if self.wet else 6) + (20 if self.wet else 14) * self.amount
-
-
-def splashes_of(performance: Performance, athletes: Sequence[Array]) -> list[Splash]:
-    """Return one splash per athlete of a dive or big air jump, else none."""
-    wet = "diving" in performance.action
-    if not wet and "big_air" not in performance.action:
-        return []
-    thrown = []
-    for athlete, points in enumerate(athletes):
-        frame = performance.touch_down() + round(athlete * performance.lag)
-        where = points[min(frame, len(points) - 1)]
-        x = float(where[POINT["hand_r"] if wet else POINT["ankle_r"], 0])
-        y = 0.0 if wet else float(where[:, 1].min())
-        amount = performance.amount("splash" if wet else "landing", athlete)
-        thrown.append(Splash(wet, frame, x, y, amount))
-    return thrown
-
-
-def draw_splash(
-    image: Image,
-    splash: Splash,
-    place: tuple[float, float],
-    scale: float,
-    frame: int,
-    seed: int,
-) -> None:
-    """Draw a splash in one frame; `place` is its origin in pixels."""
-    age = frame - splash.frame
-    if not 0 <= age < splash.life:
-        return
-    x, y = place
-    rise = 0.15 + (1.7 if splash.wet else 0.9) * splash.amount  # metres
-    if splash.wet:
-        share = (age + 1) / splash.life
-        wide = (0.1 + 0.5 * splash.amount) * scale
-        top = y - 0.8 * rise * scale * 4 * share * (1 - share)
-        capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
-        ring = (0.3 + share) * wide
-        capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
-    rng = np.random.default_rng(seed)
-    count = int(12 + 150 * splash.amount)
-    up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
-    aside = rng.normal(0 if splash.wet else 0.9, 0.25 + 0.9 * splash.amount, count)
-    seconds = (age + 0.5) / RATE
-    px = x + scale * aside * seconds
-    py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
-    aloft = py < y
-    large = aloft & (np.arange(count) % 3 == 0)
-    drops(image, px[aloft], py[aloft], 1, FOAM)
-    drops(image, px[large], py[large], 2, FOAM)

@@ -234,7 +234,8 @@ def strips_of(result: Result, strips: Strips) -> tuple[tuple[str, str], ...]:
                 f"{sample.key}, judges {judged}, predicted {predicted}; "
                 f"rank {rank}, predicted {guessed}"
             )
-            found.append((caption, jpeg(np.concatenate(frames[sample.key], axis=1))))
+            apart = np.pad(frames[sample.key], ((0, 0), (0, 0), (0, 2), (0, 0)))
+            found.append((caption, jpeg(np.concatenate(apart, axis=1))))
     return tuple(found)
 
 
@@ -308,6 +309,7 @@ def page(
     return render(
         "page.html.jinja",
         minus=_minus,
+        unbroken=_unbroken,
         title=title_of_page(run),
         files=DOWNLOADS,
         facts=facts(reports[0], run),
@@ -386,6 +388,11 @@ def _features(provenance: Mapping[str, Any]) -> str:
 def _minus(text: str) -> str:
     """Return numbers with a minus sign in place of the hyphen."""
     return re.sub(r"(?<![\w.])-(?=\d)", "\N{MINUS SIGN}", text)
+
+
+def _unbroken(title: str) -> str:
+    """Keep a count together: "Diving (n = 8)" breaks before the bracket alone."""
+    return title.replace("(n = ", "(n\N{NO-BREAK SPACE}=\N{NO-BREAK SPACE}")
 
 
 def print_results(results: Sequence[Result], console: Console) -> None:
