@@ -5,7 +5,7 @@ radians about the vertical with 0 for an exact side view, colours RGB from 0 to 
 Nothing in the appearance depends on quality. Dives and trampoline keep one view, vault
 and big air vary it. A canvas covers the part of the world that the camera sees, which
 cuts a 320 x 240 view out of it at whole pixels. Drawing functions change an image in
-place and clip to it; pixel positions are x right, y down, from the first pixel's centre.
+place and clip to it; pixels are x right, y down, from the centre of the first one.
 """
 
 from collections.abc import Callable
