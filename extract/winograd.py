@@ -22,24 +22,22 @@ from the points 0, a, -a, b, -b and infinity, at which polynomials are multiplie
                                       0    a2b   -a2    -b    1  0
                                       0   a2b2    0  -a2-b2   0  1
 
-With the usual points 1 and 2, rounding errors are twice those with a = 3/4 and b = 3/2,
-whose powers stay near 1 and are exact in binary as well. Points in time too, F(2, 3),
-would save a third of the products and add half to the transforms; by a
-count of operations that gains less than a tenth, so it was not built.
+With a = 3/4 and b = 3/2, exact in binary, errors are half those with the usual 1 and 2.
+Points in time too, F(2, 3), would gain less than a tenth by a count of operations.
 
-Which layers are computed this way follows from their sizes (`worthwhile`), never from a
-timing, so that features do not depend on how busy the machine is. Against float64, the
-error of features is 0.6 to 1.3 times that of direct fp32, 5e-7 to 1.5e-6 of the largest
-feature (`tests/test_winograd.py` allows four times, and 2e-5). Another processor or
-another version of torch changes features as much, and bf16 a thousand times more. So
-the provenance has the precision alone: features computed either way may be mixed.
+Which layers are computed this way follows from their sizes, never from a timing, so
+that features do not depend on how busy the machine is. Against float64, the error of
+features is 0.6 to 1.3 times that of direct fp32, 5e-7 to 1.5e-6 of the largest; another
+processor changes them as much. So both may be mixed, and the provenance tells neither.
 
 Conventions: activations are (N, T, row, column, channel) in memory. Transformed weights
 take four times the memory of the weights, and are computed once, in float64.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -48,21 +46,15 @@ from torch.nn import functional
 from aqa.extract.c3d import C3D
 from aqa.extract.overlap import Layer, layers, slices
 
-#: The points a and b.
+#: The points a and b; then all but infinity.
 NEAR, FAR = 0.75, 1.5
+POINTS = (0, NEAR, -NEAR, FAR, -FAR)
 
-#: Rows of G: a filter's value at a point, over the product of the distances to the
-#: other points.
+#: Rows of G: a filter's value at a point, over the distances to the other points.
 FILTERS = [
     *(
-        [scale, scale * point, scale * point**2]
-        for point, scale in (
-            (0, 1 / (NEAR * FAR) ** 2),
-            (NEAR, 0.5 / (NEAR**2 * (NEAR**2 - FAR**2))),
-            (-NEAR, 0.5 / (NEAR**2 * (NEAR**2 - FAR**2))),
-            (FAR, 0.5 / (FAR**2 * (FAR**2 - NEAR**2))),
-            (-FAR, 0.5 / (FAR**2 * (FAR**2 - NEAR**2))),
-        )
+        [1 / math.prod(p - q for q in POINTS if q != p) * p**k for k in range(3)]
+        for p in POINTS
     ),
     [0, 0, 1],
 ]
@@ -80,28 +72,20 @@ def worthwhile(layer: Layer) -> bool:
 def prepare(net: C3D) -> dict[nn.Conv3d, "Winograd"]:
     """Transform the weights of the layers of a network that are faster this way."""
     scratch = Scratch()
-    prepared = {}
-    for layer in layers(net.arch):
-        if worthwhile(layer):
-            conv = net.groups[layer.group][layer.index]
-            prepared[conv] = Winograd(conv, scratch)
-    return prepared
+    chosen = [layer for layer in layers(net.arch) if worthwhile(layer)]
+    convolutions = [net.groups[layer.group][layer.index] for layer in chosen]
+    return {conv: Winograd(conv, scratch) for conv in convolutions}
 
 
-class Scratch:
+class Scratch(dict[str, Tensor]):
     """Buffers that all layers share: fresh pages cost as much as the transforms."""
 
-    def __init__(self) -> None:
-        """Start without buffers."""
-        self._buffers: dict[str, Tensor] = {}
-
-    def get(self, name: str, like: Tensor, *shape: int) -> Tensor:
+    def take(self, name: str, like: Tensor, *shape: int) -> Tensor:
         """Return a tensor of this shape whose content is undefined."""
         count = math.prod(shape)
-        buffer = self._buffers.get(name)
-        if buffer is None or buffer.numel() < count or buffer.dtype != like.dtype:
-            buffer = self._buffers[name] = like.new_empty(count)
-        return buffer[:count].view(shape)
+        if name not in self or self[name].numel() < count:
+            self[name] = like.new_empty(count)
+        return self[name][:count].view(shape)
 
 
 class Winograd:
@@ -113,36 +97,31 @@ class Winograd:
         self._bias = conv.bias
         self._scratch = scratch
         filters = torch.tensor(FILTERS, dtype=torch.float64)
-        weight = conv.weight.double()  # (O, C, 3, 3, 3)
+        weight = conv.weight.double()
+        rows = (row @ weight for row in filters)  # of (O, C, 3, 3)
         #: By row and column of the point.
-        self._weights: list[list[Tensor]] = []
-        for row in filters:
-            by_row = row @ weight  # (O, C, 3, 3)
-            points = [(by_row @ column).to(conv.weight.dtype) for column in filters]
-            self._weights.append([_packed(point) for point in points])
+        self._weights = [[_packed(row @ column) for column in filters] for row in rows]
 
     def __call__(self, x: Tensor, *, before: bool, after: bool, pooled: bool) -> Tensor:
         """Compute the layer block by block."""
         batch, length, height, width, _ = x.shape
         step = 2 if pooled else 4
         made = length - 2 + before + after
-        out = x.new_empty(
-            batch, made, height * step // 4, width * step // 4, len(self._bias)
-        )
-        down, across = _tiles(height), _tiles(width)
+        sides = height * step // 4, width * step // 4
+        out = x.new_empty(batch, made, *sides, len(self._bias))
+        down, across = -(-height // 4), -(-width // 4)
         # Time is not cut where its ends are padded; there it is short.
         frames = made if before or after else min(made, BLOCK_FRAMES)
         tiles_down = min(down, max(BLOCK_ROWS // (frames * across), 1))
         clips = max(BLOCK_ROWS // (frames * across * tiles_down), 1)
-        for some in slices(batch, clips):
-            for rows in slices(down, tiles_down):
-                for at in slices(made, frames):
-                    seen = x[some, at.start : at.stop + 2 - before - after]
-                    points = self._points(seen, rows, before, after)
-                    tiles = self._products(points, before and after)
-                    shape = (-1, rows.stop - rows.start, across)
-                    tiles = tiles.unflatten(3, shape)  # type: ignore[no-untyped-call]
-                    self._store(tiles, out[some, at, step * rows.start :], pooled)
+        blocks = slices(batch, clips), slices(down, tiles_down), slices(made, frames)
+        for some, rows, at in itertools.product(*blocks):
+            seen = x[some, at.start : at.stop + 2 - before - after]
+            points = self._points(seen, rows, before, after)
+            tiles = self._products(points, before and after)
+            shape = -1, rows.stop - rows.start, across
+            tiles = tiles.unflatten(3, shape)  # type: ignore[no-untyped-call]
+            self._store(tiles, out[some, at, step * rows.start :], pooled)
         return out
 
     def _points(self, x: Tensor, rows: slice, before: bool, after: bool) -> Tensor:
@@ -151,51 +130,40 @@ class Winograd:
         Where one end of time is padded, T has a frame of zeros more. Where both are,
         the product pads, which takes less time.
         """
+        take = self._scratch.take
         batch, length, height, width, channels = x.shape
-        down, across = rows.stop - rows.start, _tiles(width)
+        down, across = rows.stop - rows.start, -(-width // 4)
         # Columns by remainder modulo 4: what a tap sees of all tiles is contiguous.
-        padded = self._scratch.get(
-            "padded", x, length, batch, 4 * down + 2, 4, across + 1, channels
-        ).zero_()
+        columns = 4, across + 1, channels
+        padded = take("padded", x, length, batch, 4 * down + 2, *columns).zero_()
         top = 4 * rows.start - 1
         begin, end = max(top, 0), min(top + 4 * down + 2, height)
         for remainder, first, tile in ((0, 3, 1), (1, 0, 0), (2, 1, 0), (3, 2, 0)):
-            columns = x[:, :, begin:end, first::4].transpose(0, 1)
-            across_to = slice(tile, tile + columns.shape[3])
-            padded[:, :, begin - top : end - top, remainder, across_to] = columns
-        by_row = self._scratch.get(
-            "by row", x, 6, length, batch, down, 4, across + 1, channels
-        )
-        _forward(
-            [padded[:, :, i : i + 4 * down - 3 : 4] for i in range(6)],
-            by_row,
-            self._scratch,
-        )
+            seen = x[:, :, begin:end, first::4].transpose(0, 1)
+            target = padded[:, :, begin - top : end - top, remainder, tile:]
+            target[..., : seen.shape[3], :] = seen
+        by_row = take("by row", x, 6, length, batch, down, *columns)
+        inputs = [padded[:, :, i : i + 4 * down - 3 : 4] for i in range(6)]
+        _forward(inputs, by_row, self._scratch)
         lead, trail = int(before and not after), int(after and not before)
-        points = self._scratch.get(
-            "points", x, 6, 6, lead + length + trail, batch, down, across, channels
-        )
+        depth = lead + length + trail
+        points = take("points", x, 6, 6, depth, batch, down, across, channels)
         points[:, :, :lead] = 0
         points[:, :, lead + length :] = 0
-        _forward(
-            [by_row[..., j % 4, j // 4 : j // 4 + across, :] for j in range(6)],
-            points[:, :, lead : lead + length].transpose(0, 1),
-            self._scratch,
-        )
+        inputs = [by_row[..., j % 4, j // 4 : j // 4 + across, :] for j in range(6)]
+        inside = points[:, :, lead : lead + length].transpose(0, 1)
+        _forward(inputs, inside, self._scratch)
         return points.flatten(3, 5)
 
     def _products(self, points: Tensor, padded: bool) -> Tensor:
         """Multiply and transform back: (6, 6, T, n, C) -> (4, 4, T', n, O)."""
         length, count = points.shape[2:4]
         shape = length - 2 + 2 * padded, count, len(self._bias)
-        half = self._scratch.get("half", points, 6, 4, *shape)
+        half = self._scratch.take("half", points, 6, 4, *shape)
         for i, weights in enumerate(self._weights):
-            products = [
-                _product(seen, weight, padded)
-                for seen, weight in zip(points[i], weights, strict=True)
-            ]
-            _inverse(products, half[i])
-        tiles = self._scratch.get("tiles", points, 4, 4, *shape)
+            pairs = zip(points[i], weights, strict=True)
+            _inverse([_product(*pair, padded) for pair in pairs], half[i])
+        tiles = self._scratch.take("tiles", points, 4, 4, *shape)
         _inverse(list(half), tiles)
         return tiles
 
@@ -206,36 +174,24 @@ class Winograd:
             tiles = torch.maximum(tiles[:, ::2], tiles[:, 1::2], out=tiles[:, ::2])
         tiles.add_(self._bias)
         step, down = len(tiles), tiles.shape[4]
-        for i in range(step):
-            for j in range(step):
-                target = out[:, :, i : step * down : step, j::step]
-                # Outputs beyond the last row or column are dropped.
-                tile = tiles[i, j, :, :, : target.shape[2], : target.shape[3]]
-                torch.clamp_min(tile.transpose(0, 1), 0, out=target)
-
-
-def _tiles(side: int) -> int:
-    """Return how many tiles cover a side."""
-    return -(-side // 4)
+        for i, j in itertools.product(range(step), repeat=2):
+            target = out[:, :, i : step * down : step, j::step]
+            # Outputs beyond the last row or column are dropped.
+            tile = tiles[i, j, :, :, : target.shape[2], : target.shape[3]]
+            torch.clamp_min(tile.transpose(0, 1), 0, out=target)
 
 
 def _forward(d: Sequence[Tensor], out: Tensor, scratch: Scratch) -> None:
     """Compute out = B d; both are six tensors."""
-    even, odd, other = (
-        scratch.get(name, out, *out.shape[1:]) for name in ("even", "odd", "other")
-    )
-    torch.sub(d[3], d[1], alpha=FAR**2, out=odd)
-    torch.sub(d[4], d[2], alpha=FAR**2, out=even)
-    torch.sub(d[2], d[0], alpha=FAR**2, out=other)
-    torch.sub(even, other, alpha=NEAR**2, out=out[0])
-    torch.add(even, odd, alpha=NEAR, out=out[1])
-    torch.sub(even, odd, alpha=NEAR, out=out[2])
-    torch.sub(d[5], d[3], alpha=FAR**2, out=other)
-    torch.sub(other, odd, alpha=NEAR**2, out=out[5])
-    torch.sub(d[3], d[1], alpha=NEAR**2, out=odd)
-    torch.sub(d[4], d[2], alpha=NEAR**2, out=even)
-    torch.add(even, odd, alpha=FAR, out=out[3])
-    torch.sub(even, odd, alpha=FAR, out=out[4])
+    even, odd = (scratch.take(name, out, *out.shape[1:]) for name in ("even", "odd"))
+    for point, other, k in ((FAR, NEAR, 3), (NEAR, FAR, 1)):
+        torch.sub(d[3], d[1], alpha=other**2, out=odd)
+        torch.sub(d[4], d[2], alpha=other**2, out=even)
+        torch.add(even, odd, alpha=point, out=out[k])
+        torch.sub(even, odd, alpha=point, out=out[k + 1])
+    torch.sub(d[2], d[0], alpha=FAR**2, out=out[0])
+    torch.sub(even, out[0], alpha=NEAR**2, out=out[0])
+    torch.sub(d[5], d[3], alpha=FAR**2, out=out[5]).sub_(odd, alpha=NEAR**2)
 
 
 def _inverse(m: Sequence[Tensor], out: Tensor) -> None:
@@ -254,13 +210,13 @@ def _inverse(m: Sequence[Tensor], out: Tensor) -> None:
 
 def _packed(point: Tensor) -> Tensor:
     """Lay out the weights of a point, (O, C, 3), as the product reads them fastest."""
-    weight = point[..., None].contiguous(memory_format=torch.channels_last)
-    fused = hasattr(torch.ops.mkldnn, "_convolution_pointwise")
-    if weight.dtype != torch.float32 or not fused:
+    weight = point.float()[..., None].contiguous(memory_format=torch.channels_last)
+    if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return weight
-    some_input = (1, weight.shape[1], 8, 64)
+    input_size = 1, weight.shape[1], 8, 64
+    sizes = (0, 0), (1, 1), (1, 1), 1, input_size  # padding, stride, dilation, groups
     packed: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-        weight.to_mkldnn(), (0, 0), (1, 1), (1, 1), 1, some_input
+        weight.to_mkldnn(), *sizes
     )
     return packed
 
@@ -268,11 +224,10 @@ def _packed(point: Tensor) -> Tensor:
 def _product(x: Tensor, weight: Tensor, padded: bool) -> Tensor:
     """Sum over channels and three taps in time: (T, n, C) -> (T', n, O)."""
     image = x[None].movedim(-1, 1)  # (1, C, T, n)
-    padding = (int(padded), 0)
+    sizes = (int(padded), 0), (1, 1), (1, 1), 1  # padding, stride, dilation, groups
     if weight.is_mkldnn:
-        y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            image, weight, None, padding, (1, 1), (1, 1), 1, "none", [], ""
-        )
+        fused: Any = torch.ops.mkldnn._convolution_pointwise
+        y: Tensor = fused(image, weight, None, *sizes, "none", [], "")
     else:
-        y = functional.conv2d(image, weight, padding=padding)
+        y = functional.conv2d(image, weight, padding=sizes[0])
     return y.movedim(1, -1)[0]
