@@ -298,8 +298,8 @@ def _score_videos(
     from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.config import ExtractConfig, config_like
     from aqa.extract.datasets.dataset import Video
-    from aqa.extract.facts import Facts
     from aqa.extract.network import C3DExtractor
+    from aqa.extract.stage import Facts
     from aqa.regress.heads.scoring import Scored
     from aqa.regress.heads.scoring import score as score_features
 

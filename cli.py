@@ -34,11 +34,10 @@ from aqa.cache.console import (
     workers_option,
 )
 from aqa.cache.errors import AqaError, printable
-from aqa.extract.commands import extract
+from aqa.extract.commands import extract, weights
 from aqa.extract.options import with_features, with_options
 from aqa.extract.poses.commands import FILE_OPTIONS, poses
 from aqa.extract.pretraining.commands import pretrain
-from aqa.extract.weights.commands import weights
 from aqa.extract.weights.formats import check_weights
 from aqa.regress.commands import compare, fit, model
 

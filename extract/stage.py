@@ -27,12 +27,14 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video, listed
-from aqa.extract.facts import Facts
 from aqa.extract.failures import Failure, FailureLog
 from aqa.extract.source import source_changed, source_probe
+from aqa.extract.videos.timeline import describe_rates
 
 #: Characters of damage and notes that a sample stores; a cache takes 1,024 bytes.
 MAX_NOTES = 340
+#: Aspects from upright to wide screen that the resize to 171 x 128 leaves recognisable.
+MIN_ASPECT, MAX_ASPECT = 1.0, 2.0
 
 
 @dataclass(frozen=True)
@@ -137,6 +139,44 @@ class Extraction:
     def record(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {**asdict(self), "cache": str(self.cache)}
+
+
+class Facts:
+    """Frame rates, aspects (width / height) and notes of videos, collected by key."""
+
+    def __init__(self) -> None:
+        """Start without videos."""
+        self._rates: dict[str, float | None] = {}
+        self._aspects: dict[str, float] = {}
+        self._notes: dict[str, list[str]] = {}
+
+    def add(
+        self,
+        key: str,
+        rate: float | None,
+        aspect: float | None,
+        notes: tuple[str, ...],
+    ) -> None:
+        """Add a video; None where a fact is unknown or does not matter."""
+        self._rates[key] = rate
+        if aspect is not None and not MIN_ASPECT <= aspect <= MAX_ASPECT:
+            self._aspects[key] = aspect
+        for note in notes:
+            self._notes.setdefault(note, []).append(key)
+
+    def describe(self, length: int) -> Iterator[str]:
+        """Yield what the user should know; `length` is the frames that are used."""
+        if line := describe_rates(dict(sorted(self._rates.items())), length):
+            yield line
+        if self._aspects:
+            first, aspect = min(self._aspects.items())
+            yield (
+                f"{len(self._aspects)} of {len(self._rates)} videos are upright or "
+                f"very wide (first: {first}, width / height {aspect:.2f}): the network "
+                "sees them squashed to 4 : 3"
+            )
+        for note, keys in sorted(self._notes.items()):
+            yield f"{note}: {listed(sorted(keys))}"
 
 
 def extract(

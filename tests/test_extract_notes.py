@@ -12,8 +12,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.files import user_folder
 from aqa.cache.store import FeatureCache
 from aqa.extract import timing
-from aqa.extract.facts import Facts
-from aqa.extract.stage import Extracted, extract
+from aqa.extract.stage import Extracted, Facts, extract
 
 
 @pytest.fixture(autouse=True)
