@@ -367,6 +367,8 @@ def test_transfer_needs_a_second_action(plant, compared, tmp_path):
         for mode in ("single-action", "all-action")
     )
     assert single["per_action"] == every["per_action"]
+    assert not report["claims"]
+    assert any("one action only" in note for note in report["notes"])
 
 
 def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):

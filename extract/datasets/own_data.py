@@ -19,7 +19,7 @@ from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, counted
 from aqa.cache.labels import name_notes, parse_label
 from aqa.cache.samples import is_inside
 from aqa.cache.tables import Table
@@ -118,8 +118,8 @@ def _summary(videos: list[Video]) -> str:
     named = {video.action for video in videos}
     hint = "; `--folds` assigns them" if neither == len(videos) else ""
     return (
-        f"{len(videos)} videos, {len(named)} actions: {split_counts(videos)}, "
-        f"{neither} neither{hint}; {unlabelled} unlabelled"
+        f"{counted(len(videos), 'video')}, {counted(len(named), 'action')}: "
+        f"{split_counts(videos)}, {neither} neither{hint}; {unlabelled} unlabelled"
     )
 
 
@@ -146,7 +146,7 @@ def _read_folder(request: Request) -> Dataset:
             files.problems.add("two forms of one name", before.key)
     known = ", ".join(sorted(SUFFIXES))
     none = f"no video: expected a known data set, or files with a known suffix: {known}"
-    note = f"{len(videos)} videos, unlabelled"
+    note = f"{counted(len(videos), 'video')}, unlabelled"
     return files.dataset("folder", videos, note, none=none)
 
 

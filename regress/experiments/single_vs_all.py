@@ -45,12 +45,15 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
     study = studies[0]
     planned = plans(studies)
     table, rows = judge_rows(planned, trained)
+    notes = svr_notes(rows)
+    if len(study.actions) == 1:
+        notes = [*notes, "one action only: all-action heads are single-action heads"]
     compared = [
         compare_rows(better, other, table, study.draws)
         for better, other in comparisons(studies)
     ]
     report = Report(
-        **opening(study, NAME, svr_notes(rows), studies[1:]),
+        **opening(study, NAME, notes, studies[1:]),
         also={
             other.cache: dict(other.features.provenance.record)
             for other in studies
@@ -102,11 +105,13 @@ def comparisons(studies: Sequence[Study]) -> Iterator[tuple[str, str]]:
     those of further caches, and that a variant is better than the paper's way.
     """
     single, every = "single-action LSTM", "all-action LSTM"
-    yield every, single
-    yield "all-action SVR", "single-action SVR"
+    if len(studies[0].actions) > 1:
+        yield every, single
+        yield "all-action SVR", "single-action SVR"
     for other in studies[1:]:
         if other.variant:
-            yield every + other.label, single + other.label
+            if len(other.actions) > 1:
+                yield every + other.label, single + other.label
             yield every + other.label, every
             if other.uses_svr:
                 yield f"all-action SVR{other.label}", "all-action SVR"
