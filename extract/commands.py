@@ -60,15 +60,8 @@ OTHER_LISTS.append(read_released_labels)
 #: Options without effect on pose features, and on C3D features.
 OF_C3D = (
     *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
-    *(
-        "fps",
-        "allow_damaged",
-        "skip_missing",
-        "workers",
-        "engine",
-        "ray_address",
-        "plain",
-    ),
+    *("fps", "allow_damaged", "skip_missing", "workers", "plain"),
+    *("engine", "ray_address"),
 )
 OF_POSES = ("poses", *POSE_OPTIONS)
 

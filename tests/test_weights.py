@@ -308,28 +308,26 @@ def test_doubles_beyond_single_precision_are_refused(tmp_path, arrays, write):
         load_weights(tmp_path / "w")
 
 
-def test_the_layout_of_r_c3d_and_its_full_network(tmp_path):
+@pytest.mark.parametrize("front", ["features.", "features.module."])
+def test_the_layout_of_r_c3d_and_its_full_network(tmp_path, front):
+    """Its own names, and as DataParallel on the convolutions alone leaves them."""
     ids = (0, 3, 6, 8, 11, 13, 16, 18)
-    theirs = dict(
-        zip(
-            [name for name in FULL.shapes() if name.endswith("weight")],
-            [*(f"features.{i}" for i in ids), "classifier.0"],
-            strict=True,
-        )
-    )
+    ours = [name[:-7] for name in FULL.shapes() if name.endswith("weight")]
+    theirs = [*(f"{front}{i}" for i in ids), "classifier.0"]
+    layers = dict(zip(ours, theirs, strict=True))
     state = {"classifier.3.weight": torch.zeros(1), "classifier.6.bias": torch.zeros(1)}
     for name, shape in FULL.shapes().items():
         # Rows all alike, stored once: a file of kilobytes for 300 MB of numbers.
         row = torch.arange(np.prod(shape[1:], dtype=int)).sin().view(1, *shape[1:])
-        layer = theirs[name.replace("bias", "weight")]
-        state[f"{layer}.{name.split('.')[1]}"] = row.expand(shape)
+        layer, part = name.split(".")
+        state[f"{layers[layer]}.{part}"] = row.expand(shape)
     path = tmp_path / "c3d-pretrained.pth"
     torch.save(state, path)
     weights = load_weights(path)
     assert (weights.arch, weights.pool5) == ("c3d-full", "ceil")
     assert weights.preprocessing.mean == (90, 98, 102)
     assert torch.equal(weights.state["fc6.weight"][9], state["classifier.0.weight"][0])
-    assert torch.equal(weights.state["conv4b.weight"], state["features.13.weight"])
+    assert torch.equal(weights.state["conv4b.weight"], state[f"{front}13.weight"])
     assert sorted(weights.left_aside) == ["classifier.3.weight", "classifier.6.bias"]
     with pytest.raises(WeightsError, match="holds c3d-full, not c3d-small"):
         load_weights(path, "c3d-small")
@@ -396,34 +394,26 @@ def test_a_stamp_that_is_not_ours_is_refused(tmp_path, arrays, text):
 
 
 @pytest.mark.parametrize(
-    ("key", "value"),
-    [("crop", 10**9), ("std", [0, 1, 1]), ("mean", ["x"] * 3), ("mean", None),
-     ("height", "128"), ("scale", float("nan")), ("surplus", 1),
-     ("mean", [1e300] * 3), ("std", [1e-300] * 3)],
-)  # fmt: skip
-def test_a_stamp_with_a_hostile_preset_is_refused(tmp_path, arrays, key, value):
-    path, out = tmp_path / "w.safetensors", tmp_path / "out.safetensors"
-    save_file(tensors(arrays), path)
-    convert(path, out)
-    size = int.from_bytes(out.read_bytes()[:8], "little")
-    stamp = json.loads(
-        json.loads(out.read_bytes()[8 : 8 + size])["__metadata__"]["aqa"]
-    )
-    stamp["preprocessing"][key] = value
-    save_file(tensors(arrays), path, metadata={"aqa": json.dumps(stamp)})
-    with pytest.raises(WeightsError, match="stamp"):
-        load_weights(path)
-
-
-@pytest.mark.parametrize(
-    ("key", "value"),
-    [("name", "\x1b[31m"), ("origin", ["x"]), ("arch", "vgg"), ("notes", [])],
+    ("place", "key", "value"),
+    [
+        *(
+            ("preprocessing", key, value)
+            for key, value in (
+                *(("crop", 10**9), ("std", [0, 1, 1]), ("mean", ["x"] * 3)),
+                *(("mean", None), ("height", "128"), ("scale", float("nan"))),
+                *(("surplus", 1), ("mean", [1e300] * 3), ("std", [1e-300] * 3)),
+            )
+        ),
+        *((None, "name", "\x1b[31m"), (None, "origin", ["x"])),
+        *((None, "arch", "vgg"), (None, "notes", [])),
+    ],
 )
-def test_a_stamp_with_hostile_words_is_refused(tmp_path, arrays, key, value):
+def test_a_hostile_stamp_is_refused(tmp_path, arrays, place, key, value):
     path, out = tmp_path / "w.safetensors", tmp_path / "out.safetensors"
     save_file(tensors(arrays), path)
     convert(path, out)
-    stamp = stamp_of(out) | {key: value}
+    stamp = stamp_of(out)
+    (stamp[place] if place else stamp)[key] = value
     save_file(tensors(arrays), path, metadata={"aqa": json.dumps(stamp)})
     with pytest.raises(WeightsError, match="stamp") as error:
         load_weights(path)
@@ -500,48 +490,62 @@ def test_foreign_files_are_refused_with_what_they_are(tmp_path, name):
     assert inspect(tmp_path / name)["problem"]
 
 
-def test_other_networks_are_refused_with_what_they_are(tmp_path, arrays):
-    path = tmp_path / "w.pth"
-    mtl = {"conv1.weight": torch.zeros(32, 3, 3, 3, 3), "bn1.weight": torch.zeros(32)}
-    torch.save(mtl | {"bn1.num_batches_tracked": torch.tensor(1)}, path)
-    with pytest.raises(
-        WeightsError, match="batch normalisation.*MTL-AQA.*cache import"
-    ):
-        load_weights(path)
-    torch.save({"Conv3d_1a_7x7.weight": torch.zeros(2)}, path)
-    with pytest.raises(WeightsError, match="not a C3D: found Conv3d_1a_7x7.weight"):
-        load_weights(path)
-    torch.save({k: v for k, v in tensors(arrays).items() if "fc6" not in k}, path)
-    with pytest.raises(WeightsError, match="no fc6.weight"):
-        load_weights(path)
-    torch.save(tensors(arrays) | {"fc6.weight": torch.zeros(7, 9)}, path)
-    with pytest.raises(
-        WeightsError, match=r"\(7, 9\); expected one of: c3d-tiny \(256"
-    ):
-        load_weights(path)
-    torch.save(tensors(arrays) | {"lstm1.weight": torch.zeros(7)}, path)
-    with pytest.raises(
-        WeightsError, match="not a whole c3d-tiny: surplus lstm1.weight"
-    ):
-        load_weights(path)
-    torch.save(tensors(arrays) | {"conv3b.weight": torch.zeros(7)}, path)
-    with pytest.raises(WeightsError, match="surplus conv3b.weight"):
-        load_weights(path)
-    torch.save(
-        tensors(arrays) | {"conv1a.bias": torch.zeros(16, dtype=torch.int)}, path
-    )
-    with pytest.raises(WeightsError, match="conv1a.bias is torch.int32"):
-        load_weights(path)
-    torch.save([1, 2], path)
-    with pytest.raises(WeightsError, match="expected a state dict, found list"):
-        load_weights(path)
-    torch.save({"conv1a.weight": "text"}, path)
-    with pytest.raises(WeightsError, match="found 'conv1a.weight': str"):
-        load_weights(path)
+def changed(**arrays):
+    """The tiny network's state with some arrays replaced or added."""
+    names = {name.replace("__", "."): value for name, value in arrays.items()}
+    return lambda state: state | names
+
+
+OTHERS = {
+    "batch normalisation.*MTL-AQA.*cache import": lambda state: {
+        "conv1.weight": torch.zeros(32, 3, 3, 3, 3),
+        "bn1.weight": torch.zeros(32),
+        "bn1.num_batches_tracked": torch.tensor(1),
+    },
+    "not a C3D: found Conv3d_1a_7x7.weight": lambda state: {
+        "Conv3d_1a_7x7.weight": torch.zeros(2)
+    },
+    "no fc6.weight": lambda state: {k: v for k, v in state.items() if "fc6" not in k},
+    r"\(7, 9\); expected one of: c3d-tiny \(256": changed(
+        fc6__weight=torch.zeros(7, 9)
+    ),
+    "not a whole c3d-tiny: surplus lstm1.weight": changed(lstm1__weight=torch.zeros(7)),
+    "surplus conv3b.weight": changed(conv3b__weight=torch.zeros(7)),
+    "conv1a.bias is torch.int32": changed(
+        conv1a__bias=torch.zeros(16, dtype=torch.int)
+    ),
+    "fc6.bias is torch.int8": changed(fc6__bias=torch.zeros(256, dtype=torch.int8)),
+    "expected a state dict, found list": lambda state: [1, 2],
+    "found 'conv1a.weight': str": lambda state: {"conv1a.weight": "text"},
+    # TensorFlow's and Keras's order, saved as it was.
+    "transposed, as TensorFl": lambda state: (
+        state | {"fc6.weight": state["fc6.weight"].T.contiguous()}
+    ),
+    r"conv1a.weight is \(3, 3, 3, 3, 16\), not \(16, 3, 3, 3, 3\)": lambda state: (
+        state | {"conv1a.weight": state["conv1a.weight"].permute(2, 3, 4, 1, 0).clone()}
+    ),
+    # A Caffe without C3D's field of length reads four axes of five.
+    r"\(16, 3, 3, 3\), not": lambda state: (
+        state | {"conv1a.weight": state["conv1a.weight"][:, :, 0]}
+    ),
+}
+
+
+@pytest.mark.parametrize("reason", OTHERS)
+def test_other_networks_are_refused_with_what_they_are(tmp_path, arrays, reason):
+    torch.save(OTHERS[reason](tensors(arrays)), tmp_path / "w.pth")
+    with pytest.raises(WeightsError, match=reason):
+        load_weights(tmp_path / "w.pth")
+
+
+def test_what_is_no_file_or_an_archive_is_refused(tmp_path, arrays):
     with pytest.raises(WeightsError, match="pass a weights file, `tiny`, or `random`"):
         load_weights(tmp_path / "absent.pth")
     with pytest.raises(WeightsError, match="expected a weights file, found no such"):
         load_weights(tmp_path)
+    np.savez(tmp_path / "w.npz", **arrays)
+    with pytest.raises(WeightsError, match=r"of an .npz under Caffe's names as safet"):
+        load_weights(tmp_path / "w.npz")
 
 
 def test_two_arrays_for_one_parameter_are_refused(tmp_path, arrays):
@@ -677,40 +681,6 @@ def test_checkpoints_of_training_code_give_their_numbers(tmp_path, arrays, name)
         assert torch.equal(weights.state[parameter], torch.tensor(arrays[parameter]))
     average = name == "a moving average beside"
     assert any("moving average `model_ema`" in w for w in weights.warnings) == average
-
-
-def test_data_parallel_on_the_convolutions_alone(tmp_path):
-    """As in torchvision's VGG; the layout has eight convolutions, so FULL's sizes."""
-    state = {}
-    ids = (0, 3, 6, 8, 11, 13, 16, 18)
-    layers = [name[:-7] for name in FULL.shapes() if name.endswith("weight")]
-    theirs = dict(zip(layers, [*(f"features.module.{i}" for i in ids), "classifier.0"],
-                      strict=True))  # fmt: skip
-    for name, shape in FULL.shapes().items():
-        layer, part = name.split(".")
-        state[f"{theirs[layer]}.{part}"] = torch.full((1,), 0.5).expand(shape)
-    torch.save(state, tmp_path / "w.pth")
-    assert load_weights(tmp_path / "w.pth").arch == "c3d-full"
-
-
-def test_what_other_ports_leave_is_refused_with_what_to_do(tmp_path, arrays):
-    path = tmp_path / "w"
-    state = tensors(arrays)
-    for change, reason in (
-        # TensorFlow's and Keras's order, saved as it was.
-        ({"fc6.weight": state["fc6.weight"].T.contiguous()}, "transposed, as TensorFl"),
-        ({"conv1a.weight": state["conv1a.weight"].permute(2, 3, 4, 1, 0).contiguous()},
-         r"conv1a.weight is \(3, 3, 3, 3, 16\), not \(16, 3, 3, 3, 3\)"),
-        # A Caffe without C3D's field of length reads four axes of five.
-        ({"conv1a.weight": state["conv1a.weight"][:, :, 0]}, r"\(16, 3, 3, 3\), not"),
-        ({"fc6.bias": torch.zeros(256, dtype=torch.int8)}, "fc6.bias is torch.int8"),
-    ):  # fmt: skip
-        torch.save(state | change, path)
-        with pytest.raises(WeightsError, match=reason):
-            load_weights(path)
-    np.savez(tmp_path / "w.npz", **arrays)
-    with pytest.raises(WeightsError, match=r"of an .npz under Caffe's names as safet"):
-        load_weights(tmp_path / "w.npz")
 
 
 def test_a_mean_that_is_cropped_already_is_used_whole(tmp_path, arrays):
