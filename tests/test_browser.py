@@ -6,9 +6,9 @@ import shutil
 import subprocess
 from urllib.parse import unquote
 
-import av
 import numpy as np
 import pytest
+from fakes import encode, noise
 
 from aqa.regress.heads.model_file import Calibration
 from aqa.regress.heads.scoring import Score, Scored
@@ -123,14 +123,7 @@ def test_the_page_itself_never_scrolls_sideways(seen):
 
 
 def test_the_page_of_scores_loads_in_silence_and_plays_from_a_second(tmp_path):
-    video = tmp_path / "a # [b].mp4"
-    with av.open(video, "w") as container:
-        stream = container.add_stream("mpeg4", rate=25, width=64, height=48)
-        for _ in range(30):
-            picture = np.zeros((48, 64, 3), np.uint8)
-            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-            container.mux(stream.encode(frame))
-        container.mux(stream.encode())
+    video = encode(tmp_path / "a # [b].mp4", noise(30), "mpeg4")
     score = Score(
         "diving",
         45.2,

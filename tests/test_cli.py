@@ -5,8 +5,6 @@ import os
 import subprocess
 import sys
 
-import av
-import numpy as np
 import pytest
 from fakes import encode, noise
 
@@ -17,15 +15,8 @@ from aqa.cache.store import FeatureCache
 def videos(tmp_path_factory):
     """A manifest of three short videos, the last of them cut in half."""
     folder = tmp_path_factory.mktemp("videos")
-    rng = np.random.default_rng(0)
-    for name in ("a", "b", "broken"):
-        with av.open(folder / f"{name}.avi", "w") as container:
-            stream = container.add_stream("mpeg4", rate=25, width=64, height=48)
-            for _ in range(12):
-                picture = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+    for seed, name in enumerate(("a", "b", "broken")):
+        encode(folder / f"{name}.avi", noise(12, seed=seed), "mpeg4")
     whole = (folder / "broken.avi").read_bytes()
     (folder / "broken.avi").write_bytes(whole[: len(whole) // 2])
     rows = ["video,action,score,split"]
@@ -58,7 +49,9 @@ def test_help_loads_nothing_heavy():
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_extract_names_what_failed_and_goes_on(aqa, videos, tiny, tmp_path):
+def test_extract_names_what_failed_and_verify_tells_a_flipped_byte(
+    aqa, videos, tiny, tmp_path
+):
     cache = tmp_path / "f.h5"
     ran = aqa("extract", "--videos", videos, "--cache", cache, "--json", *tiny, code=3)
     said = json.loads(ran.stdout)
@@ -67,19 +60,22 @@ def test_extract_names_what_failed_and_goes_on(aqa, videos, tiny, tmp_path):
     assert "failed: broken.avi" in ran.stderr
     again = aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
     assert "0 extracted, 2 there before, 1 failed" in again.stdout
-    allowed = tmp_path / "g.h5"
-    took = [*tiny, "--allow-damaged"]
-    aqa("extract", "--videos", videos, "--cache", allowed, *took)
-    assert "3 samples" in aqa("cache", "info", "--cache", allowed).stdout
-
-
-def test_extract_refuses_a_cache_of_other_features(aqa, videos, tiny, tmp_path):
-    cache = tmp_path / "f.h5"
-    aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
     other = ["--weights", "random:1", "--arch", "c3d-tiny"]
     ran = aqa("extract", "--videos", videos, "--cache", cache, *other, code=4)
     assert "random:0" in ran.stderr and "random:1" in ran.stderr
     assert ran.stdout == ""
+    allowed = tmp_path / "g.h5"
+    took = [*tiny, "--allow-damaged"]
+    aqa("extract", "--videos", videos, "--cache", allowed, *took)
+    assert "3 samples" in aqa("cache", "info", "--cache", allowed).stdout
+    assert "sound" in aqa("cache", "verify", "--cache", cache).stdout
+    content = bytearray(cache.read_bytes())
+    with FeatureCache.open(cache) as opened:
+        place = content.find(opened.read([1]).tobytes()[:64])
+    content[place + 7] ^= 0xFF
+    cache.write_bytes(content)
+    ran = aqa("cache", "verify", "--cache", cache, "--json", code=1)
+    assert not json.loads(ran.stdout)["sound"]
 
 
 def test_a_dry_run_says_what_would_be_done(aqa, videos, tiny, tmp_path):
@@ -151,10 +147,15 @@ def test_from_features_to_model_to_score(aqa, videos, tiny, tmp_path):
     assert "broken.avi" in mixed.stderr and "a.avi: diving" in mixed.stdout
 
 
-def test_compare_prints_what_it_writes(aqa, plant, tmp_path):
+def test_compare_prints_what_it_writes_and_fit_takes_the_same_products(
+    aqa, plant, tmp_path
+):
     counts = {"diving": (12, 6), "gym_vault": (12, 6)}
     cache, out = plant(tmp_path / "f.h5", "shared", counts), tmp_path / "out"
     asked = ["--cache", cache, "--out", out, "--iterations", 2, "--products", "bf16"]
+    (model,) = json.loads(aqa("fit", *asked, "--json").stdout)["models"]
+    settings = json.loads(aqa("model", "info", model).stdout)["settings"]
+    assert settings["lstm"]["products"] == "bf16"
     ran = aqa("compare", "all", *asked, "--json")
     said = json.loads(ran.stdout)
     assert said == json.loads((out / "report.json").read_text())
@@ -179,14 +180,6 @@ def test_compare_shows_frames_of_the_videos_that_it_is_given(aqa, plant, tmp_pat
     assert "no: expected" in ran.stderr
 
 
-def test_fit_takes_its_products(aqa, plant, tmp_path):
-    cache, out = plant(tmp_path / "f.h5", "shared", {"diving": (9, 3)}), tmp_path / "m"
-    asked = ["--cache", cache, "--out", out, "--iterations", 2, "--products", "bf16"]
-    (model,) = json.loads(aqa("fit", *asked, "--json").stdout)["models"]
-    settings = json.loads(aqa("model", "info", model).stdout)["settings"]
-    assert settings["lstm"]["products"] == "bf16"
-
-
 def test_what_the_system_refuses_is_one_line(aqa, monkeypatch):
     def refuse(*_, **__):
         raise OSError(28, "No space left on device", "a\x1b[2J.h5")
@@ -194,16 +187,3 @@ def test_what_the_system_refuses_is_one_line(aqa, monkeypatch):
     monkeypatch.setattr("aqa.regress.heads.fit.fit", refuse)
     ran = aqa("fit", code=1)
     assert ran.stderr == "Error: a\\x1b[2J.h5: No space left on device\n"
-
-
-def test_verify_tells_a_flipped_byte(aqa, videos, tiny, tmp_path):
-    cache = tmp_path / "f.h5"
-    aqa("extract", "--videos", videos, "--cache", cache, *tiny, code=3)
-    assert "sound" in aqa("cache", "verify", "--cache", cache).stdout
-    content = bytearray(cache.read_bytes())
-    with FeatureCache.open(cache) as opened:
-        place = content.find(opened.read([1]).tobytes()[:64])
-    content[place + 7] ^= 0xFF
-    cache.write_bytes(content)
-    ran = aqa("cache", "verify", "--cache", cache, "--json", code=1)
-    assert not json.loads(ran.stdout)["sound"]

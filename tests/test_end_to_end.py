@@ -11,12 +11,11 @@ import av
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
+from fakes import encode
 from scipy.io import savemat
 from torch.nn import functional
 
 from aqa.cache.store import FeatureCache
-from aqa.cli import main
 from aqa.extract.weights.load import load_weights
 
 pytestmark = pytest.mark.slow
@@ -24,31 +23,11 @@ pytestmark = pytest.mark.slow
 ACTIONS = {"diving": 1, "ski_big_air": 3}
 SOURCES = ("v_BaseballPitch_g01_c01.avi", "part_0.mp4", "test.mp4", "demo.mp4")
 FRAMES = 16
-#: A lossless codec, so that what is decoded here is what `aqa` decodes.
-CODEC = "ffv1"
-
-
-def aqa(*arguments):
-    result = CliRunner().invoke(main, [str(argument) for argument in arguments])
-    assert result.exit_code == 0, result.output
-    return result.stdout
 
 
 def frames_of(path):
     with av.open(path) as container:
         return [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
-
-
-def write(path, frames):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(path, "w") as container:
-        height, width = frames[0].shape[:2]
-        stream = container.add_stream(CODEC, rate=25, width=width, height=height)
-        stream.pix_fmt = "bgr0"
-        for frame in frames:
-            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +42,7 @@ def release(shared_data, tmp_path_factory):
     lists = {"train": [], "test": []}
     for place, piece in enumerate(pieces):
         action, number = list(ACTIONS)[place % 2], place // 2 + 1
-        write(root / "Actions" / action / f"{number:03d}.avi", piece)
+        encode(root / "Actions" / action / f"{number:03d}.avi", piece)
         split = "train" if number <= 3 else "test"
         lists[split].append((ACTIONS[action], number, 30 + 1.5 * place))
     (root / "Split_4").mkdir()
@@ -85,23 +64,17 @@ def by_the_book(video):
     return functional.relu(state["fc6.weight"] @ x.flatten() + state["fc6.bias"])
 
 
-def test_real_videos_become_a_table(release, tmp_path):
+def test_real_videos_become_a_table(aqa, release, tmp_path):
     cache, models, report = (tmp_path / name for name in ("f.h5", "models", "report"))
     network = ["--weights", "random:3", "--arch", "c3d-small", "--device", "cpu"]
-    said = json.loads(
-        aqa("extract", "--videos", release, "--cache", cache, "--json", *network)
-    )
+    ran = aqa("extract", "--videos", release, "--cache", cache, "--json", *network)
+    said = json.loads(ran.stdout)
     assert (said["done"], said["merged"], said["failures"]) == (12, True, [])
 
     with FeatureCache.open(cache) as opened:
         assert opened.shape == (12, 6, 6, 2048)
         samples = opened.samples
-        assert [
-            sum(one == name for one in samples.split) for name in ("train", "test")
-        ] == [
-            6,
-            6,
-        ]
+        assert sorted(samples.split) == ["test"] * 6 + ["train"] * 6
         found = opened.read([samples.key.index("diving/002")])[0]
     frames = np.stack(frames_of(release / "Actions" / "diving" / "002.avi"))
     images = torch.from_numpy(frames).permute(0, 3, 1, 2)
@@ -114,37 +87,25 @@ def test_real_videos_become_a_table(release, tmp_path):
         error = np.abs(found[offset, clip] - expected).max() / expected.max()
         assert error < 1e-4, (offset, clip)
 
-    fitted = aqa(
-        *("fit", "--cache", cache, "--out", models, "--iterations", 4, "--json")
-    )
-    (model,) = json.loads(fitted)["models"]
-    assert set(json.loads(aqa("model", "info", model))["actions"]) == set(ACTIONS)
-    aqa(
-        *("compare", "single-vs-all", "--cache", cache, "--out", report),
-        *("--iterations", 4, "--seeds", 1),
-    )
+    short = ("--cache", cache, "--iterations", 4)
+    fitted = aqa("fit", *short, "--out", models, "--json")
+    (model,) = json.loads(fitted.stdout)["models"]
+    known = json.loads(aqa("model", "info", model).stdout)["actions"]
+    assert set(known) == set(ACTIONS)
+    aqa("compare", "single-vs-all", *short, "--out", report, "--seeds", 1)
     assert (report / "report.json").is_file()
-    scored = json.loads(
-        aqa(
-            *(
-                "score",
-                release / "Actions" / "ski_big_air" / "006.avi",
-                "--model",
-                model,
-            ),
-            *("--action", "ski_big_air", "--json", *network),
-        )
-    )
-    assert len(scored[0]["course"]) == 6
+    video = release / "Actions" / "ski_big_air" / "006.avi"
+    asked = ("--model", model, "--action", "ski_big_air", "--json", *network)
+    (scored,) = json.loads(aqa("score", video, *asked).stdout)
+    assert len(scored["course"]) == 6
 
 
-def test_the_demo_ends_with_a_command_that_works(tmp_path):
+def test_the_demo_ends_with_a_command_that_works(aqa, tmp_path):
     options = ("--scale", 0.001, "--fewest", 3, "--iterations", 10)
-    done, score, own = aqa("demo", "--out", tmp_path / "demo", *options).splitlines()[
-        -3:
-    ]
+    ran = aqa("demo", "--out", tmp_path / "demo", *options)
+    done, score, own = ran.stdout.splitlines()[-3:]
     assert "36 rendered videos" in done and "report.html" in done
     assert (tmp_path / "demo" / "report" / "report.html").is_file()
     command = score.removeprefix("Score a video: aqa ").split(" ")
-    assert 0 <= json.loads(aqa(*command, "--json"))[0]["score"] <= 200
+    assert 0 <= json.loads(aqa(*command, "--json").stdout)[0]["score"] <= 200
     assert "aqa extract --videos" in own and "aqa compare all" in own

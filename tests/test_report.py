@@ -26,7 +26,6 @@ from aqa.regress.report.write import (
     Run,
     extremes,
     joined,
-    markdown,
     page,
     print_results,
     section_of,
@@ -66,6 +65,10 @@ class Page(HTMLParser):
         self.text += data
 
 
+def table_of(path):
+    return list(csv.DictReader(io.StringIO(path.read_text())))
+
+
 @pytest.fixture(scope="module")
 def html(compared):
     return (compared.out / "report.html").read_text()
@@ -79,8 +82,7 @@ def hostile(compared):
 
 def test_every_file_is_there(compared):
     found = {path.name for path in compared.out.iterdir()}
-    assert found >= {"report.json", "report.md", "report.html", "numbers.csv"}
-    assert "predictions.csv" in found
+    assert found >= {*DOWNLOADS, "report.md", "report.html"}
     assert {path.name for path in (compared.out / "figures").iterdir()} == {
         "single-vs-all.svg",
         "predictions.svg",
@@ -157,9 +159,7 @@ def test_what_all_experiments_share_is_said_once(compared, html):
 
 
 def test_numbers_csv_holds_every_number(compared):
-    lines = list(
-        csv.DictReader(io.StringIO((compared.out / "numbers.csv").read_text()))
-    )
+    lines = table_of(compared.out / "numbers.csv")
 
     def value(**wanted):
         (line,) = [
@@ -179,10 +179,8 @@ def test_numbers_csv_holds_every_number(compared):
     place["column"] = "average"
     average = single["average"]
     assert value(**place, statistic="fisher_z") == average["fisher_z"]
-    assert (
-        value(**place, statistic="ci95.arithmetic high")
-        == (average["ci95"]["arithmetic"][1])
-    )
+    high = average["ci95"]["arithmetic"][1]
+    assert value(**place, statistic="ci95.arithmetic high") == high
     row = compared.reports[2]["rows"][0]
     place = {
         "experiment": "fine-tune",
@@ -190,23 +188,16 @@ def test_numbers_csv_holds_every_number(compared):
         "column": f"{row['action']} n={row['n_train']}",
     }
     iteration, rho = row["curve"][1]
-    assert (
-        value(**place, statistic="mean at iteration", iteration=str(iteration)) == rho
-    )
+    place |= {"statistic": "mean at iteration", "iteration": str(iteration)}
+    assert value(**place) == rho
     claim = compared.reports[1]["claims"][0]
     place = {"experiment": "zero-shot", "row": "multi-action minus random"}
     found = claim["average"]["fisher_z"]["probability"]
     place["statistic"] = "fisher_z.probability"
     assert value(**place, column="average") == found
-    assert (
-        value(experiment="zero-shot", row="floor")
-        == (compared.reports[1]["floor"]["pooled_action_mean"])
-    )
-
-
-def test_numbers_csv_holds_numbers_alone(compared):
-    lines = csv.DictReader(io.StringIO((compared.out / "numbers.csv").read_text()))
-    for line in lines:
+    floor = compared.reports[1]["floor"]["pooled_action_mean"]
+    assert value(experiment="zero-shot", row="floor") == floor
+    for line in lines:  # numbers alone
         assert line["statistic"] not in ("matched", "converged")
         float(line["value"] or 0)
 
@@ -263,12 +254,9 @@ def test_each_caches_provenance_is_shown(compared, html):
 
 
 def test_predictions_csv_has_every_prediction(compared, hostile):
-    lines = list(
-        csv.DictReader(io.StringIO((compared.out / "predictions.csv").read_text()))
-    )
     chosen = [
         line
-        for line in lines
+        for line in table_of(compared.out / "predictions.csv")
         if (line["experiment"], line["row"], line["column"], line["seed"])
         == ("single-vs-all", "all-action LSTM", hostile, "1")
     ]
@@ -304,14 +292,6 @@ def test_one_report_stands_alone_and_several_lie_in_a_list(compared):
     assert joined(reports)["reports"] == compared.reports
 
 
-def test_a_report_needs_no_pictures(compared):
-    reports = [result.report for result in compared.results]
-    sections = [section_of(result) for result in compared.results]
-    assert Page(page(reports, sections)).tags.count("table") >= 9
-    assert markdown(reports, sections).startswith("# ")
-    assert numbers_csv(reports).count("\n") > 1000
-
-
 def test_tables_for_papers_are_latex(compared, hostile):
     text = (compared.out / "tables.tex").read_text()
     assert text.count(r"\begin{tabular}") == text.count(r"\bottomrule") == 10
@@ -325,7 +305,7 @@ def test_tables_for_papers_are_latex(compared, hostile):
 
 
 def test_the_wide_csv_has_a_line_per_cell(compared):
-    lines = list(csv.DictReader(io.StringIO((compared.out / "table.csv").read_text())))
+    lines = table_of(compared.out / "table.csv")
     row = compared.reports[0]["rows"][1]
     [line] = [
         line

@@ -19,7 +19,7 @@ import numpy as np
 from aqa.cache.actions import ACTIONS, BY_NAME, Action
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
-from aqa.cache.files import make_folder, replacing
+from aqa.cache.files import make_folder, write_file
 from aqa.cache.processes import process_map
 from aqa.extract.synthetic.film import film, write_poses, write_video
 from aqa.extract.synthetic.performance import (
@@ -130,8 +130,7 @@ def write_manifest(root: Path, **settings: Any) -> None:
             f"{root}: expected an empty folder, found other files: name another folder"
         )
     make_folder(root)
-    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
-        file.write(text)
+    write_file(path, text)
 
 
 def split_of(
@@ -192,9 +191,8 @@ def record(
 
 def write_truth(path: Path, videos: dict[str, dict[str, Any]], **settings: Any) -> None:
     """Write what each video shows; this file marks a finished data set."""
-    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
-        json.dump({**settings, "videos": videos}, file, indent=1, sort_keys=True)
-        file.write("\n")
+    found = {**settings, "videos": videos}
+    write_file(path, json.dumps(found, indent=1, sort_keys=True) + "\n")
 
 
 def _write_lists(

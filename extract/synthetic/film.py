@@ -18,7 +18,7 @@ from av.codec.context import Flags
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from aqa.cache.files import replacing
+from aqa.cache.files import replacing, write_file
 from aqa.extract.synthetic.athlete import COCO, MIRRORED, POINT, Array
 from aqa.extract.synthetic.moves import GRAVITY, choreograph
 from aqa.extract.synthetic.performance import RATE, Performance
@@ -333,5 +333,4 @@ def write_poses(path: Path, keypoints: Array) -> None:
         ]
         for frame in people
     ]
-    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
-        json.dump(frames, file, separators=(",", ":"))
+    write_file(path, json.dumps(frames, separators=(",", ":")))

@@ -50,7 +50,9 @@ class Pen:
 BLUE = Pen("#0072B2", "o")
 VERMILION = Pen("#D55E00", "s", "--", hollow=True)
 ORANGE, SKY = Pen("#E69F00", "^"), Pen("#56B4E9", "^")
-INK, QUIET, FAINT = "#1b1f24", "#59636e", "#eaeef2"
+#: The line that marks rho = 0, and that of exact predictions.
+RULE: dict[str, Any] = {"color": "#59636e", "linewidth": 0.8, "zorder": 1}
+INK, FAINT = "#1b1f24", "#eaeef2"
 
 
 @dataclass(frozen=True)
@@ -82,12 +84,6 @@ def draw(name: str, size: tuple[float, float], paint: Callable[[Figure], None]) 
             warnings.filterwarnings("ignore", message="Glyph .* missing from font")
             figure.savefig(buffer, format="svg", metadata={"Date": None})
     return _element(buffer.getvalue())
-
-
-def zero_line(axes: Axes, *, upright: bool) -> None:
-    """Mark rho = 0."""
-    line = axes.axvline if upright else axes.axhline
-    line(0, color=QUIET, linewidth=0.8, zorder=1)
 
 
 def dot(label: str, pen: Pen) -> Line2D:
@@ -146,7 +142,7 @@ def dots(result: Result) -> Picture:
 
     def paint(figure: Figure) -> None:
         axes = figure.subplots()
-        zero_line(axes, upright=True)
+        axes.axvline(0, **RULE)
         for place, group in enumerate(groups):
             axes.axhline(place * step - 0.5 - GAP / 2, color=FAINT, zorder=0)
             for nth, (row, pen) in enumerate(zip(rows, pens, strict=True)):
@@ -224,6 +220,7 @@ def _printed_value(printed: PrintedRow, group: str) -> float:
 
 
 PENS = {"multi-action": BLUE, "random": VERMILION}
+ABOVE: dict[str, Any] = {"markersize": 4.5, "clip_on": False, "zorder": 5}
 LABELS = {
     "multi-action": "fine-tuned from the multi-action head",
     "random": "trained from scratch",
@@ -246,23 +243,15 @@ def curves(result: Result) -> Picture:
             for axes in line[len(sizes) :]:
                 axes.set_axis_off()
             for axes, (n, rows) in zip(line, sizes.items(), strict=False):
-                zero_line(axes, upright=False)
+                axes.axhline(0, **RULE)
                 for row in rows:
                     _curve(axes, row)
                 for mark in printed:
                     if (mark.action, mark.n_train) == (action, n):
                         # The paper does not say which iteration was best.
                         pen, end = PENS[mark.init], rows[0].iterations
-                        look = {"color": pen.colour, "markerfacecolor": "white"}
-                        axes.plot(
-                            end,
-                            mark.best,
-                            pen.marker,
-                            markersize=4.5,
-                            clip_on=False,
-                            zorder=5,
-                            **look,
-                        )
+                        look = face(replace(pen, hollow=True)) | ABOVE
+                        axes.plot(end, mark.best, pen.marker, **look)
                 axes.set_title(setting_title(action, n, rows[0].n_test))
                 axes.grid(axis="y")
                 axes.locator_params(axis="x", nbins=4, integer=True)
@@ -391,7 +380,7 @@ def scatter(result: Result) -> Picture:
                     **face(pen),
                 )
             ends = [cell.tests[0].truth.min(), cell.tests[0].truth.max()]
-            axes.plot(ends, ends, color=QUIET, linewidth=0.8, zorder=1)
+            axes.plot(ends, ends, **RULE)
             single, every = (number(cells[name][action].rho[0]) for name in PAIR_PENS)
             title = column_title(result.report, action)
             axes.set_title(f"{title}\nrho {single} single, {every} all")
