@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.console import Progress, silent
+from aqa.cache.devices import share_processors
 from aqa.cache.errors import AqaError
 from aqa.cache.store import FeatureCache
 
@@ -82,6 +83,7 @@ def extract(
     i-th of N parts, 0-based; `settings` are fields of `ExtractConfig` and `ClipConfig`,
     for pose features of `PoseConfig`. Returns what was done, with `failures`.
     """
+    share_processors()
     from aqa.extract.config import ClipConfig, ExtractConfig, PoseConfig
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
@@ -295,6 +297,7 @@ def _score_videos(
     warn: Callable[[str], None],
     settings: dict[str, Any],
 ) -> "Iterator[tuple[Path, Scored | AqaError]]":
+    share_processors()
     from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.config import ExtractConfig, config_like
     from aqa.extract.datasets.dataset import Video

@@ -7,7 +7,6 @@ than asked for, 130 interrupted. Heavy libraries are imported inside the command
 that `aqa --help` answers at once.
 """
 
-import os
 import signal
 import time
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from aqa.cache.console import (
     seed_option,
     workers_option,
 )
+from aqa.cache.devices import share_processors
 from aqa.cache.errors import AqaError, printable
 from aqa.extract.commands import extract, weights
 from aqa.extract.options import with_features, with_options
@@ -51,13 +51,8 @@ class Commands(click.Group):
     """Turn the package's errors and interruptions into exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run the command; SIGTERM is treated as Ctrl-C.
-
-        Threads that wait for each other give their processor away: one that waits for
-        a thread whose processor somebody else has would burn its own for nothing. To
-        be said before torch is imported.
-        """
-        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        """Run the command; SIGTERM is treated as Ctrl-C."""
+        share_processors()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:
             return super().invoke(ctx)

@@ -4,12 +4,22 @@ Conventions: a device is named as torch names it: cpu, cuda, cuda:1; "auto" is C
 where there is a GPU, else the CPU.
 """
 
+import os
 from typing import TYPE_CHECKING
 
 from aqa.cache.errors import AqaError
 
 if TYPE_CHECKING:
     import torch
+
+
+def share_processors() -> None:
+    """Let OpenMP's waiting threads give their processor away, unless set otherwise.
+
+    A thread that waits for one whose processor another process has would burn its own.
+    Has no effect after torch was imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def choose_device(name: str) -> "torch.device":

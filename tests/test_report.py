@@ -20,7 +20,15 @@ from scipy.stats import rankdata
 from aqa.regress.experiments.compare import compare
 from aqa.regress.report import figures
 from aqa.regress.report.export import numbers_csv
-from aqa.regress.report.text_table import Entry, Line, Table, escape, latex, number
+from aqa.regress.report.text_table import (
+    Entry,
+    Line,
+    Table,
+    escape,
+    latex,
+    number,
+    sentence,
+)
 from aqa.regress.report.write import (
     DOWNLOADS,
     Run,

@@ -17,6 +17,8 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from aqa.regress.experiments.describe import capital
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -56,7 +58,8 @@ class Table:
             cells = [f"*{label}*" if line.paper else label]
             cells += [_markdown_entry(entry) for entry in line.entries]
             text.append(_pipes(cells))
-        return "\n".join([*text, "", *(f"- {escape(note)}" for note in self.notes)])
+        notes = [f"- {escape(sentence(note))}" for note in self.notes]
+        return "\n".join([*text, "", *notes])
 
 
 def number(value: float | None, text: str = "{:.3f}") -> str:
@@ -83,6 +86,11 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*_{}\[\]<>#|&$~])", r"\\\1", " ".join(text.split()))
 
 
+def sentence(note: str) -> str:
+    """Return a note as a sentence: a capital letter, and a period at its end."""
+    return f"{capital(note)}{'' if note.endswith(('.', '?', '!')) else '.'}"
+
+
 def _pipes(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
 
@@ -105,7 +113,7 @@ def _latex_table(table: Table) -> str:
         label = f"\\textit{{{_tex(line.label)}}}" if line.paper else _tex(line.label)
         lines.append(" & ".join([label, *map(_latex_entry, line.entries)]) + " \\\\")
     body = "\n".join(lines)
-    notes = " ".join(f"{_tex(note[:1].upper() + note[1:])}." for note in table.notes)
+    notes = " ".join(_tex(sentence(note)) for note in table.notes)
     return (
         "\\begin{table}\n\\centering\n"
         f"\\caption{{{_tex(table.title)}. {notes}}}\n"

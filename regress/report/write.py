@@ -45,6 +45,7 @@ from aqa.regress.report.text_table import (
     latex,
     number,
     rich_table,
+    sentence,
 )
 
 if TYPE_CHECKING:
@@ -309,6 +310,7 @@ def page(
     return render(
         "page.html.jinja",
         minus=_minus,
+        sentence=sentence,
         unbroken=_unbroken,
         title=title_of_page(run),
         files=DOWNLOADS,
@@ -327,11 +329,11 @@ def markdown(
     parts = [f"# {escape(title_of_page(run))}"]
     lines = facts(reports[0], run).items()
     parts.append("\n".join(f"- **{name}**: {escape(text)}" for name, text in lines))
-    parts += [f"> {escape(note)}" for note in shared_notes(reports)]
+    parts += [f"> {escape(sentence(note))}" for note in shared_notes(reports)]
     for section in sections:
         parts += [f"## {section.title}", section.question]
         parts += [f"**{escape(finding)}**" for finding in section.findings]
-        parts += [f"> {escape(note)}" for note in section.notes]
+        parts += [f"> {escape(sentence(note))}" for note in section.notes]
         for picture in section.pictures:
             parts.append(f"![{escape(picture.alt)}](figures/{picture.name}.svg)")
             parts.append(f"*{picture.caption}*")
