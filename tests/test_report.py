@@ -27,7 +27,6 @@ from aqa.regress.report.text_table import (
     escape,
     latex,
     number,
-    sentence,
 )
 from aqa.regress.report.write import (
     DOWNLOADS,
@@ -150,7 +149,7 @@ def test_findings_notes_and_numbers_stand_in_page_and_markdown(compared, html):
     text = Page(html).text.replace("\N{MINUS SIGN}", "-")
     markdown_text = (compared.out / "report.md").read_text()
     for report in compared.reports:
-        for words in (*report["findings"], *report["notes"]):
+        for words in (*report["findings"], *map(sentence, report["notes"])):
             assert words in text
             assert escape(words) in markdown_text
     average = compared.reports[0]["rows"][0]["average"]["fisher_z"]
