@@ -27,6 +27,7 @@ from aqa.regress.report.text_table import (
     escape,
     latex,
     number,
+    sentence,
 )
 from aqa.regress.report.write import (
     DOWNLOADS,
