@@ -161,7 +161,7 @@ def test_findings_notes_and_numbers_stand_in_page_and_markdown(compared, html):
 def test_what_all_experiments_share_is_said_once(compared, html):
     reports = [result.report for result in compared.results]
     (shared,) = [note for note in shared_notes(reports) if "length" in note]
-    assert Page(html).text.count(shared) == 1
+    assert Page(html).text.count(sentence(shared)) == 1
     assert shared in section_of(compared.results[0]).notes
     assert shared_notes(reports[:1]) == ()
 
