@@ -375,7 +375,7 @@ def test_a_table_as_markdown():
         "| ours | **0.5** [0.1, 0.9] | 0.4 |",
         "| *paper* | 0.6 |  |",
         "",
-        "- a \\*note\\*",
+        "- A \\*note\\*.",
     ]
 
 
