@@ -4,7 +4,8 @@ Conventions: the list is a CSV with the columns `key`, `action`, `score` (judges
 and `file`, and optionally `split`; further columns are kept. `file` is a path relative
 to the list, inside its folder, of one .npy each: (D,), (clips, D) or (offsets, clips,
 D), float16, float32 or float64, finite. D and the offsets must be the same throughout;
-shorter sequences of clips are padded with zeros in front, and the number of real clips
+clips of zeros at the ends of a sequence are another program's padding, and are cut off.
+Shorter sequences of clips are padded with zeros in front, and the number of real clips
 is stored. Frames are 0 and `source_sha256` is of the .npy file.
 """
 
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.errors import AqaError, raise_any
+from aqa.cache.errors import AqaError, counted, raise_any
 from aqa.cache.files import locked, make_folder, probe
 from aqa.cache.labels import LABELS, name_notes, parse_key, parse_label
 from aqa.cache.parts import parts_folder
@@ -47,6 +48,7 @@ class _Source:
     sample: Sample
     path: Path
     shape: tuple[int, ...]  # (offsets, clips, D)
+    padding: int  # clips of zeros that were cut off
 
 
 def import_features(
@@ -66,6 +68,11 @@ def import_features(
             raise AqaError(f"{cache}: exists; an import makes a cache of its own")
         sources, notes = _check(labels_csv)
         clips = [source.shape[1] for source in sources]
+        if padded := [source for source in sources if source.padding]:
+            notes += (
+                f"{counted(len(padded), 'file')} padded with clips of zeros (first: "
+                f"{padded[0].path.name}, {padded[0].padding}): cut off",
+            )
         longest = max(clips)
         if min(clips) < longest:
             notes += (
@@ -77,6 +84,11 @@ def import_features(
                 for source in sources
             ]
         offsets, _, width = sources[0].shape
+        if offsets == 1 and min(clips) > width > 1:
+            notes += (
+                f"read as {min(clips)} clips or more of {width} features: transpose "
+                "the arrays if time is their last axis",
+            )
         if offsets > 1:
             notes += (
                 f"read as {offsets} copies x {longest} clips x {width} features: "
@@ -86,7 +98,7 @@ def import_features(
         def load() -> Iterator[Features]:
             for done, source in enumerate(sources):
                 progress(done, len(sources), source.sample.key)
-                features, digest = read_features(source.path)
+                features, digest, _ = _read(source.path)
                 if digest != source.sample.source_sha256:
                     raise AqaError(f"{source.path}: changed while it was imported")
                 padding = longest - features.shape[1]
@@ -112,7 +124,7 @@ def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
             if key in sources:
                 raise AqaError(f"key {key!r} is there twice")
             path = _inside(folder, row["file"])
-            features, digest = read_features(path)
+            features, digest, padding = _read(path)
             shape = features.shape
             first = first or shape
             if (shape[0], shape[2]) != (first[0], first[2]):
@@ -127,7 +139,7 @@ def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
                 source_sha256=digest,
                 source_probe=probe(path),
             )
-            sources[key] = _Source(sample, path, shape)
+            sources[key] = _Source(sample, path, shape, padding)
             written.add(row["action"])
         except AqaError as error:
             problems.append(f"{labels_csv}: line {line}: {error}")
@@ -160,8 +172,13 @@ def _inside(folder: Path, name: str) -> Path:
 def read_features(path: Path) -> tuple[Features, str]:
     """Read a .npy file: float32 (offsets, clips, D), and the SHA-256 of the file.
 
-    AqaError names the file.
+    Clips of zeros at the ends are left out. AqaError names the file.
     """
+    return _read(path)[:2]
+
+
+def _read(path: Path) -> tuple[Features, str, int]:
+    """Return what `read_features` does, and the number of clips left out."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise AqaError(f"{size} bytes; at most {MAX_BYTES} are read")
@@ -181,4 +198,8 @@ def read_features(path: Path) -> tuple[Features, str]:
         raise AqaError(f"{path}: holds values that are not finite float32")
     # (D,) or (clips, D) -> (offsets, clips, D)
     features = features.reshape((1, 1, *array.shape)[-3:])
-    return features, hashlib.sha256(data).hexdigest()
+    real = np.flatnonzero(features.any(axis=(0, 2)))
+    if len(real):
+        features = features[:, real[0] : real[-1] + 1]
+    padding = array.size // (features.shape[0] * features.shape[2]) - features.shape[1]
+    return features, hashlib.sha256(data).hexdigest(), padding

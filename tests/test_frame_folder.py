@@ -241,3 +241,28 @@ def test_ambiguous_series_links_and_times_are_refused(pictures):
 def test_pictures_heed_the_limit_of_pixels(pictures):
     limits = Limits(pixels=160 * 120 - 1)
     assert "at most 19199 pixels, found 160 x 120" in error(pictures, limits=limits)
+
+
+@pytest.mark.parametrize("suffix", ["tif", "png", "webp"])
+def test_a_film_in_one_picture_file_is_refused(folder, suffix):
+    """Pillow shows the first page or frame of such a file and says nothing."""
+    first, *others = (Image.fromarray(scene(n)) for n in range(4))
+    first.save(folder / f"a_1.{suffix}", save_all=True, append_images=others)
+    assert "expected one picture, found 4 in one file" in error(folder)
+
+
+def test_a_preview_behind_a_picture_is_no_film(folder):
+    picture = Image.fromarray(scene())
+    preview = picture.resize((11, 9))
+    picture.save(folder / "a_1.tif", save_all=True, append_images=[preview])
+    seen, damage = shown(folder)
+    np.testing.assert_array_equal(seen, [scene()])
+    assert damage == ()
+
+
+@pytest.mark.parametrize("top, said", [(4095, True), (65535, False)])
+def test_twelve_bits_in_sixteen_are_said(folder, top, said):
+    levels = np.linspace(0, top, 35 * 40).astype(np.uint16).reshape(35, 40)
+    Image.fromarray(levels).save(folder / "a_1.png")
+    decoded = decode(folder, PRE, config=FULL)
+    assert any("dark unless scaled" in note for note in decoded.notes) == said

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
 from aqa.cache.files import probe
-from aqa.cache.imports import import_features
+from aqa.cache.imports import import_features, read_features
 from aqa.cache.parts import verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
@@ -352,3 +352,23 @@ def test_a_name_too_long_for_files_is_refused_before_any_work(tmp_path, folder):
     rows = [f"a,{'x' * 240},1,train,x.npy"]
     with pytest.raises(AqaError, match="line 2: action is 240 bytes long, at most 200"):
         import_features(table(folder, rows), "I3D", tmp_path / "f.h5")
+
+
+def test_another_programs_padding_is_cut_off(tmp_path, folder):
+    x = numbers((5, 4))
+    x[2] = 0  # inside: not padding
+    for name, before, behind in (("a", 0, 0), ("b", 0, 3), ("c", 2, 1)):
+        np.save(folder / f"{name}.npy", np.pad(x, ((before, behind), (0, 0))))
+    rows = [f"{name},x,1,,{name}.npy" for name in "abc"]
+    made = import_features(table(folder, rows), "I3D", tmp_path / "f.h5")
+    assert "2 files padded with clips of zeros (first: b.npy, 3): cut off" in made.notes
+    with FeatureCache.open(tmp_path / "f.h5") as cache:
+        for row in range(3):
+            np.testing.assert_array_equal(cache.read_sound(row), [x])
+    np.testing.assert_array_equal(read_features(folder / "c.npy")[0], [x])
+
+
+def test_time_on_the_last_axis_is_said(tmp_path, folder):
+    np.save(folder / "a.npy", numbers((512, 6)))
+    made = import_features(table(folder, ["a,x,1,,a.npy"]), "I3D", tmp_path / "f.h5")
+    assert any("transpose the arrays" in note for note in made.notes)

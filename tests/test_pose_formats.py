@@ -383,3 +383,26 @@ def test_openpose_joints_by_number_are_those_of_the_tool(tmp_path):
     found = read_pose_file(folder, PoseConfig())
     assert len(found.people) == 20 and found.layout.name == "body25"
     assert found.notes == ("frame numbers go up by 2: taken as consecutive",)
+
+
+def test_a_csv_row_with_decimal_commas_is_refused(tmp_path):
+    """Python's reader puts the cells beyond the header aside without a word."""
+    header = ",".join(f"x{joint},y{joint}" for joint in range(17))
+    rows = [",".join(f"{value:.1f}" for value in frame.ravel()) for frame in WANT]
+    text = "\n".join([header, *rows])
+    read(tmp_path, text, "a.csv")
+    with pytest.raises(PoseError, match="line 2: expected 34 cells .* found 68"):
+        read(
+            tmp_path,
+            "\n".join([header, *(row.replace(".", ",") for row in rows)]),
+            "a.csv",
+        )
+    with pytest.raises(PoseError, match="line 3: expected 34 cells .* found 33"):
+        read(tmp_path, text.replace(rows[1], rows[1].rsplit(",", 1)[0]), "a.csv")
+
+
+def test_pixels_in_eight_bits_are_refused(tmp_path):
+    """Positions beyond 255 have wrapped around in them."""
+    np.save(tmp_path / "a.npy", WANT.astype(np.uint8))
+    with pytest.raises(PoseError, match="pixels beyond 255"):
+        read_poses(tmp_path / "a.npy", "", PoseConfig())

@@ -13,7 +13,7 @@ from fakes import encode, numbered
 from aqa.extract.config import ClipConfig
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.timeline import describe_rates, resample
+from aqa.extract.videos.timeline import describe_rates, is_uneven, resample
 from aqa.extract.videos.video import decode, watch
 
 PRE = PRESETS["c3d"]
@@ -413,3 +413,49 @@ def test_a_window_moves_by_one_frame_across_key_frames(tmp_path, suffix, codec):
     for first in (0, 11, 12, 13, 23, 24, 25, 35, 36, 37, 47, 50):
         cut = decode(path, PRE, config=LONG, start=first / 25, end=(first + 10) / 25)
         np.testing.assert_array_equal(cut.frames, whole.frames[first : first + 10])
+
+
+def test_a_rate_that_varies_is_said():
+    even = np.arange(100) / 25
+    slow = np.concatenate([even[:50], 2 + np.arange(50) / 5])  # a phone in the dark
+    assert is_uneven(slow) and is_uneven(slow[::-1])
+    doubled = np.delete(even, np.arange(2, 100, 3))
+    assert is_uneven(doubled)
+    assert not is_uneven(even) and not is_uneven(np.delete(even, [4, 50]))
+    assert not is_uneven(np.round(np.arange(100) / 30, 3))  # Matroska's milliseconds
+    pulldown = np.cumsum(np.tile([2, 3], 50)) / 60  # film on discs
+    assert not is_uneven(pulldown) and not is_uneven(even[:2])
+
+
+def test_a_rate_that_varies_is_said_of_the_video(tmp_path):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=1000)
+        stream.height, stream.width, stream.pix_fmt = 48, 64, "bgr0"
+        for number, frame in enumerate(numbered(60, 48, 64)):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            picture.pts = 40 * number if number < 30 else 200 * number - 4800
+            picture.time_base = Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    (note,) = decode(path, PRE, config=LONG).notes
+    assert note.startswith("the frame rate varies within the video")
+    even = decode(path, PRE, config=ClipConfig(length=1000, fps=5))
+    assert even.notes == () and even.total == 35  # of 7.04 seconds
+
+
+@pytest.mark.parametrize("trait, said", [("fields", "interlaced"), ("pq", "tone map")])
+def test_what_pictures_cannot_show_is_said(tmp_path, trait, said):
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        options = X264 | ({"flags": "+ilme+ildct"} if trait == "fields" else {})
+        stream = container.add_stream("libx264", rate=25, options=options)
+        stream.height, stream.width, stream.pix_fmt = 64, 64, "yuv420p"
+        if trait == "pq":
+            stream.codec_context.color_trc = 16
+        for frame in numbered(8, 64, 64):
+            picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    (note,) = decode(path, PRE, config=LONG).notes
+    assert said in note

@@ -171,6 +171,8 @@ def _place_array(array: npt.NDArray[Any], raw: RawPoses) -> None:
             "expected numbers of shape (frames, joints, 2, 3 or 4), of one person, "
             f"found {array.dtype.name} {shape}"
         )
+    if array.dtype.itemsize == 1:
+        raise PoseError(f"expected pixels beyond 255 too, found {array.dtype.name}")
     _check_size(shape[0], 1, shape[1])
     raw.columns = raw.columns or COLUMNS[shape[2]]
     raw.place(range(shape[0]), [[frame] for frame in array.astype(np.float64)])
@@ -188,8 +190,14 @@ def _read_csv(text: str, raw: RawPoses) -> None:
         raise PoseError(f"expected a header x0,y0,s0,x1,..., found no {missing[0]}")
     raw.use_columns(axes)
     for line, row in enumerate(rows, start=2):
-        if None in row.values():
-            raise PoseError(f"line {line}: fewer cells than the header")
+        if None in row or None in row.values():
+            number = (
+                len(header) - list(row.values()).count(None) + len(row.get(None, ()))
+            )
+            raise PoseError(
+                f"line {line}: expected {len(header)} cells as in the header, found "
+                f"{number}; numbers are written with a point"
+            )
         try:
             values = [float(row[name].strip() or "nan") for name in names]
         except ValueError as error:

@@ -3,8 +3,9 @@
 Conventions: pictures of one name, `img_00001.jpg` and on, ordered by number whatever
 its width, from any first number. A missing number in between is damage. Each picture is
 decoded on its own, by Pillow, in the format that its content has, and turned as its
-EXIF orientation says; alpha is dropped, of 16 bits the upper 8 stay. The digest of a
-folder is that of its files' names and digests.
+EXIF orientation says; alpha is dropped, of 16 bits the upper 8 stay. A file that holds
+a whole film (pages, an animation) is refused. The digest of a folder is that of its
+files' names and digests.
 """
 
 import hashlib
@@ -32,6 +33,8 @@ SUFFIXES = ("jpg", "jpeg", "png", "bmp", "tif", "tiff", "webp", "ppm", "pgm")
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM")
 NUMBERED = re.compile(rf"(.*?)(\d+)\.({'|'.join(SUFFIXES)})", re.IGNORECASE)
 MAX_BYTES = 1 << 26
+#: Samples of 16 bits that stay below this are of cameras with 12 bits or fewer.
+DARK = 1 << 12
 
 
 class FolderFrames:
@@ -55,12 +58,20 @@ class FolderFrames:
             )
         signs.components.add("mjpeg")
         self.promised = len(self._paths)
-        self.notes: tuple[str, ...] = ()
         self.pixel_aspect = 1.0
+        # The largest sample of pictures of 16 bits.
+        self._deepest = 0
 
     def damage(self, total: int | None) -> tuple[str, ...]:
         """Return the signs of damage; `total` pictures are all, None: a part."""
         return self.signs.describe(self.promised if total else None, total or 0)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is doubtful about the pictures so far."""
+        if not 0 < self._deepest < DARK:
+            return ()
+        return ("pictures of 16 bits use 12 or fewer of them: dark unless scaled",)
 
     def times(self) -> None:
         """Return no times: nobody knows when the pictures were taken."""
@@ -85,6 +96,7 @@ class FolderFrames:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             image = Image.open(io.BytesIO(data), formats=FORMATS)
             check_size(path, image.width, image.height, self._limits)
+            _check_alone(path, image)
             if image.format == "PNG":
                 image.verify()  # the checksum of each part; the image is of no more use
                 image = Image.open(io.BytesIO(data), formats=FORMATS)
@@ -104,7 +116,21 @@ class FolderFrames:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of malformed EXIF
             ImageOps.exif_transpose(image, in_place=True)
+        if _is_deep(image):
+            self._deepest = max(self._deepest, int(np.asarray(image).max()))
         return _to_rgb(image)
+
+
+def _check_alone(path: Path, image: Image.Image) -> None:
+    """Refuse a film in one file; a second picture of another size is a preview."""
+    count = getattr(image, "n_frames", 1)
+    if image.format not in ("TIFF", "PNG", "WEBP") or count == 1:
+        return
+    size = image.size
+    image.seek(1)
+    if image.size == size:
+        raise VideoError(f"{path}: expected one picture, found {count} in one file")
+    image.seek(0)
 
 
 def _check_jpeg(data: bytes, signs: Signs) -> None:
@@ -131,8 +157,13 @@ def _load_truncated(data: bytes) -> Image.Image:
         ImageFile.LOAD_TRUNCATED_IMAGES = before
 
 
+def _is_deep(image: Image.Image) -> bool:
+    """Return whether a picture is grey of 16 bits."""
+    return image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG")
+
+
 def _to_rgb(image: Image.Image) -> Pixels:
-    if image.mode.startswith("I;16") or (image.mode, image.format) == ("I", "PNG"):
+    if _is_deep(image):
         grey = (np.asarray(image) >> 8).astype(np.uint8)
         return np.repeat(grey[..., None], 3, axis=2)
     if image.mode in ("I", "F"):

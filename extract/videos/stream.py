@@ -54,6 +54,8 @@ RESTART_SECONDS = 0.5
 JUMP_SECONDS = 10.0
 #: Seconds by which sound begins before the pictures without being heard.
 SOUND_AHEAD = 0.1
+#: Transfer functions of high dynamic range, by their numbers in ITU-T H.273: PQ, HLG.
+HIGH_RANGE = (16, 18)
 #: H.264's complaints about pictures before the first one of the file.
 _MISSING_REFERENCES = re.compile(
     r"mmco|co located POCs|reference (picture|frames)|Missing reference"
@@ -98,7 +100,7 @@ class StreamFrames:
         self._recent: list[Packet[VideoStream]] = []
         self._end_problem = end_problem(path, self._format)
         self._promised = promised_frames(video.container, self._stream, path)
-        self._passed_over = 0
+        self._passed_over, self._interlaced, self._bright = 0, False, False
         self._key_frames = 0
         self._begin: int | None = None
         self._open_group = False
@@ -128,6 +130,10 @@ class StreamFrames:
             notes.append(
                 f"{self._passed_over} packets before the first key frame passed over"
             )
+        if self._interlaced:
+            notes.append("interlaced: two moments in each frame, not separated")
+        if self._bright:
+            notes.append("high dynamic range (PQ or HLG): shown without tone mapping")
         if self._joints:
             seconds = ", ".join(f"{time:.2f}" for time in self._joints[:5])
             notes.append(f"time stamps begin anew at {seconds} s: read in file order")
@@ -166,6 +172,8 @@ class StreamFrames:
         """Decode to the end."""
         for frame in self._decoded():
             self.signs.corrupt_frames += frame.is_corrupt
+            self._interlaced |= frame.interlaced_frame
+            self._bright |= getattr(frame, "color_trc", 0) in HIGH_RANGE
             if frame.pts is None:
                 self._timed = False
             else:

@@ -18,6 +18,9 @@ Indices = npt.NDArray[np.int64]
 
 #: Frame times are fractions of a second, bounds are decimals.
 ROUNDING_SECONDS = 1e-6
+#: A frame is at another rate if it is shown this much longer than the lower quartile;
+#: a larger share of the time than this is said.
+MANY_STEPS, UNEVEN_SHARE = 1.7, 0.2
 
 
 def resample(times: Seconds, fps: float, most: int) -> Indices:
@@ -36,6 +39,18 @@ def resample(times: Seconds, fps: float, most: int) -> Indices:
     earlier = np.maximum(later - 1, 0)
     is_later = ordered[later] - ticks < ticks - ordered[earlier] - ROUNDING_SECONDS
     return np.asarray(order[np.where(is_later, later, earlier)], np.int64)
+
+
+def is_uneven(times: Seconds) -> bool:
+    """Return whether much of the time is shown at another rate than is usual.
+
+    Pulldown, dropped frames and times rounded to milliseconds do not count.
+    """
+    steps = np.diff(np.sort(times))
+    if len(steps) < 2:
+        return False
+    other = steps > MANY_STEPS * np.percentile(steps, 25)
+    return bool(steps[other].sum() > UNEVEN_SHARE * steps.sum())
 
 
 def describe_rates(rates: Mapping[str, float | None], length: int) -> str | None:

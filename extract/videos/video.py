@@ -26,7 +26,13 @@ from aqa.extract.videos.container import check_size, open_video
 from aqa.extract.videos.frame_folder import FolderFrames
 from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
 from aqa.extract.videos.stream import Pixels, StreamFrames
-from aqa.extract.videos.timeline import ROUNDING_SECONDS, Indices, Seconds, resample
+from aqa.extract.videos.timeline import (
+    ROUNDING_SECONDS,
+    Indices,
+    Seconds,
+    is_uneven,
+    resample,
+)
 
 #: (start, end) in seconds, end exclusive.
 Span = tuple[float, float]
@@ -182,6 +188,8 @@ def _decode(
     if whole and times is not None:
         times = times[choice.indices]
     seconds = () if times is None else tuple(times.tolist())
+    if config.fps is None and times is not None and is_uneven(times):
+        notes += ("the frame rate varies within the video; --fps resamples",)
     return Decoded(pixels, choice.total, damage, digest, seconds, notes, aspect)
 
 

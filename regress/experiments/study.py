@@ -22,6 +22,7 @@ from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
 from aqa.regress.config import CompareConfig
 from aqa.regress.data import LEAST_TEST, FeatureSet, LabelScale, Rows, load
+from aqa.regress.doubts import doubts
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
     Resamples,
@@ -271,6 +272,7 @@ def open_study(cache: Path, config: CompareConfig) -> Study:
     unlabelled = int(np.isnan(features.score).sum())
     if unlabelled:
         notes.append(f"{unlabelled} samples without a score are not used")
+    notes += doubts(features, split.folds, actions)
     folds = _folds(split, actions, config.label_scale)
     return Study(features, config, tuple(actions), split, folds, tuple(notes))
 

@@ -31,6 +31,7 @@ from aqa.regress.data import (
     deal,
     load,
 )
+from aqa.regress.doubts import doubts
 from aqa.regress.evaluation import metrics
 from aqa.regress.heads import HEADS
 from aqa.regress.heads.model_file import (
@@ -42,7 +43,7 @@ from aqa.regress.heads.model_file import (
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.registry import Head, Part, kind_of
 from aqa.regress.report.text_table import Entry, Line, Table, number
-from aqa.regress.splits import split_features
+from aqa.regress.splits import Split, split_features
 
 #: Settings that change nothing in a model, or stand in it by themselves.
 WITHOUT_EFFECT = ("device", "workers", "actions")
@@ -105,6 +106,7 @@ def fit(
     features = load(cache, config.actions)
     crossed = config.split != SplitConfig()
     groups, split = _groups(features, config, crossed)
+    actions = [name for group in groups for name in group.actions]
     parts, scales = [], []
     for group in groups:
         scale = LabelScale.learn(features, group.rows, config.label_scale)
@@ -125,13 +127,16 @@ def fit(
             for head, part in zip(heads, parts, strict=True)
         ]
     fitted = iter(zip(heads, scales, strict=True))
-    models, warnings = [], []
+    models: list[Model] = []
+    warnings = doubts(features, split.folds, actions)
     for group in groups:
         head, scale = next(fitted)
         held_out = np.full(len(features.x), np.nan)
         for _, outside in group.folds:
             held_out[outside] = _predict(features, *next(fitted), outside)
-        models.append(_model(features, group, head, scale, held_out, split, config))
+        models.append(
+            _model(features, group, head, scale, held_out, split.words, config)
+        )
         warnings += [f"{group.name}: {warning}" for warning in head.warnings()]
         warnings += _biases(models[-1])
     paths = [out / f"{group.name}-{config.head}.safetensors" for group in groups]
@@ -148,7 +153,7 @@ def fit(
         "arithmetic": _defined(metrics.arithmetic_mean(rhos)),
         "undefined": metrics.undefined(rhos),
     }
-    return FitReport(tuple(paths), results, average, split, tuple(warnings))
+    return FitReport(tuple(paths), results, average, split.words, tuple(warnings))
 
 
 def _check(config: FitConfig) -> None:
@@ -166,8 +171,8 @@ def _check(config: FitConfig) -> None:
 
 def _groups(
     features: FeatureSet, config: FitConfig, crossed: bool
-) -> tuple[list[Group], str]:
-    """Return the models to fit, actions in alphabetical order, and the split's name."""
+) -> tuple[list[Group], Split]:
+    """Return the models to fit, actions in alphabetical order, and the split."""
     split = split_features(features, config.split)
     trained = None if crossed else "train"
     if config.actions is None:
@@ -197,7 +202,7 @@ def _groups(
             dealt = deal(features.action[rows], config.calibration_folds, config.seed)
             folds = [(rows[dealt != k], rows[dealt == k]) for k in np.unique(dealt)]
         groups.append(Group(name, own, rows, [each for each in folds if len(each[1])]))
-    return groups, split.words
+    return groups, split
 
 
 def _predict(features: FeatureSet, head: Head, scale: LabelScale, rows: Rows) -> Floats:
