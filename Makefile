@@ -7,6 +7,11 @@ MINUTES ?= 30
 EXTRAS ?= test
 #: One thread per test process: the processors are taken by the processes.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n auto --dist worksteal
+MODULES = $(patsubst %.py,-m %,$(notdir $(wildcard $(1)/*.py)))
+#: Tests may be untyped where types say nothing; what is typed is checked.
+UNTYPED = --allow-untyped-defs --allow-incomplete-defs --allow-untyped-calls \
+	--allow-untyped-decorators --allow-any-generics --no-check-untyped-defs \
+	--no-warn-unused-ignores
 
 .PHONY: demo test test-slow lint mypy soak docs clean
 
@@ -27,7 +32,8 @@ lint: .venv/installed mypy
 	$(BIN)/ruff format --check .
 
 mypy: .venv/installed
-	$(BIN)/mypy
+	$(BIN)/mypy -p aqa $(call MODULES,benchmarks)
+	$(BIN)/mypy $(UNTYPED) -p soak $(call MODULES,tests)
 
 docs: .venv/installed
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[docs]"

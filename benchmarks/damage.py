@@ -12,11 +12,14 @@ alike, and counted among the clean files.
 import argparse
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from typing import cast
 
 import av
 import numpy as np
+from av.video.stream import VideoStream
 
 from aqa.extract.config import ClipConfig
 from aqa.extract.preprocessing import PRESETS
@@ -81,7 +84,7 @@ def write_clip(
 ) -> Path:
     """Encode `frames` frames of `scene`, at 25 a second."""
     with av.open(str(path), "w", options=options or {}) as container:
-        stream = container.add_stream(codec, rate=25)
+        stream = cast(VideoStream, container.add_stream(codec, rate=25))
         stream.width, stream.height = size
         stream.pix_fmt = pixel_format
         stream.codec_context.thread_count = 1
@@ -113,11 +116,11 @@ def flips(
         yield bytes(damaged)
 
 
-DAMAGES = {
+DAMAGES: dict[str, Callable[..., Iterator[bytes]]] = {
     "cut short": truncations,
-    "1 bit": lambda *given: flips(*given, length=0),
-    "1 byte": lambda *given: flips(*given, length=1),
-    "40 bytes": lambda *given: flips(*given, length=40),
+    "1 bit": partial(flips, length=0),
+    "1 byte": partial(flips, length=1),
+    "40 bytes": partial(flips, length=40),
 }
 
 

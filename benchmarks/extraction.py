@@ -24,13 +24,18 @@ import os
 import platform
 import resource
 import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from multiprocessing.connection import Connection
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
+from aqa.cache.store import Features
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ClipConfig, ExtractConfig
@@ -47,34 +52,35 @@ WAYS = ("naive", "plain", "fp32", "bf16")
 class Naive:
     """C3D as one would write it down."""
 
-    def __init__(self, arch):
+    def __init__(self, arch: str) -> None:
         """Load random weights."""
         weights = load_weights("random", arch)
-        modules, inputs = [], 3
-        for group, widths in enumerate(ARCHITECTURES[arch].widths):
+        shape = ARCHITECTURES[arch]
+        modules: list[nn.Module] = []
+        inputs = 3
+        for group, widths in enumerate(shape.widths):
             for width in widths:
                 modules += [nn.Conv3d(inputs, width, 3, padding=1), nn.ReLU()]
                 inputs = width
             kernel = (1, 2, 2) if group == 0 else (2, 2, 2)
             modules.append(nn.MaxPool3d(kernel, kernel, ceil_mode=group == 4))
-        arch = ARCHITECTURES[arch]
-        modules += [nn.Flatten(), nn.Linear(arch.pooled, arch.features), nn.ReLU()]
+        modules += [nn.Flatten(), nn.Linear(shape.pooled, shape.features), nn.ReLU()]
         self.net = nn.Sequential(*modules).eval()
         values = list(weights.state.values())
         for parameter, value in zip(self.net.parameters(), values, strict=True):
             parameter.data = value
 
     @torch.inference_mode()
-    def __call__(self, path):
+    def __call__(self, path: Path) -> tuple[Features, float]:
         """Features (offsets, clips, D) and the seconds that decoding took."""
         copies, decoding = [], 0.0
-        mean = np.float32([90.25, 97.66, 101.41])
+        mean = np.array([90.25, 97.66, 101.41], np.float32)
         for starts in clip_starts(CLIPS):
             begun = time.perf_counter()
             frames = decode(path, PRESETS["c3d"], config=CLIPS).frames
             decoding += time.perf_counter() - begun
-            video = fit_length(frames, CLIPS)[..., ::-1] - mean
-            video = torch.from_numpy(video).permute(3, 0, 1, 2).contiguous()
+            pixels = fit_length(frames, CLIPS)[..., ::-1] - mean
+            video = torch.from_numpy(pixels).permute(3, 0, 1, 2).contiguous()
             clips = [self.net(video[None, :, start : start + 16]) for start in starts]
             copies.append(torch.cat(clips))
         return torch.stack(copies).numpy(), decoding
@@ -83,7 +89,7 @@ class Naive:
 class Ours:
     """`aqa extract`'s own path, but for decoding ahead."""
 
-    def __init__(self, arch, way):
+    def __init__(self, arch: str, way: str) -> None:
         """Load random weights."""
         precision = "bf16" if way == "bf16" else "fp32"
         self.extractor = C3DExtractor(
@@ -96,7 +102,7 @@ class Ours:
             )
         )
 
-    def __call__(self, path):
+    def __call__(self, path: Path) -> tuple[Features, float]:
         """Features (offsets, clips, D) and the seconds that decoding took."""
         begun = time.perf_counter()
         frames = decode(path, PRESETS["c3d"], config=CLIPS).frames
@@ -104,7 +110,7 @@ class Ours:
         return self.extractor.features(frames), decoding
 
 
-def serve(way, arch, pipe):
+def serve(way: str, arch: str, pipe: "Connection[Any, Any]") -> None:
     """In a process of its own: extract what is asked for, and say what it took."""
     run = Naive(arch) if way == "naive" else Ours(arch, way)
     while path := pipe.recv():
@@ -115,10 +121,13 @@ def serve(way, arch, pipe):
         pipe.send((seconds, decoding, peak, features))
 
 
-def best_rates(arch):
+def best_rates(arch: str) -> tuple[float, float]:
     """GFLOP/s of the best matrix product and convolution, fp32: (matmul, conv)."""
     square = torch.randn(2048, 2048)
-    calls = {"matmul": [(lambda: square @ square, 2 * 2048**3)], "conv": []}
+    calls: dict[str, list[tuple[Callable[[], object], float]]] = {
+        "matmul": [(lambda: square @ square, 2 * 2048**3)],
+        "conv": [],
+    }
     for layer in layers(ARCHITECTURES[arch]):
         if layer.inputs == 3:
             continue
@@ -129,7 +138,7 @@ def best_rates(arch):
                 x = torch.randn(shape).contiguous(memory_format=layout)
                 w = weight.contiguous(memory_format=layout)
                 work = 2 * layer.multiplications * layer.length * clips
-                call = lambda x=x, w=w: functional.conv3d(x, w, padding=(0, 1, 1))  # noqa: E731
+                call = partial(functional.conv3d, x, w, padding=(0, 1, 1))
                 calls["conv"].append((call, work))
     best = {}
     for name, options in calls.items():
@@ -137,7 +146,7 @@ def best_rates(arch):
     return best["matmul"], best["conv"]
 
 
-def seconds(call):
+def seconds(call: Callable[[], object]) -> float:
     """The fastest of several."""
     taken = []
     for _ in range(5):
@@ -147,15 +156,17 @@ def seconds(call):
     return min(taken)
 
 
-def work_of(way, arch):
+def work_of(way: str, arch: str) -> float:
     """Floating-point operations that a video of full length needs."""
     starts = np.unique(clip_starts(CLIPS)).tolist()
-    plain = multiplications(ARCHITECTURES[arch], starts, way in ("naive", "plain"))
-    arch = ARCHITECTURES[arch]
-    return 2 * (plain + len(starts) * arch.pooled * arch.features)
+    shape = ARCHITECTURES[arch]
+    products = multiplications(shape, starts, way in ("naive", "plain"))
+    return 2 * (products + len(starts) * shape.pooled * shape.features)
 
 
-def compare(arch, paths, ways, turns):
+def compare(
+    arch: str, paths: Sequence[Path], ways: Sequence[str], turns: int
+) -> list[dict[str, Any]]:
     """Let the ways take turns: rows, one for each video and way."""
     context = multiprocessing.get_context("spawn")
     pipes, processes = {}, []
@@ -165,7 +176,7 @@ def compare(arch, paths, ways, turns):
         processes[-1].start()
     rows = []
     for path in paths:
-        taken = {way: [] for way in ways}
+        taken: dict[str, list[Any]] = {way: [] for way in ways}
         for _ in range(turns):
             for way in ways:
                 pipes[way].send(path)
@@ -193,7 +204,7 @@ def compare(arch, paths, ways, turns):
     return rows
 
 
-def main():
+def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("videos", nargs="+", type=Path)
@@ -236,7 +247,7 @@ def main():
         options.json.write_text(json.dumps(results, indent=2) + "\n")
 
 
-def machine():
+def machine() -> str:
     """The processor, in words."""
     found = platform.processor() or platform.machine()
     if (path := Path("/proc/cpuinfo")).exists():

@@ -14,11 +14,15 @@ share of comparisons of two rows with the same distribution that end in "better 
 """
 
 import argparse
+from collections.abc import Sequence
 
 import numpy as np
+from numpy.random import Generator
+from numpy.typing import ArrayLike
 
 from aqa.regress.evaluation.bootstrap import (
     AVERAGES,
+    Cell,
     HeldOut,
     Resamples,
     SeedDraws,
@@ -26,7 +30,7 @@ from aqa.regress.evaluation.bootstrap import (
     draw_samples,
     judge,
 )
-from aqa.regress.evaluation.metrics import spearman
+from aqa.regress.evaluation.metrics import Floats, spearman
 from aqa.regress.experiments.describe import compare_rows, describe, describe_average
 
 COUNT = 400
@@ -36,18 +40,20 @@ SEED_STD = 0.15
 ACTIONS = 6
 
 
-def pearson(rho):
+def pearson(rho: ArrayLike) -> Floats:
     """Return the correlation of a bivariate normal with this Spearman's rho."""
-    return 2 * np.sin(np.pi * np.asarray(rho) / 6)
+    return np.asarray(2 * np.sin(np.pi * np.asarray(rho) / 6))
 
 
-def draw_cell(generator, n, rho, seeds, ties, trial):
+def draw_cell(
+    generator: Generator, n: int, rho: float, seeds: int, ties: bool, trial: int
+) -> Cell:
     """Draw scores and each seed's predictions, and judge them."""
     x = generator.normal(size=n)
     common = generator.normal(size=n)
     predicted = []
     for _ in range(seeds):
-        shift = SEED_STD * generator.normal() if seeds > 1 else 0
+        shift = SEED_STD * generator.normal() if seeds > 1 else 0.0
         r = pearson(np.tanh(np.arctanh(rho) + shift))
         own = generator.normal(size=n)
         noise = np.sqrt(0.5) * (common + own) if seeds > 1 else own
@@ -58,12 +64,12 @@ def draw_cell(generator, n, rho, seeds, ties, trial):
     return judge([test] * seeds, predicted)
 
 
-def rounded(x):
+def rounded(x: Floats) -> Floats:
     """Round scores to about seven values."""
     return np.round(x * 1.2)
 
 
-def true_rho(rho, seeds, ties):
+def true_rho(rho: float, seeds: int, ties: bool) -> float:
     """Return the mean rho of all seeds on endlessly many samples."""
     generator = np.random.default_rng(99)
     if seeds > 1:
@@ -78,12 +84,12 @@ def true_rho(rho, seeds, ties):
     return spearman(rounded(x), r * x + np.sqrt(1 - r * r) * e)
 
 
-def covered(ends, value):
+def covered(ends: Sequence[float], value: float) -> float:
     """Return 1 or 0; nan where there is no interval."""
     return np.nan if np.isnan(ends[0]) else float(ends[0] <= value <= ends[1])
 
 
-def cells(trials):
+def cells(trials: int) -> None:
     """Print coverage and mean width of intervals of one cell."""
     print("| n | rho | ties | seeds | covers | mean width |\n" + "|---:" * 6 + "|")
     for n in (4, 5, 7, 10, 15, 25, 40, 70):
@@ -105,7 +111,7 @@ def cells(trials):
                     )
 
 
-def averages(trials):
+def averages(trials: int) -> None:
     """Print coverage of intervals of averages over six actions."""
     print("| n | rho | seeds | Fisher z | arithmetic |\n" + "|---:" * 5 + "|")
     for n in (5, 10, 25, 50):
@@ -113,7 +119,7 @@ def averages(trials):
             for seeds in (1, 5):
                 generator = np.random.default_rng([n, int(100 * rho), seeds, 7])
                 true = true_rho(rho, seeds, False)
-                hits = {kind: [] for kind in AVERAGES}
+                hits: dict[str, list[float]] = {kind: [] for kind in AVERAGES}
                 for trial in range(trials):
                     drawn = [
                         draw_cell(generator, n, rho, seeds, False, 10 * trial + action)
@@ -129,7 +135,7 @@ def averages(trials):
                 )
 
 
-def verdicts(trials):
+def verdicts(trials: int) -> None:
     """Print how often rows of equal distribution are told apart."""
     print("| rows | seeds | told apart |\n|---|---:|---:|")
     for name, seeds, others in (
@@ -145,7 +151,7 @@ def verdicts(trials):
         generator = np.random.default_rng([seeds, others])
         settled = 0
         for trial in range(trials):
-            rows = {"a": {}, "b": {}}
+            rows: dict[str, dict[str, Cell]] = {"a": {}, "b": {}}
             directions = {
                 side: generator.normal(size=(number, 3))
                 for side, number in (("a", seeds), ("b", others))

@@ -96,7 +96,8 @@ def written(cell: Cell, column: str, name: Callable[[str], str]) -> bytes | None
         text, delimiter=separator, lineterminator=LINES[cell.lines], strict=True
     )
     writer.writerows([header, *rows])
-    normal = unicodedata.normalize(FORMS[cell.form], text.getvalue())
+    form = FORMS[cell.form]
+    normal = unicodedata.normalize(form, text.getvalue())  # type: ignore[arg-type]
     try:
         return normal.encode(ENCODINGS[cell.encoding])
     except UnicodeEncodeError:

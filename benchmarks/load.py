@@ -13,9 +13,10 @@ import multiprocessing
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -75,22 +76,24 @@ def fit_lstm(cache: Path, out: Path) -> None:
     fit(cache, replace(config, workers=2), out)
 
 
-def measure(job: Callable[..., None], *arguments: object) -> tuple[float, ...]:
+def measure(job: Callable[..., object], *arguments: object) -> tuple[float, ...]:
     """Seconds, those of its own processor, and MiB beyond what it began with."""
     near, far = multiprocessing.get_context("spawn").Pipe()
     process = multiprocessing.get_context("spawn").Process(
         target=_do, args=(far, job, arguments)
     )
     process.start()
+    assert process.pid is not None
+    pid = process.pid
     far.close()  # so that a job that fails ends the wait for it
     near.recv()
-    before = memory(process.pid)
+    before = memory(pid)
     most, done = before, threading.Event()
 
     def watch() -> None:
         nonlocal most
         while not done.wait(0.02):
-            most = max(most, memory(process.pid))
+            most = max(most, memory(pid))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -102,7 +105,7 @@ def measure(job: Callable[..., None], *arguments: object) -> tuple[float, ...]:
     return *seconds, (most - before) / 2**20
 
 
-def _do(pipe, job, arguments) -> None:
+def _do(pipe: Any, job: Callable[..., object], arguments: Iterable[object]) -> None:
     pipe.send("ready")
     pipe.recv()
     began, used = time.perf_counter(), time.process_time()
@@ -134,7 +137,7 @@ def main() -> None:
     print(f"features: {asked.samples:,} x {SHAPE}, {size:.0f} MiB\n")
     print("| job | seconds | of the processor | MiB more |\n|---|---|---|---|")
 
-    def show(name: str, job: Callable[..., None], *arguments: object) -> None:
+    def show(name: str, job: Callable[..., object], *arguments: object) -> None:
         seconds, used, more = measure(job, *arguments)
         print(f"| {name} | {seconds:.2f} | {used:.2f} | {more:.0f} |", flush=True)
 

@@ -17,10 +17,11 @@ import click
 from planting import plant
 
 from aqa.cache.errors import AqaError
+from aqa.extract.clips import clip_starts
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
-from aqa.regress.config import FitConfig
+from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model
 from aqa.regress.heads.scoring import score
@@ -35,27 +36,43 @@ from aqa.regress.heads.scoring import score
 @click.option("--videos", default=50)
 @click.option("--iterations", default=3000)
 @click.option("--labels", default="incremental")
-def main(cache, folder, weights, action, error, videos, iterations, labels):
+def main(
+    cache: Path,
+    folder: Path,
+    weights: str,
+    action: str,
+    error: str,
+    videos: int,
+    iterations: int,
+    labels: str,
+) -> None:
+    """Plant errors, score the videos and print how many were found."""
     manifest = plant(folder, action, videos, seed=11, error=error)
     truth = json.loads((folder / "truth.json").read_text())["videos"]
     config = FitConfig(
-        mode="single-action", actions=(action,), iterations=iterations, labels=labels
+        schedule=Schedule(iterations=iterations),
+        mode="single-action",
+        actions=(action,),
+        labels=labels,
     )
     model = load_model(fit(cache, config, folder / labels).models[0])
     extractor = C3DExtractor(ExtractConfig(weights=weights))
     model.require(extractor.provenance)
-    right, planted, marked = 0, Counter(), Counter()
+    right = 0
+    planted: Counter[int] = Counter()
+    marked: Counter[int] = Counter()
     for video, made in extractor.extract(read_dataset(manifest).videos):
         if isinstance(made, AqaError):
             raise made
         clip = truth[video.key]["clip"]
         said = score(model, made.features, action).worst_clip
+        assert said is not None
         planted[clip] += 1
         marked[said] += 1
         right += clip == said
     total = planted.total()
     print(f"{right} of {total} right: {right / total:.0%}")
-    print(f"at random: {1 / len(made.features[0]):.0%}")
+    print(f"at random: {1 / len(clip_starts(extractor.config.clips)[0]):.0%}")
     shuffled = sum(planted[clip] * marked[clip] for clip in planted) / total**2
     print(f"marked in another order: {shuffled:.0%}")
     print(f"always the commonest clip: {max(planted.values()) / total:.0%}")

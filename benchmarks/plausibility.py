@@ -63,6 +63,7 @@ def small_training_lists(features: FeatureSet, draws: int) -> None:
             for _ in range(draws if len(rows) >= count + 10 else 0):
                 drawn = generator.permutation(rows)
                 known = Plausibility.learn(features, np.sort(drawn[:count]))
+                assert known is not None
                 alarms += [
                     flagged(known, features.x[row], str(action))
                     for row in drawn[count : count + 10]
@@ -84,6 +85,7 @@ def main() -> None:
     actions = [str(name) for name in np.unique(features.action)]
     found: dict[str, list[bool]] = defaultdict(list)
     known = Plausibility.learn(features, features.rows(split="train"))
+    assert known is not None, "too few training videos"
 
     def decoded(paths: list[Path]) -> Iterator[tuple[Path, NDArray[np.uint8]]]:
         videos = [Video(str(path), path, "", "", math.nan) for path in paths]

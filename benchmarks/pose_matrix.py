@@ -18,8 +18,10 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from aqa.extract.config import PoseConfig
 from aqa.extract.poses.layouts import COCO, LAYOUTS
@@ -44,10 +46,10 @@ class Cell:
     units: str
 
     @property
-    def options(self) -> dict:
+    def options(self) -> dict[str, Any]:
         """Everything that can be stated about the file."""
         axes = 3 if "z" in self.columns else 2
-        options = {"units": self.units, "picture": (WIDTH, HEIGHT)}
+        options: dict[str, Any] = {"units": self.units, "picture": (WIDTH, HEIGHT)}
         if self.layout == CUSTOM:
             options |= {"joints": 14, "root": 3}
         else:
@@ -64,7 +66,9 @@ def cells() -> list[Cell]:
     return [one for one in made if "z" not in one.columns or one.units != "pixels"]
 
 
-def athlete(layout: str, joints: int, units: str, seed: int):
+def athlete(
+    layout: str, joints: int, units: str, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
     """Return joints (frames, joints, 3) in the units, and which are missing."""
     rng = np.random.default_rng([seed, joints])
     shape = rng.uniform(-0.9, 0.9, (joints, 3))  # metres from the middle
@@ -100,8 +104,8 @@ def write(cell: Cell, path: Path) -> np.ndarray:
         rows = [[[None if v != v else v for v in j] for j in f] for f in table.tolist()]
         path.write_text(json.dumps(rows))
     else:
-        axis = "xyz"[:axes] + "s" * ("s" in cell.columns)
-        lines = [",".join(f"{a}{j}" for j in range(len(names)) for a in axis)]
+        letters = "xyz"[:axes] + "s" * ("s" in cell.columns)
+        lines = [",".join(f"{a}{j}" for j in range(len(names)) for a in letters)]
         lines += [
             ",".join("" if v != v else repr(v) for v in frame.ravel().tolist())
             for frame in table
@@ -123,7 +127,7 @@ def outcome(cell: Cell, folder: Path) -> tuple[str, str]:
     path = folder / f"athlete{MISSING[cell.missing]}"
     expected = write(cell, path)
 
-    def right(**options) -> bool:
+    def right(**options: Any) -> bool:
         poses = read_poses(path, "", PoseConfig(**options))
         names = LAYOUTS.get(cell.layout, COCO)
         known = "coco17" if set(COCO) <= set(names) else cell.layout
@@ -136,7 +140,7 @@ def outcome(cell: Cell, folder: Path) -> tuple[str, str]:
         return ("right", "") if right() else ("WRONG", "")
     except PoseError as error:
         reason = str(error).removeprefix(f"{path}: ")
-    stated = {}
+    stated: dict[str, Any] = {}
     for _ in cell.options:  # what a reader of the message would pass
         named = {n for n in cell.options if f"--{n}" in reason} - stated.keys()
         stated |= {name: cell.options[name] for name in named}

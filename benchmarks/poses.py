@@ -115,7 +115,7 @@ def main() -> None:
             headed = True
         for head in HEADS:
             rho = np.array([list(correlations(one, head)) for one in sets])
-            fisher = np.mean([fisher_mean(one) for one in rho])
+            fisher = np.mean([fisher_mean(one, list(map(int, counts))) for one in rho])
             cells = [f"{value:.3f}" for value in (*rho.mean(axis=0), fisher)]
             row = [how.name, config.features, str(config.athletes), head, *cells]
             print("|", " | ".join(row), "|", flush=True)

@@ -14,28 +14,35 @@ rho of all-action SVRs and LSTMs fitted on either kind of features.
 """
 
 import argparse
+import math
 import tempfile
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from aqa.cache.provenance import Provenance
+from aqa.cache.store import Features
 from aqa.extract import c3d, overlap
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
-from aqa.extract.stage import extract
-from aqa.regress.config import FitConfig
+from aqa.extract.stage import Extracted, extract
+from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.heads.fit import fit
 
 IMITATED = ("bf16", "fp16", "tf32")
 
 
-def narrow(x, precision):
+def narrow(x: Tensor, precision: str) -> Tensor:
     """Round to what the precision can hold, in float32."""
     if precision == "tf32":
         # Ten bits of mantissa, ties to even: the rest of fp32's 23 is rounded off.
@@ -46,32 +53,32 @@ def narrow(x, precision):
 
 
 @contextmanager
-def imitate(precision):
+def imitate(precision: str) -> Iterator[None]:
     """Make every layer compute in a narrower precision; "fp32" changes nothing."""
     convolve, feature = c3d.convolve, c3d.C3D.feature
-    # TF32 rounds what is multiplied and stores fp32; the others store what they round.
-    stored = (lambda x: x) if precision == "tf32" else (lambda x: narrow(x, precision))
 
-    def narrow_convolve(conv, x, *taps, **pad):
+    def stored(x: Tensor) -> Tensor:
+        # TF32 rounds what is multiplied and stores fp32; others store what they round.
+        return x if precision == "tf32" else narrow(x, precision)
+
+    def narrow_convolve(conv: nn.Conv3d, x: Tensor, *taps: Any, **pad: Any) -> Tensor:
         return stored(convolve(conv, narrow(x, precision), *taps, **pad))
 
-    def narrow_feature(net, x):
+    def narrow_feature(net: c3d.C3D, x: Tensor) -> Tensor:
         return stored(feature(net, narrow(x, precision)))
 
-    if precision != "fp32":
-        c3d.convolve = overlap.convolve = narrow_convolve
-        c3d.C3D.feature = narrow_feature
-    try:
+    with ExitStack() as patches:
+        if precision != "fp32":
+            for module in (c3d, overlap):
+                patches.enter_context(patch.object(module, "convolve", narrow_convolve))
+            patches.enter_context(patch.object(c3d.C3D, "feature", narrow_feature))
         yield
-    finally:
-        c3d.convolve = overlap.convolve = convolve
-        c3d.C3D.feature = feature
 
 
 class Imitator(C3DExtractor):
     """An extractor whose arithmetic is narrower than it thinks."""
 
-    def __init__(self, config, precision):
+    def __init__(self, config: ExtractConfig, precision: str) -> None:
         """Round the weights."""
         super().__init__(config)
         self.imitated = precision
@@ -81,12 +88,12 @@ class Imitator(C3DExtractor):
             record = {**self.provenance.record, "precision": f"{precision}, imitated"}
             self.provenance = Provenance(record)
 
-    def _compute(self, frames):
+    def _compute(self, frames: NDArray[np.uint8]) -> Tensor:
         with imitate(self.imitated):
             return super()._compute(frames)
 
 
-def check():
+def check() -> None:
     """Print how far imitated bf16 is from torch's, on one clip."""
     config = ExtractConfig(
         weights="random", arch="c3d-tiny", clips=ClipConfig(16, offsets=1), device="cpu"
@@ -101,24 +108,26 @@ def check():
     )
 
 
-def apart(found, expected):
+def apart(found: Features, expected: Features) -> float:
     """Largest difference over the largest feature."""
-    return np.abs(found - expected).max() / np.abs(expected).max()
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
 
 
-def cosine(found, expected):
+def cosine(found: Features, expected: Features) -> float:
     """Cosine similarity of all features of a video."""
     a, b = found.ravel().astype(np.float64), expected.ravel().astype(np.float64)
-    return a @ b / np.linalg.norm(a) / np.linalg.norm(b)
+    return float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
 
 
-def compare_videos(paths, arch, weights):
+def compare_videos(paths: Sequence[Path], arch: str, weights: str) -> None:
     """Print a line for each video and precision."""
     config = ExtractConfig(weights=weights, arch=arch, device="cpu")
     videos = [Video(path.name, path, "", "", float("nan")) for path in paths]
     found = {
         precision: [
-            made.features for _, made in Imitator(config, precision).extract(videos)
+            made.features
+            for _, made in Imitator(config, precision).extract(videos)
+            if isinstance(made, Extracted)
         ]
         for precision in ("fp32", *IMITATED)
     }
@@ -134,7 +143,7 @@ def compare_videos(paths, arch, weights):
             )
 
 
-def compare_heads(folder, arch, weights):
+def compare_heads(folder: Path, arch: str, weights: str) -> None:
     """Print the test rho of heads fitted on features of each precision."""
     config = ExtractConfig(weights=weights, arch=arch, device="cpu")
     dataset = read_dataset(folder)
@@ -143,10 +152,12 @@ def compare_heads(folder, arch, weights):
             cache = Path(temporary) / f"{precision}.h5"
             extract(dataset, cache, Imitator(config, precision))
             for head in ("svr", "lstm"):
-                fitted = FitConfig(head=head, calibration_folds=0, iterations=2000)
+                fitted = FitConfig(
+                    schedule=Schedule(iterations=2000), head=head, calibration_folds=0
+                )
                 report = fit(cache, fitted, cache.with_suffix(f".{head}"))
                 rho = {
-                    action: round(said["spearman"], 4)
+                    action: round(said["spearman"] or math.nan, 4)
                     for action, said in report.results.items()
                 }
                 print(
@@ -155,7 +166,7 @@ def compare_heads(folder, arch, weights):
                 )
 
 
-def main():
+def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("videos", nargs="*", type=Path)

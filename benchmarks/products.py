@@ -11,21 +11,25 @@ kernels do. The first line says how far that is from torch's own.
 
 import argparse
 import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from aqa.regress.config import PRODUCTS, FitConfig, LstmConfig
+from aqa.regress.config import PRODUCTS, FitConfig, LstmConfig, Schedule
 from aqa.regress.heads.fit import fit
 
 TORCHS = torch.bmm
 
 
-def bmm(a, b, **out):
+def bmm(a: Tensor, b: Tensor, **out: Any) -> Tensor:
     """Give what torch.bmm gives, with bf16 imitated."""
     if a.dtype == torch.bfloat16:
         return TORCHS(a.float(), b.float(), **out).bfloat16()
@@ -33,16 +37,13 @@ def bmm(a, b, **out):
 
 
 @contextmanager
-def imitated():
+def imitated() -> Iterator[None]:
     """Take all batched products of bf16 in fp32."""
-    torch.bmm = bmm
-    try:
+    with patch.object(torch, "bmm", bmm):
         yield
-    finally:
-        torch.bmm = TORCHS
 
 
-def check():
+def check() -> None:
     """Print how far the imitation is from torch's own bf16, on one product."""
     generator = torch.Generator().manual_seed(0)
     a = torch.randn(1, 90, 256, generator=generator).bfloat16()
@@ -54,7 +55,7 @@ def check():
     print(f"one product: torch's bf16 off by {apart[0]:.1e}, imitated {apart[1]:.1e}")
 
 
-def main():
+def main() -> None:
     """Print a row for each kind of head, each seed and each kind of product."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("cache", type=Path)
@@ -64,7 +65,10 @@ def main():
     check()
     # One process: others would not imitate.
     base = FitConfig(
-        iterations=asked.iterations, calibration_folds=0, device="cpu", workers=1
+        schedule=Schedule(iterations=asked.iterations),
+        calibration_folds=0,
+        device="cpu",
+        workers=1,
     )
     print("| heads | seed | products | rho, by action | Fisher z |")
     print("|---|---|---|---|---|")

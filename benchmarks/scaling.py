@@ -18,13 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from aqa.cache.parts import parts_folder, verify
 from aqa.extract.synthetic import synthesise
 
 
-def link_videos(folder, count, rendered):
+def link_videos(folder: Path, count: int, rendered: Sequence[Path]) -> Path:
     """Make a folder of `count` videos, of which each of the rendered ones is many."""
     folder.mkdir()
     for number, source in zip(range(count), itertools.cycle(rendered), strict=False):
@@ -32,16 +33,31 @@ def link_videos(folder, count, rendered):
     return folder
 
 
-def start(videos, cache, workers, shard, options):
+def start(
+    videos: Path, cache: Path, workers: int, shard: str, options: argparse.Namespace
+) -> "subprocess.Popen[bytes]":
     """`aqa extract`, one shard of it."""
-    command = [sys.executable, "-m", "aqa.cli", "extract", "--videos", videos]
-    command += ["--cache", cache, "--weights", "random", "--arch", options.arch]
+    command = [sys.executable, "-m", "aqa.cli", "extract"]
+    command += [
+        "--videos",
+        str(videos),
+        "--cache",
+        str(cache),
+        "--weights",
+        "random",
+        "--arch",
+        options.arch,
+    ]
     command += ["--workers", str(workers), "--shard", shard]
     command += ["--device", "cpu", "--length", options.length]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL)
 
 
-def finish(processes, interrupt_at, cache):
+def finish(
+    processes: "Sequence[subprocess.Popen[bytes]]",
+    interrupt_at: int | None,
+    cache: Path,
+) -> tuple[int, bool]:
     """Wait for the processes: peak memory in bytes, and whether all of them ended well.
 
     All are interrupted once there are `interrupt_at` parts.
@@ -57,14 +73,14 @@ def finish(processes, interrupt_at, cache):
     return peak, all(process.returncode == 0 for process in processes)
 
 
-def count_parts(cache):
+def count_parts(cache: Path) -> int:
     """How many videos are finished and not yet merged."""
     return sum(1 for _ in parts_folder(cache).glob("*.h5"))
 
 
-def tree_memory(root):
+def tree_memory(root: int) -> int:
     """Proportional set size of a process and all below it, in bytes."""
-    children = {}
+    children: dict[int, list[int]] = {}
     for entry in Path("/proc").iterdir():
         try:
             parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
@@ -87,12 +103,12 @@ def tree_memory(root):
     return total
 
 
-def numbers(text):
+def numbers(text: str) -> list[int]:
     """Read a comma-separated list."""
     return [int(number) for number in text.split(",")]
 
 
-def main():
+def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--videos", type=numbers, default=[8, 32])

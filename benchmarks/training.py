@@ -60,7 +60,8 @@ class TorchHead(torch.nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Scores (n,) of clips (n, CLIPS, D)."""
-        return self.output(self.lstm(clips)[0][:, -1])[:, 0]
+        scores: torch.Tensor = self.output(self.lstm(clips)[0][:, -1])[:, 0]
+        return scores
 
 
 def torch_ms(features: FeatureSet, iterations: int) -> float:

@@ -14,14 +14,17 @@ import argparse
 import struct
 import tempfile
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import OutputContainer
+from av.video.stream import VideoStream
 
 from aqa.extract.config import ClipConfig
 from aqa.extract.preprocessing import PRESETS
@@ -93,7 +96,7 @@ class Unsupported(Exception):
     """A cell that the container, or FFmpeg's muxer, cannot express."""
 
 
-def cells(containers=tuple(CONTAINERS)) -> Iterator[Cell]:
+def cells(containers: Sequence[str] = tuple(CONTAINERS)) -> Iterator[Cell]:
     """All cells; orientations vary fastest."""
     for container in containers:
         codecs = CONTAINERS[container][0]
@@ -169,7 +172,7 @@ def _write(path: Path, cell: Cell, times: list[Fraction], ahead: float) -> None:
             still.width, still.height, still.pix_fmt = 640, 480, "yuvj420p"
             if cell.extra == "cover":
                 still.disposition = av.stream.Disposition.attached_pic
-        film = out.add_stream(encoder, rate=rate, options=options)
+        film = cast(VideoStream, out.add_stream(encoder, rate=rate, options=options))
         film.width, film.height, film.pix_fmt = WIDTH, HEIGHT, pixel_format
         film.codec_context.thread_count = 1
         if cell.rate == "variable":
@@ -177,7 +180,7 @@ def _write(path: Path, cell: Cell, times: list[Fraction], ahead: float) -> None:
         if cell.extra.startswith("sound"):
             if sound_codec is None:
                 raise Unsupported("no sound")
-            sound = out.add_stream(sound_codec, rate=SOUND_RATE)
+            sound = cast(AudioStream, out.add_stream(sound_codec, rate=SOUND_RATE))
             sound.bit_rate = 128_000
             length = float(times[-1]) + ahead
             _add_sound(out, sound, cell.start, length)
@@ -195,7 +198,9 @@ def _write(path: Path, cell: Cell, times: list[Fraction], ahead: float) -> None:
         out.mux(film.encode())
 
 
-def _add_sound(out, stream, start: int, seconds: float) -> None:
+def _add_sound(
+    out: OutputContainer, stream: AudioStream, start: int, seconds: float
+) -> None:
     size = stream.codec_context.frame_size or 1024
     kind = stream.codec_context.format.name
     for number in range(int(seconds * SOUND_RATE / size) + 1):
@@ -225,7 +230,8 @@ def upright(pixels: np.ndarray, matrix: tuple[int, int, int, int]) -> np.ndarray
     a, b, c, d = matrix
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     shown_x, shown_y = a * x + c * y, b * x + d * y
-    return pixels[shown_y - shown_y.min(), shown_x - shown_x.min()]
+    shown: np.ndarray = pixels[shown_y - shown_y.min(), shown_x - shown_x.min()]
+    return shown
 
 
 def check(path: Path, cell: Cell, times: list[float]) -> None:
@@ -289,8 +295,8 @@ def main() -> None:
         numbers = [str(counts[kind]) for kind in kinds]
         print("|", container, "|", codec, "|", counts.total(), "|", end=" ")
         print(" | ".join(numbers), "|")
-    for reason, found in others.items():
-        print(f"{len(found)} x {reason}; first {found[0][2:]}")
+    for reason, wrong in others.items():
+        print(f"{len(wrong)} x {reason}; first {wrong[0][2:]}")
 
 
 if __name__ == "__main__":

@@ -1,5 +1,6 @@
 """Decoding in workers: order, limits, crashes, hangs, and nobody left behind."""
 
+import importlib
 import math
 import os
 import signal
@@ -71,9 +72,7 @@ def videos(*names):
 def faulty(tmp_path, monkeypatch):
     (tmp_path / "aqa_faulty.py").write_text(FAULTY)
     monkeypatch.syspath_prepend(tmp_path)
-    import aqa_faulty
-
-    yield aqa_faulty.decoder
+    yield importlib.import_module("aqa_faulty").decoder
     del sys.modules["aqa_faulty"]
 
 

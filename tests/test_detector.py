@@ -190,7 +190,7 @@ def test_no_video_is_an_error_of_the_video(tmp_path):
 class Server(http.server.BaseHTTPRequestHandler):
     """Answers with `content` and counts requests; says nothing."""
 
-    content, asked = b"", []
+    content, asked = b"", list[str]()
 
     def do_GET(self):
         self.asked.append(self.path)

@@ -13,9 +13,8 @@ from aqa.regress.experiments import compare as running
 from aqa.regress.experiments import fine_tune, single_vs_all, svr_tasks, zero_shot
 from aqa.regress.experiments.compare import _unique
 from aqa.regress.experiments.result import to_json
-from aqa.regress.experiments.rows import SvrTask
 from aqa.regress.experiments.study import open_study
-from aqa.regress.experiments.svr_tasks import fit_svrs
+from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
 from aqa.regress.heads.tasks import HeadStore, HeadTask
 
 

@@ -54,7 +54,7 @@ def micro(monkeypatch):
 def write_video(path, frames):
     with av.open(str(path), "w") as file:
         stream = file.add_stream("mpeg4", rate=25)
-        stream.height, stream.width, stream.pix_fmt = *frames[0].shape[:2], "yuv420p"
+        (stream.height, stream.width), stream.pix_fmt = frames[0].shape[:2], "yuv420p"
         for frame in frames:
             picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
             file.mux(stream.encode(picture))

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fakes import KEYS, FakeExtractor, dataset, features_of
+from fakes import KEYS as FAKE_KEYS
+from fakes import FakeExtractor, dataset, features_of
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.files import locked
@@ -29,7 +30,7 @@ from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.failures import FailureLog
 from aqa.extract.stage import _Pending, extract, plan, relabelled
 
-KEYS = list(KEYS)
+KEYS = list(FAKE_KEYS)
 OTHER = Provenance({"features": "other"})
 
 

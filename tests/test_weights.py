@@ -19,12 +19,8 @@ from aqa.extract.c3d import ARCHITECTURES, build
 from aqa.extract.config import ExtractConfig
 from aqa.extract.network import C3DExtractor
 from aqa.extract.preprocessing import PRESETS
-from aqa.extract.weights.load import (
-    WeightsError,
-    inspect,
-    load_weights,
-    save_weights,
-)
+from aqa.extract.weights.formats import WeightsError
+from aqa.extract.weights.load import inspect, load_weights, save_weights
 
 TINY = ARCHITECTURES["c3d-tiny"]
 FULL = ARCHITECTURES["c3d-full"]

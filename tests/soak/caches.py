@@ -30,8 +30,9 @@ def run(attack: Attack) -> None:
             cache.read()
 
     def read_model() -> None:
-        width = load_model(model).head.parameters["w_x"].shape[0]
-        load_model(model).head.predict(np.ones((1, 2, width), np.float32))
+        head = load_model(model).head
+        width = head.arrays()["w_x"].shape[0]
+        head.predict(np.ones((1, 2, width), np.float32))
 
     def any_of(seeds):
         return lambda: attack.rng.choice(seeds)

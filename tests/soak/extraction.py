@@ -93,8 +93,12 @@ def fork(work: Callable[[Tell], None]) -> Child:
         os.close(writing)
         return Child(pid, reading)
     code = ESCAPED
+
+    def tell(key: str) -> None:
+        write(writing, f"{key}\n".encode())
+
     try:
-        work(lambda key: write(writing, f"{key}\n".encode()) and None)
+        work(tell)
         code = 0
     except AqaError:
         code = REFUSED

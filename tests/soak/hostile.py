@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from aqa.cache import sandbox
 from aqa.cache.errors import AqaError
@@ -95,7 +96,7 @@ class Canary:
             if path == str(self.secret) or (writes and not self._inside(path)):
                 self._heard.append(f"open {path!r:.200}")
 
-    def _inside(self, path: object) -> bool:
+    def _inside(self, path: Any) -> bool:
         return Path(os.fsdecode(path)).is_relative_to(self.folder)
 
 
@@ -109,7 +110,7 @@ class Reader:
 
     name: str
     make: Callable[[], bytes]
-    write: Callable[[bytes], None]
+    write: Callable[[bytes], object]
     read: Callable[[], object]
     spoil: float = 0.9
 

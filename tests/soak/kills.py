@@ -49,14 +49,15 @@ def run(attack: Attack) -> None:
 
 def killed(attack: Attack, cache: Path, longest: float) -> int:
     """Start one or two extractions, kill them, and count those that it hit."""
-    shards = attack.rng.choice([[None], [None, None], [(0, 2), (1, 2)]])
+    ways: list[list[tuple[int, int] | None]] = [[None], [None] * 2, [(0, 2), (1, 2)]]
+    shards = attack.rng.choice(ways)
     children = [fork(partial(_fill, cache, shard)) for shard in shards]
     time.sleep(attack.rng.uniform(0, longest * len(shards)))
     random.shuffle(children)
     for child in children:
         child.kill()
     ended = [child.wait() for child in children]
-    told = set().union(*(keys for _, keys in ended))
+    told: set[str] = set().union(*(keys for _, keys in ended))
     if what := complaint(cache, told):
         attack.lose(ROW, what)
     for code, _ in ended:

@@ -4,8 +4,10 @@ import random
 import struct
 
 #: Lengths, counts and offsets that lie.
-NUMBERS = (0, 1, 127, 128, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 2**63 - 1)
-NUMBERS += (2**63, 2**64 - 1)
+NUMBERS = (
+    *(0, 1, 127, 128, 255, 65535, 2**31 - 1, 2**31, 2**32 - 1, 2**40),
+    *(2**63 - 1, 2**63, 2**64 - 1),
+)
 #: What does not belong into a key, a path, a number or a line; `{secret}` is a file
 #: outside of the folder, and `link` a link to it.
 TOKENS = (

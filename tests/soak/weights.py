@@ -2,6 +2,7 @@
 
 import io
 import pickle
+from functools import partial
 
 import numpy as np
 import test_weights
@@ -25,8 +26,8 @@ def run(attack: Attack) -> None:
     means = [saved(np.zeros((3, 4, 5, 6), "f")), saved(np.array([canary.bomb]))]
     mean = folder / "mean.npy"
     readers = [
-        Reader(name, lambda f=files[name]: attack.rng.choice(f), path.write_bytes, load)
-        for name in files
+        Reader(name, partial(attack.rng.choice, content), path.write_bytes, load)
+        for name, content in files.items()
     ]
     readers.append(
         Reader(
