@@ -35,6 +35,8 @@ from aqa.extract.videos.timeline import describe_rates
 MAX_NOTES = 340
 #: Aspects from upright to wide screen that the resize to 171 x 128 leaves recognisable.
 MIN_ASPECT, MAX_ASPECT = 1.0, 2.0
+#: Frames of one clip: videos with fewer are mostly padding.
+CLIP = 16
 
 
 @dataclass(frozen=True)
@@ -148,6 +150,7 @@ class Facts:
         """Start without videos."""
         self._rates: dict[str, float | None] = {}
         self._aspects: dict[str, float] = {}
+        self._frames: dict[str, int] = {}
         self._notes: dict[str, list[str]] = {}
 
     def add(
@@ -156,8 +159,11 @@ class Facts:
         rate: float | None,
         aspect: float | None,
         notes: tuple[str, ...],
+        frames: int = CLIP,
     ) -> None:
         """Add a video; None where a fact is unknown or does not matter."""
+        if frames < CLIP:
+            self._frames[key] = frames
         self._rates[key] = rate
         if aspect is not None and not MIN_ASPECT <= aspect <= MAX_ASPECT:
             self._aspects[key] = aspect
@@ -174,6 +180,13 @@ class Facts:
                 f"{len(self._aspects)} of {len(self._rates)} videos are upright or "
                 f"very wide (first: {first}, width / height {aspect:.2f}): the network "
                 "sees them squashed to 4 : 3"
+            )
+        if self._frames and length:
+            first, frames = min(self._frames.items())
+            yield (
+                f"{len(self._frames)} of {len(self._rates)} videos have fewer than "
+                f"{CLIP} frames (first: {first}, {frames}): {length - frames} of the "
+                f"{length} that the network sees are black"
             )
         for note, keys in sorted(self._notes.items()):
             yield f"{note}: {listed(sorted(keys))}"
@@ -213,7 +226,9 @@ def extract(
                 log.clear(video.key)
                 sample = _sample(video, result, pending.probes[video.key])
                 write_part(cache, sample, result.features, extractor.provenance)
-                facts.add(video.key, result.rate, result.aspect, result.notes)
+                facts.add(
+                    video.key, result.rate, result.aspect, result.notes, result.frames
+                )
                 if result.damage:
                     damage[video.key] = result.damage
             progress(done + pending.elsewhere, len(work.todo), video.key)

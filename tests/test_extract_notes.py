@@ -155,3 +155,14 @@ def test_errors_that_need_no_torch_come_before_it_is_loaded(
     ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert message in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert ran.returncode in (AqaError.exit_code, 2)
+
+
+def test_videos_that_are_mostly_padding_are_said():
+    facts = Facts()
+    for key, frames in (("a", 200), ("b", 15), ("c", 1), ("d", 16)):
+        facts.add(key, 25.0, None, (), frames)
+    assert list(facts.describe(103)) == [
+        "2 of 4 videos have fewer than 16 frames (first: b, 15): 88 of the 103 that "
+        "the network sees are black"
+    ]
+    assert list(facts.describe(0)) == []  # poses are not padded

@@ -406,3 +406,22 @@ def test_pixels_in_eight_bits_are_refused(tmp_path):
     np.save(tmp_path / "a.npy", WANT.astype(np.uint8))
     with pytest.raises(PoseError, match="pixels beyond 255"):
         read_poses(tmp_path / "a.npy", "", PoseConfig())
+
+
+@pytest.mark.parametrize("code", [9999, -9999])
+def test_a_number_far_out_in_all_axes_stands_for_missing(tmp_path, code):
+    lost = np.random.default_rng(0).random((FRAMES, 17)) < 0.1
+    lost[[0, -1]] = False
+    np.save(tmp_path / "a.npy", np.where(lost[..., None], code, WANT))
+    poses = read_poses(tmp_path / "a.npy", "", PoseConfig())
+    np.testing.assert_allclose(poses.joints, [WANT])  # they move evenly
+    assert f"joints at ({code}, {code}) taken as missing" in poses.notes
+
+
+def test_what_a_mac_leaves_beside_openposes_files_is_ignored(tmp_path):
+    for frame in range(FRAMES):
+        people = [{"pose_keypoints_2d": flat(frame)}]
+        name = f"a_{frame:012}_keypoints.json"
+        (tmp_path / name).write_text(json.dumps({"people": people}))
+        (tmp_path / f"._{name}").write_bytes(b"\0\5\x16\7")
+    np.testing.assert_allclose(read_poses(tmp_path, "", PoseConfig()).joints, [WANT])

@@ -9,8 +9,9 @@ A decision is taken from the options if they state it, else from the file if it 
 it (its format, its names), else from the numbers if they allow one reading only;
 otherwise `PoseError` says what to pass.
 
-Missing joints are NaN, null or empty in the file, (0, 0), or (-1, -1) in pixels, with
-any score: tools write these for joints that they did not find, and some put a constant
+Missing joints are NaN, null or empty in the file, (0, 0), (-1, -1) in pixels, or a pair
+of equal numbers far from all others that is there more than once (9999, 9999), with any
+score: tools write these for joints that they did not find, and some put a constant
 score beside them. The one joint that is always 0 in centred poses is kept.
 
 Pixels stay pixels, and fractions of the picture become pixels. Other units (metres,
@@ -75,6 +76,9 @@ def read_pose_file(path: Path, config: PoseConfig) -> PoseFile:
 def _interpret(numbers: Numbers, raw: RawPoses, config: PoseConfig) -> PoseFile:
     coordinates, scores = _columns(numbers, raw, config)
     coordinates[_missing(coordinates)] = np.nan
+    if (code := _code(coordinates)) is not None:
+        coordinates[(coordinates == code).all(axis=-1)] = np.nan
+        raw.notes.append(f"joints at ({code:g}, {code:g}) taken as missing")
     if not np.isfinite(coordinates).any():
         raise PoseError("every joint of every frame is missing (0, empty or NaN)")
     if (largest := np.nanmax(np.abs(coordinates))) > MAX_COORDINATE:
@@ -147,6 +151,24 @@ def _missing(coordinates: Numbers) -> npt.NDArray[np.bool_]:
     if always.sum() == 1:  # the joint that the others are measured from
         missing[..., always] = ~present[..., None]
     return missing
+
+
+def _code(coordinates: Numbers) -> float | None:
+    """Return the number that stands for missing in all axes, None if there is none.
+
+    It is farther out than twice any other coordinate, as 9999 is beside pixels.
+    """
+    size = np.abs(coordinates)
+    if not np.isfinite(size).any():
+        return None
+    places = np.argwhere(size == np.nanmax(size))
+    joints = coordinates[tuple(places[0][:-1])]
+    same = (coordinates == joints[0]).all(axis=-1)
+    others = size[~same]
+    if same.sum() < 2 or (joints != joints[0]).any() or not np.isfinite(others).any():
+        return None
+    is_far = abs(joints[0]) > 2 * np.nanmax(others)
+    return float(joints[0]) if is_far and float(joints[0]).is_integer() else None
 
 
 def _layout(coordinates: Numbers, raw: RawPoses, config: PoseConfig) -> Layout:

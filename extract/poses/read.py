@@ -41,7 +41,7 @@ import numpy.typing as npt
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.tables import read_npy
-from aqa.extract.datasets.dataset import SUFFIXES
+from aqa.extract.datasets.dataset import SUFFIXES, is_ignored
 from aqa.extract.poses.json_records import (
     MALFORMED,
     RawPoses,
@@ -143,7 +143,9 @@ def openpose_files(path: Path) -> dict[int, Path]:
     numbered = sorted(
         (int(match[1]), file)
         for file in path.iterdir()
-        if (match := OPENPOSE.fullmatch(file.name)) and not file.is_symlink()
+        if (match := OPENPOSE.fullmatch(file.name))
+        and not is_ignored(file.name)
+        and not file.is_symlink()
     )
     files = dict(numbered)
     if not files or len(files) < len(numbered):
