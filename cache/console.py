@@ -90,10 +90,17 @@ def log_lines(every: float = 10.0) -> Progress:
         last = now
         line = f"{printable(label)}: {done:.0f}/{total:.0f}"
         if rate:
-            line += f", {rate:.3g}/s, {(total - done) / rate:.0f} s left"
+            line += f", {rate:.3g}/s, {duration((total - done) / rate)} left"
         click.echo(line, err=True)
 
     return show
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in seconds, minutes or hours, whichever fits."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def pace() -> Callable[[float], float]:

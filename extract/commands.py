@@ -11,6 +11,7 @@ from aqa.cache.console import (
     SOME_FAILED,
     GroupedCommand,
     cache_option,
+    duration,
     given,
     json_option,
     print_failures,
@@ -172,7 +173,7 @@ def extract(
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
-    from aqa.extract.timing import describe, expected, measure, remember
+    from aqa.extract.timing import expected, measure, remember
 
     if features == "c3d":
         refuse_given(OF_POSES, "C3D features")
@@ -203,7 +204,7 @@ def extract(
         _print_plan(work, cache, None if seconds is None else seconds * todo, as_json)
         return
     if seconds := expected(extractor):
-        _say(f"about {describe(seconds)} per video, as measured here before")
+        _say(f"about {duration(seconds)} per video, as measured here before")
     with progress_bar() as progress:
         made = run(
             *(dataset, cache, extractor, shard, progress), replace=replace, report=_say
@@ -271,7 +272,6 @@ def _label_notes(count: int) -> list[str]:
 def _print_plan(
     work: "Plan", cache: Path, seconds: float | None, as_json: bool
 ) -> None:
-    from aqa.extract.timing import describe
 
     todo = [video.key for video in work.todo]
     if as_json:
@@ -279,7 +279,7 @@ def _print_plan(
         result = {"todo": todo, "finished": work.skipped, "changed": changed}
         print_json({**result, "seconds": seconds})
         return
-    time = f", about {describe(seconds)}" if seconds else ""
+    time = f", about {duration(seconds)}" if seconds else ""
     click.echo(f"{len(todo)} to do{time}, {work.skipped} finished: {cache}")
 
 

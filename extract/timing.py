@@ -52,17 +52,6 @@ def measure(extractor: Extractor, videos: Sequence[Video]) -> float | None:
     return ends[-1] - (ends[0] if len(ends) == 2 else start)
 
 
-def describe(seconds: float) -> str:
-    """Return a duration in words.
-
-    >>> [describe(seconds) for seconds in (8, 100, 4000, 200_000)]
-    ['8 s', '100 s', '67 min', '55.6 h']
-    """
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def _key(extractor: Extractor) -> str:
     return f"{platform.node()}, {extractor.workload}"
 

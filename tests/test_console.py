@@ -159,3 +159,11 @@ def test_every_command_has_examples_that_parse(words, command):
         program, *arguments = shlex.split(line.partition(" > ")[0])
         assert (program, *arguments[: len(words)]) == ("aqa", *words)
         assert command.make_context(words[-1], arguments[len(words) :])
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [(8, "8 s"), (100, "100 s"), (4000, "67 min"), (200_000, "55.6 h")],
+)
+def test_durations_are_said_in_a_unit_that_fits(seconds, said):
+    assert console.duration(seconds) == said
