@@ -386,7 +386,7 @@ def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
         row["last"] is None and row["best"] is None for row in reports[2]["rows"]
     )
     text = (tmp_path / "out" / "report.md").read_text()
-    assert "rho is undefined where all predictions are equal" in text
+    assert "Rho is undefined where all predictions are equal" in text
     assert "nan" not in text.lower()
 
 
