@@ -148,7 +148,10 @@ def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
         raise AqaError(f"{labels_csv}: no rows to import")
     notes = (*table.notes, *name_notes(written))
     if "split" not in table.columns:
-        notes += (f"no column `split`: all {len(sources)} samples are unassigned",)
+        notes += (
+            f"no column `split`: all {len(sources)} samples are unassigned, so "
+            "`fit` and `compare` need --folds or --leave-one-out",
+        )
     return [sources[key] for key in sorted(sources)], notes
 
 

@@ -326,7 +326,8 @@ def test_further_columns_are_kept_and_a_split_may_be_missing(tmp_path, folder):
     assert made.notes == (
         f"{path}: separated by semicolon",
         f"{path}: further columns: Surgeon",
-        "no column `split`: all 2 samples are unassigned",
+        "no column `split`: all 2 samples are unassigned, so `fit` and "
+        "`compare` need --folds or --leave-one-out",
     )
     with FeatureCache.open(made.cache) as cache:
         assert cache.samples.extra == {"Surgeon": ("", "B")}

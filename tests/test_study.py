@@ -2,6 +2,7 @@
 
 import csv
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig
 from aqa.regress.experiments.fine_tune import columns_of, subset
+from aqa.regress.experiments.rows import near_random
 from aqa.regress.experiments.study import open_study
 
 CONFIG = CompareConfig(bootstrap=10)
@@ -76,7 +78,7 @@ def test_what_cannot_be_judged_is_left_out_and_named(tmp_path):
     assert "left out: ski_big_air: no labelled training sample" in notes
     assert "left out: snowboard_big_air: all 3 training scores are 7" in notes
     assert "not in this cache: sync_diving_3m, sync_diving_10m" in notes
-    assert "1 samples without a score are not used" in notes
+    assert "1 sample without a score is not used" in notes
 
 
 def test_no_action_at_all_is_an_error_that_says_why(tmp_path):
@@ -196,7 +198,7 @@ def test_settings_that_cannot_be_had_are_skipped_by_name(tmp_path):
         ("sync_diving_3m", 3),
         ("sync_diving_10m", 2),
     ]
-    assert "skipped Sync. 3m for n = 15: 1 training sample(s)" in notes[1]
+    assert "skipped Sync. 3m for n = 15: 1 training sample, 2 are needed" in notes[1]
     assert "skipped Sync. 10m for n = 35: it would be n = 2 again" in notes[3]
 
 
@@ -211,3 +213,21 @@ def test_an_unknown_actions_sizes_follow_its_own_number_of_samples(tmp_path):
         ("rings", 75),
         ("rings", 125),
     ]
+
+
+def test_rows_whose_interval_is_missing_are_not_said_to_cover_zero():
+    nan = float("nan")
+    ends = {
+        "a": (0.1, 0.5),
+        "b": (-0.1, 0.5),
+        "c": (nan, nan),
+        "b, pose-clips": (-0.2, 0.1),
+    }
+    rows = [
+        SimpleNamespace(name=name, average=SimpleNamespace(ci95={"fisher_z": each}))
+        for name, each in ends.items()
+    ]
+    assert near_random(rows[:1]) == []
+    covering, missing = near_random(rows)
+    assert "covers zero for b; b, pose-clips: not" in covering
+    assert "no interval for c: " in missing

@@ -22,7 +22,7 @@ from functools import partial
 import numpy as np
 
 from aqa.cache.actions import BY_NAME
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, counted
 from aqa.regress.config import FineTuneConfig, FineTuneSetting
 from aqa.regress.data import LEAST_TEST, LabelScale, Rows
 from aqa.regress.evaluation.bootstrap import (
@@ -193,7 +193,7 @@ class Subset:
         """Return the label scale of the first n training rows, and of no others."""
         rows, kind = self.train(n), self.study.config.label_scale
         if len(rows) < 2:
-            raise AqaError(f"{len(rows)} training sample(s), 2 are needed")
+            raise AqaError(f"{counted(len(rows), 'training sample')}, 2 are needed")
         return LabelScale.learn(self.study.features, rows, kind)
 
 

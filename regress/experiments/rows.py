@@ -274,10 +274,29 @@ def svr_notes(rows: Iterable[Row]) -> list[str]:
 
 def near_random(rows: Iterable[Row]) -> list[str]:
     """Name the rows that are not distinguishable from a random ranking."""
-    unsure = [row.name for row in rows if covers_zero(row.average.ci95["fisher_z"])]
-    if not unsure:
-        return []
-    return [
-        f"The average's interval covers zero for {', '.join(unsure)}: not "
-        "distinguishable from a random ranking."
-    ]
+    open_sign: list[str] = []
+    without: list[str] = []
+    for row in rows:
+        ends = row.average.ci95["fisher_z"]
+        if np.isnan(ends).any():
+            without.append(row.name)
+        elif covers_zero(ends):
+            open_sign.append(row.name)
+    notes = []
+    if open_sign:
+        notes.append(
+            f"The average's interval covers zero for {_listed(open_sign)}: not "
+            "distinguishable from a random ranking."
+        )
+    if without:
+        notes.append(
+            f"The average has no interval for {_listed(without)}: too few test "
+            "samples, or rho is undefined."
+        )
+    return notes
+
+
+def _listed(names: Iterable[str]) -> str:
+    """Join names of rows; those of a further cache hold a comma themselves."""
+    names = list(names)
+    return ("; " if any("," in name for name in names) else ", ").join(names)

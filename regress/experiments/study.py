@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, counted
 from aqa.regress.config import CompareConfig
 from aqa.regress.data import LEAST_TEST, FeatureSet, LabelScale, Rows, load
 from aqa.regress.doubts import doubts
@@ -271,7 +271,8 @@ def open_study(cache: Path, config: CompareConfig) -> Study:
         notes.append(f"not in this cache: {', '.join(absent)}")
     unlabelled = int(np.isnan(features.score).sum())
     if unlabelled:
-        notes.append(f"{unlabelled} samples without a score are not used")
+        verb = "is" if unlabelled == 1 else "are"
+        notes.append(f"{counted(unlabelled, 'sample')} without a score {verb} not used")
     notes += doubts(features, split.folds, actions)
     folds = _folds(split, actions, config.label_scale)
     return Study(features, config, tuple(actions), split, folds, tuple(notes))
