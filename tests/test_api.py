@@ -73,6 +73,7 @@ def test_a_model_predicts_in_judges_units(cache, tmp_path):
         model.predict(opened.features, "figure")
 
 
+@pytest.mark.slow
 def test_compare_writes_a_report(cache, tmp_path):
     [result] = aqa.compare("single-vs-all", cache, out=tmp_path, iterations=20)
     assert (tmp_path / "report.html").is_file()

@@ -147,6 +147,7 @@ def test_from_features_to_model_to_score(aqa, videos, tiny, tmp_path):
     assert "broken.avi" in mixed.stderr and "a.avi: diving" in mixed.stdout
 
 
+@pytest.mark.slow
 def test_compare_prints_what_it_writes_and_fit_takes_the_same_products(
     aqa, plant, tmp_path
 ):

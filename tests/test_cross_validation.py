@@ -193,6 +193,7 @@ def _with_folds(study):
     return replace(study, folds=_folds(study.split, study.actions, kind))
 
 
+@pytest.mark.slow
 def test_variants_stand_beside_the_papers_way(cache, tmp_path):
     config = replace(CONFIG, variants=True, seeds=2)
     single, zero = compare(cache, ["single-vs-all", "zero-shot"], config, tmp_path)

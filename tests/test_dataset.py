@@ -418,6 +418,7 @@ def test_manifest_header_and_encoding_are_checked(tmp_path):
         read_dataset(manifest(tmp_path, "one.avi,figure,1,"), ["vault"])
 
 
+@pytest.mark.slow
 def test_manifest_of_a_hundred_thousand_rows_is_read_in_seconds(tmp_path):
     touch(tmp_path, *(f"f/{number}.avi" for number in range(200)))
     rows = [f"f/{n % 200}.avi,diving,50,train" for n in range(100_000)]

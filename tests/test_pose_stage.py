@@ -225,6 +225,7 @@ def test_one_file_gives_the_features_of_a_cache_of_keys_without_videos(videos, k
         pose_features_of_file(path, {"features": "c3d"})
 
 
+@pytest.mark.slow
 def test_model_of_poses_scores_a_pose_file(aqa, tmp_path):
     rows = ["key,action,score,split"]
     (tmp_path / "poses").mkdir()

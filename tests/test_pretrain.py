@@ -356,6 +356,7 @@ print(json.dumps([run.clip_accuracy, run.video_accuracy]))
 """
 
 
+@pytest.mark.slow
 def test_two_processes_do_what_one_does(moving, tmp_path, micro):
     """As torchrun starts them: gradients averaged, one file, the same numbers."""
     settings = SETTINGS | {"dropout": 0.0}

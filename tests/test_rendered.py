@@ -107,6 +107,7 @@ def nearest_class(found):
     return float((distance.argmin(-1) == np.arange(6)[:, None]).mean())
 
 
+@pytest.mark.slow
 def test_the_shipped_weights_tell_what_untrained_ones_do_not(clips):
     trained = nearest_class(features(load_weights("tiny"), clips))
     untrained = nearest_class(features(initial_weights(0), clips))
