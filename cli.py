@@ -34,6 +34,7 @@ from aqa.cache.console import (
 )
 from aqa.cache.devices import share_processors
 from aqa.cache.errors import AqaError, printable
+from aqa.cache.files import keep_inputs
 from aqa.extract.commands import extract, weights
 from aqa.extract.options import with_features, with_options
 from aqa.extract.poses.commands import FILE_OPTIONS, poses
@@ -186,6 +187,8 @@ def score(
         raise click.UsageError("expected VIDEOS, --poses FILE or --features FILE.npy")
     if options["weights"] is not None:
         check_weights(options["weights"])
+    if html is not None:
+        keep_inputs(html, model, *videos, *poses, *features)
     from aqa.api import load_model
     from aqa.api import score as run
 

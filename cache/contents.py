@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from aqa.cache.errors import AqaError
-from aqa.cache.files import replacing
+from aqa.cache.files import keep_inputs, replacing
 from aqa.cache.parts import list_parts, open_part, parts_folder
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
@@ -120,9 +120,13 @@ def export(cache: Path | str, out: Path | str) -> dict[str, list[int]]:
 
     `features` float32 (N, offsets, clips, D); `key`, `action`, `split` and `extra_*`
     text (N,); `score` float64 (N,); `frames` and `clips` int32 (N,), the latter the
-    number of clips at the end that are no padding; `provenance` JSON text.
+    number of clips at the end that are no padding; `provenance` JSON text. Raises
+    AqaError for an `out` of another kind, or over the cache itself.
     """
     out = Path(out)
+    if out.suffix != ".npz":
+        raise AqaError(f"{out}: expected a name that ends in .npz")
+    keep_inputs(out, Path(cache))
     with FeatureCache.open(cache) as opened:
         table = opened.samples
         arrays: dict[str, Any] = {

@@ -107,6 +107,16 @@ def write_file(path: Path, data: bytes | str) -> None:
         file.write(encoded)
 
 
+def keep_inputs(out: Path, *inputs: Path) -> None:
+    """Refuse to write `out` over a file that it is made from; raises AqaError."""
+    for each in inputs:
+        with suppress(OSError):  # one that is missing is said where it is read
+            if out.samefile(each):
+                raise AqaError(
+                    f"{out}: is an input, and would be replaced; name another output"
+                )
+
+
 def user_folder() -> Path:
     """Return this package's folder in the user's cache folder; it may not exist."""
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"

@@ -20,6 +20,7 @@ from aqa.cache.console import (
     workers_option,
 )
 from aqa.cache.errors import printable
+from aqa.cache.files import keep_inputs
 from aqa.extract.config import (
     KEEP,
     POSE_FEATURES,
@@ -341,6 +342,7 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 def weights_convert(file: Path, out: Path, **presets: Any) -> None:
     """Write FILE as OUT, a verified safetensors file with its preset inside."""
     check_weights(str(file))
+    keep_inputs(out, file)
     from aqa.extract.weights.load import load_weights, save_weights
 
     made = save_weights(load_weights(file, **presets), out)

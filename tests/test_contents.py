@@ -68,6 +68,18 @@ def test_an_export_is_read_by_numpy_without_pickles(cache, tmp_path):
     assert "features [3, 2, 4, 5]" in run("export", out, "--cache", cache).stdout
 
 
+def test_an_export_replaces_no_cache(cache, tmp_path):
+    before = cache.read_bytes()
+    for out in (cache, tmp_path / "out.csv"):
+        said = run("export", out, "--cache", cache, code=1).output
+        assert f"{out.name}: expected a name that ends in .npz" in said
+    link = tmp_path / "link.npz"
+    link.symlink_to(cache)
+    said = run("export", link, "--cache", cache, code=1).output
+    assert "is an input, and would be replaced; name another output" in said
+    assert cache.read_bytes() == before
+
+
 def test_a_failed_export_leaves_nothing(cache, tmp_path):
     cache.write_bytes(cache.read_bytes()[:5000])
     with pytest.raises(AqaError, match="damaged"):
