@@ -6,10 +6,12 @@ line can show defaults. A TOML file may hold any field; nested settings are tabl
 ([schedule], [lstm], [svr], [split], [fine_tune]).
 """
 
+import math
 import tomllib
-from collections.abc import Collection, Mapping
-from dataclasses import dataclass, is_dataclass, replace
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
+from numbers import Integral, Real
 from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
@@ -38,6 +40,26 @@ CHOICES = {
 }
 
 
+def _at_least(config: Any, least: int, *names: str) -> None:
+    """Refuse numbers below `least` in the fields `names` that this config has."""
+    _numbers(config, f"at least {least}", names, lambda value: value >= least)
+
+
+def _above_zero(config: Any, *names: str) -> None:
+    _numbers(config, "a number above 0", names, lambda value: value > 0)
+
+
+def _numbers(
+    config: Any, wanted: str, names: Collection[str], fits: Callable[[float], bool]
+) -> None:
+    for name in names:
+        value = getattr(config, name, None)
+        for each in value if isinstance(value, tuple) else (value,):
+            sound = each is None or (math.isfinite(each) and fits(each))
+            if not sound:
+                raise AqaError(f"{name}: expected {wanted}, found {each!r}")
+
+
 @dataclass(frozen=True)
 class Schedule:
     """Adam's schedule: the rate is multiplied by `gamma` every `step` iterations."""
@@ -47,6 +69,11 @@ class Schedule:
     step: int = 3_000
     gamma: float = 0.5
     batch: int = 15
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no training can have."""
+        _at_least(self, 1, "iterations", "step", "batch")
+        _above_zero(self, "learning_rate", "gamma")
 
     def scaled(self, factor: float) -> "Schedule":
         """Scale iterations and step, each at least 1."""
@@ -68,6 +95,11 @@ class LstmConfig:
     #: over 24 heads), another seed moves it by 0.038.
     products: str = "fp32"
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no layer can have."""
+        _at_least(self, 1, "hidden")
+        _above_zero(self, "init_std")
+
 
 @dataclass(frozen=True)
 class SvrConfig:
@@ -88,6 +120,18 @@ class SvrConfig:
     #: six then choose the same kernel and cost with any seed.
     repeats: int = 10
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no SVR can have, and a grid without candidates."""
+        for name in ("kernels", "costs") + (("epsilons",) if self.nu is None else ()):
+            if not getattr(self, name):
+                raise AqaError(f"{name}: expected one candidate or more, found none")
+        _above_zero(self, "costs")
+        _at_least(self, 0, "epsilons")
+        _at_least(self, 2, "folds")
+        _at_least(self, 1, "repeats")
+        if self.nu is not None and not 0 < self.nu <= 1:
+            raise AqaError(f"nu: expected above 0, at most 1, found {self.nu!r}")
+
 
 #: The linear nu-SVR of Pirsiavash et al. 2014, nothing scaled: "nu-svr" by name.
 NU_SVR = SvrConfig(
@@ -107,6 +151,10 @@ class SplitConfig:
     leave_one_out: str | None = None
     #: Deals the samples into a number of folds.
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse a seed that no generator takes."""
+        _at_least(self, 0, "seed")
 
 
 @dataclass(frozen=True)
@@ -135,7 +183,9 @@ class TrainingConfig:
     workers: int | None = None
 
     def __post_init__(self) -> None:
-        """Check settings that are words; raises `AqaError`."""
+        """Check words and numbers; raises `AqaError`."""
+        _at_least(self, 0, "seed", "head_seed", "bootstrap_seed", "calibration_folds")
+        _at_least(self, 1, "iterations", "workers", "seeds", "bootstrap", "untrained")
         for name, values in CHOICES.items():
             found = getattr(self, name, values[0])
             if found not in values:
@@ -184,6 +234,11 @@ class FineTuneSetting:
     iterations: int
     step: int
 
+    def __post_init__(self) -> None:
+        """Refuse numbers that no training can have."""
+        _at_least(self, 2, "n_train")
+        _at_least(self, 1, "iterations", "step")
+
 
 @dataclass(frozen=True)
 class FineTuneConfig:
@@ -205,6 +260,10 @@ class FineTuneConfig:
     )
     test: int = 50
     every: int = 100
+
+    def __post_init__(self) -> None:
+        """Refuse numbers that no experiment can have."""
+        _at_least(self, 1, "test", "every")
 
 
 @dataclass(frozen=True)
@@ -250,10 +309,15 @@ def configured(base: Config, file: Path | None, options: Mapping[str, Any]) -> C
     given = {name: value for name, value in options.items() if value is not None}
     plain = {name: value for name, value in given.items() if name not in NESTED}
     _check_names(plain, [*vars(config), *NESTED])
+    hints = get_type_hints(type(config))
+    for name, value in plain.items():
+        if name in hints:
+            plain[name] = _value(hints[name], value, f"{name}: ")
     config = replace(config, **plain)
     for name, section in NESTED.items():
         if name in given:
-            value = given[name]
+            hint = get_type_hints(type(getattr(config, section)))[name]
+            value = _value(hint, given[name], f"{name}: ")
             if name == "step":
                 value = max(1, round(value / config.scale))
             part = replace(getattr(config, section), **{name: value})
@@ -282,15 +346,19 @@ def _check_names(
 
 
 def _value(kind: Any, value: Any, where: str, base: Any = None) -> Any:
-    """Return a TOML value as this type; a table replaces fields of `base`."""
+    """Return a value as this type; a table of TOML replaces fields of `base`."""
+    if isinstance(value, Real) and type(value) is not bool:  # of NumPy, too
+        value = int(value) if isinstance(value, Integral) else float(value)
     if get_origin(kind) is UnionType:
         choices = [each for each in get_args(kind) if each is not type(None)]
         kind = next((each for each in choices if type(value) is each), choices[0])
-    if get_origin(kind) is tuple and isinstance(value, list):
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(_value(get_args(kind)[0], each, where) for each in value)
     if kind is float and type(value) is int:
         return float(value)
     if kind in (int, float, str, bool) and type(value) is kind and value == value:
+        return value
+    if is_dataclass(kind) and type(value) is kind:
         return value
     if is_dataclass(kind) and isinstance(value, dict):
         hints = get_type_hints(kind)
@@ -302,8 +370,14 @@ def _value(kind: Any, value: Any, where: str, base: Any = None) -> Any:
             for name, each in value.items()
         }
         make: Any = kind
-        return make(**given) if base is None else replace(base, **given)
-    wanted = getattr(kind, "__name__", kind)
+        lacking = [f.name for f in fields(make) if f.default is MISSING]
+        if base is None and (absent := [n for n in lacking if n not in given]):
+            raise AqaError(f"{where}expected {', '.join(absent)} as well")
+        try:
+            return make(**given) if base is None else replace(base, **given)
+        except AqaError as error:
+            raise AqaError(f"{where}{error}") from error
+    wanted = "list" if get_origin(kind) is tuple else kind.__name__
     raise AqaError(f"{where}expected {wanted}, found {value!r}")
 
 

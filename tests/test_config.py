@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from aqa.cache.errors import AqaError
@@ -86,6 +87,20 @@ def test_tables_of_a_list(tmp_path):
         ("[svr]\ncosts = ['a']", "costs: expected float, found 'a'"),
         ("[schedule]\ngamma = nan", "gamma: expected float"),
         ("iterations =", "not TOML"),
+        ("iterations = 0", "iterations: expected at least 1, found 0"),
+        ("seed = -1", "seed: expected at least 0, found -1"),
+        ("calibration_folds = -1", "calibration_folds: expected at least 0"),
+        ("[schedule]\niterations = 0", "schedule: iterations: expected at least 1"),
+        ("[schedule]\nbatch = 0", "batch: expected at least 1, found 0"),
+        ("[schedule]\ngamma = 0", "gamma: expected a number above 0, found 0.0"),
+        ("[schedule]\nlearning_rate = inf", "a number above 0, found inf"),
+        ("[lstm]\nhidden = -3", "lstm: hidden: expected at least 1, found -3"),
+        ("[svr]\ncosts = []", "costs: expected one candidate or more, found none"),
+        ("[svr]\ncosts = [1, 0]", "costs: expected a number above 0, found 0.0"),
+        ("[svr]\nepsilons = [-1]", "epsilons: expected at least 0, found -1.0"),
+        ("[svr]\nnu = 2", "nu: expected above 0, at most 1, found 2.0"),
+        ("[svr]\nfolds = 1", "folds: expected at least 2, found 1"),
+        ("[split]\nseed = -1", "split: seed: expected at least 0"),
     ],
 )
 def test_bad_settings_are_named(tmp_path, text, message):
@@ -93,6 +108,33 @@ def test_bad_settings_are_named(tmp_path, text, message):
     file.write_text(text)
     with pytest.raises(AqaError, match=message):
         configured(FitConfig(), file, {})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"iterations": "5"}, "iterations: expected int, found '5'"),
+        ({"hidden": 2.5}, "hidden: expected int, found 2.5"),
+        ({"folds": 2.5}, "folds: expected int, found 2.5"),
+        ({"actions": "squat"}, "actions: expected list, found 'squat'"),
+        ({"standardise": "no"}, "standardise: expected bool, found 'no'"),
+        ({"schedule": 5}, "schedule: expected Schedule, found 5"),
+        ({"lstm": {"hiden": 3}}, "did you mean hidden"),
+        ({"untrained": 0}, "untrained: expected at least 1, found 0"),
+        ({"bootstrap_seed": -1}, "bootstrap_seed: expected at least 0, found -1"),
+        ({"fine_tune": {"few": [{"n_train": 5}]}}, "expected iterations, step as well"),
+    ],
+)
+def test_options_are_checked_as_files_are(options, message):
+    with pytest.raises(AqaError, match=message):
+        configured(CompareConfig(), None, options)
+
+
+def test_numbers_of_numpy_and_lists_are_taken():
+    options = {"seed": np.int64(3), "actions": ["squat"], "gamma": np.float32(0.25)}
+    config = configured(FitConfig(), None, options)
+    assert type(config.seed) is int and config.seed == 3
+    assert config.actions == ("squat",) and config.schedule.gamma == 0.25
 
 
 def test_differences_from_the_paper_are_listed():
