@@ -277,14 +277,21 @@ class LabelScale:
             if len(scores) < 2:
                 raise AqaError(
                     f"{name}: one training sample has no standard deviation to scale "
-                    "by; at least two are needed"
+                    "by; at least two are needed, or --actions without it"
                 )
-            std = float(np.std(scores, ddof=1))
+            with np.errstate(over="ignore", invalid="ignore"):
+                std, spread = float(np.std(scores, ddof=1)), np.ptp(scores)
             # Equal scores may leave a standard deviation of rounding.
-            if np.ptp(scores) == 0 or std == 0:
+            if spread == 0:
                 raise AqaError(
                     f"{name}: all {len(scores)} training scores are {scores[0]:g}; "
                     "scores that differ are needed"
+                )
+            if not (math.isfinite(std) and std > 0):
+                raise AqaError(
+                    f"{name}: training scores from {scores.min():g} to "
+                    f"{scores.max():g} have no standard deviation in double "
+                    "precision; write them in another unit"
                 )
             scale[name] = std
             offset[name] = float(scores.mean()) if kind == "zscore" else 0.0

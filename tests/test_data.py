@@ -84,6 +84,8 @@ def test_deviation_is_that_of_training_rows(make_features):
         ([3.3, 3.3, 3.3], "all 3 training scores are 3.3"),
         ([1.0, np.nan, 2.0], "diving/001: no score"),
         ([1.0], "one training sample"),
+        ([1e300, 2e300, 4e300], "from 1e.300 to 4e.300 .*write them in another unit"),
+        ([1e-310, 2e-310, 4e-310], "no standard deviation in double precision"),
     ],
 )
 def test_labels_that_cannot_be_scaled(make_features, scores, message):

@@ -92,6 +92,24 @@ def test_predictions_are_in_judges_units(model):
     assert both[[0, 3]] == pytest.approx(55 + 13.5 * scaled[[0, 3]])
 
 
+def test_any_sound_numbers_are_scored_alike(model):
+    x = np.arange(20, dtype=np.float32).reshape(2, 2, 5)
+    want = model.predict(x, "luge")
+    for same in (x.astype("f8"), x.astype(int), x.astype(">f4"), x.tolist()):
+        np.testing.assert_array_equal(model.predict(same, "luge"), want)
+    for other, message in (
+        (x * np.nan, "expected finite float32 numbers"),
+        (x.astype("f8") * 1e300, "expected finite float32 numbers"),
+        (x.astype("U9"), "expected an array of numbers, found <U9"),
+        (None, "expected an array of numbers, found object"),
+    ):
+        with pytest.raises(AqaError, match=message):
+            model.predict(other, "luge")
+    for action, message in ((["luge"] * 3, "expected one name, or 2"), (3, "found 3")):
+        with pytest.raises(AqaError, match=message):
+            model.predict(x, action)
+
+
 def test_same_model_same_bytes(model, written, tmp_path):
     shuffled = replace(
         model,

@@ -157,14 +157,21 @@ class Model:
         testing. `action` is one action or the action of each sample (n,), and may be
         left out for a model of one action. Raises `AqaError` for an unknown action.
         """
+        x = _as_features(x)
         x = x[:, 0] if x.ndim == 4 else x
         if action is None and len(self.actions) == 1:
             action = self.actions[0]
-        unknown = set(np.unique([] if action is None else action)) - {*self.actions}
+        named = np.asarray([] if action is None else action).astype(str)
+        unknown = set(named.ravel()) - {*self.actions}
         if action is None or unknown:
             raise AqaError(
                 f"expected an action of the model ({', '.join(self.actions)}); found "
                 f"{', '.join(sorted(unknown)) or 'none'}"
+            )
+        if named.shape not in ((), (1,), (len(x),), (0,)):
+            raise AqaError(
+                f"action: expected one name, or {len(x)}, one per sample; found "
+                f"shape {named.shape}"
             )
         return self.label_scale.to_units(self.head.predict(x, clips), action)
 
@@ -185,6 +192,18 @@ class Model:
             "plausibility": self.plausibility.record() if self.plausibility else [],
             **({self.head.kind: facts} if facts else {}),
         }
+
+
+def _as_features(x: Any) -> NDArray[np.float32]:
+    """Return numbers as float32; AqaError for what is none, or is not finite."""
+    found = np.asarray(x)
+    if found.dtype.kind not in "fiu":
+        raise AqaError(f"features: expected an array of numbers, found {found.dtype}")
+    with np.errstate(over="ignore"):
+        found = found.astype(np.float32, copy=False)
+    if not np.isfinite(found).all():
+        raise AqaError("features: expected finite float32 numbers, found others")
+    return found
 
 
 def _lasting(provenance: Provenance) -> Provenance:
