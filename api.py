@@ -88,6 +88,10 @@ def extract(
     from aqa.extract.datasets.reader import read_dataset
     from aqa.extract.stage import extract as run
 
+    if isinstance(actions, str):
+        raise AqaError(f"actions: expected a list of names, found {actions!r}")
+    if shard is not None and not 0 <= shard[0] < shard[1]:
+        raise AqaError(f"shard: expected (i, N) with 0 <= i < N, found {shard}")
     dataset = read_dataset(Path(videos), actions)
     clips = ClipConfig(**_taken(settings, ClipConfig))
     if features == "c3d":
@@ -134,7 +138,7 @@ def compare(
     experiment: str = "single-vs-all",
     cache: AnyPath = "features.h5",
     *,
-    also: Sequence[AnyPath] = (),
+    also: AnyPath | Sequence[AnyPath] = (),
     videos: AnyPath | None = None,
     out: AnyPath = "report",
     config: AnyPath | None = None,
@@ -152,7 +156,7 @@ def compare(
     from aqa.regress.experiments.compare import compare as run
 
     made = configured(CompareConfig(), Path(config) if config else None, settings)
-    further = [Path(path) for path in also]
+    further = _paths(also)
     strips = None if videos is None else strips_of(videos, cache)
     return run(
         Path(cache),
@@ -227,10 +231,10 @@ def load_model(path: AnyPath) -> "Model":
 
 def score(
     model: "AnyPath | Model",
-    videos: Sequence[AnyPath] = (),
+    videos: AnyPath | Sequence[AnyPath] = (),
     *,
-    poses: Sequence[AnyPath] = (),
-    features: Sequence[AnyPath] = (),
+    poses: AnyPath | Sequence[AnyPath] = (),
+    features: AnyPath | Sequence[AnyPath] = (),
     action: str | None = None,
     start: float | None = None,
     end: float | None = None,
@@ -256,21 +260,31 @@ def score(
     record = fitted.provenance.record
     kind = str(record.get("features"))
     wanted = {"c3d": "videos"}.get(kind, "poses" if "pose-" in kind else "features")
-    given = {"videos": videos, "poses": poses, "features": features}
+    given = {
+        "videos": _paths(videos),
+        "poses": _paths(poses),
+        "features": _paths(features),
+    }
     if found := [what for what, paths in given.items() if paths and what != wanted]:
         raise AqaError(
             f"the model was made with {kind} features: expected {wanted}, found "
             f"{' and '.join(found)}"
         )
     if wanted == "videos":
-        paths = [Path(path) for path in videos]
-        yield from _score_videos(fitted, name, paths, start, end, warn, settings)
+        yield from _score_videos(
+            fitted, name, given[wanted], start, end, warn, settings
+        )
         return
     from aqa.extract.config import PoseConfig
 
     reading = _taken(settings, PoseConfig) if wanted == "poses" else {}
     _refuse(settings)
-    for path in map(Path, given[wanted]):
+    if start is not None or end is not None:
+        raise AqaError(
+            "start and end: seconds of a video; expected none of them with "
+            f"{wanted}, which are scored whole"
+        )
+    for path in given[wanted]:
         try:
             if wanted == "poses":
                 from aqa.extract.poses.extractor import pose_features_of_file
@@ -336,6 +350,12 @@ def _score_videos(
         )
         strip = middle_frames(decoded.frames, config.clips)
         yield video.path, Scored(video.path, result, strip)
+
+
+def _paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
+    """Return paths given as a sequence, or as one path alone."""
+    one = isinstance(given, (str, PathLike))
+    return [Path(given)] if one else [Path(path) for path in given]
 
 
 def _taken(settings: dict[str, Any], config: type) -> dict[str, Any]:

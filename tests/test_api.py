@@ -10,6 +10,7 @@ from safetensors.numpy import load_file
 
 import aqa
 from aqa.api import strips_of
+from aqa.cache.imports import import_features
 
 COUNTS = {"diving": (12, 6), "gym_vault": (10, 5)}
 
@@ -73,6 +74,29 @@ def test_a_model_predicts_in_judges_units(cache, tmp_path):
         model.predict(opened.features, "figure")
 
 
+def test_one_path_alone_counts_as_a_list_of_one(tmp_path):
+    rng, rows = np.random.default_rng(0), ["key,action,score,split,file"]
+    for number in range(9):
+        np.save(tmp_path / f"{number}.npy", rng.normal(size=(4, 5)).astype("f4"))
+        rows.append(f"{number},squat,{number},train,{number}.npy")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    made = import_features(tmp_path / "list.csv", "i3d", tmp_path / "i3d.h5").cache
+    [path] = aqa.fit(made, out=tmp_path / "models", iterations=5, hidden=2).models
+    [alone] = aqa.score(path, features=str(tmp_path / "3.npy"))
+    [listed] = aqa.score(path, features=[tmp_path / "3.npy"])
+    assert alone[1].score == listed[1].score
+    with pytest.raises(aqa.AqaError, match="start and end: seconds of a video"):
+        list(aqa.score(path, features=tmp_path / "3.npy", start=1.0))
+
+
+def test_an_output_that_cannot_be_made_is_said_before_training(cache, tmp_path):
+    (tmp_path / "file").touch()
+    trained = []
+    with pytest.raises(aqa.AqaError, match="file: cannot be made"):
+        aqa.fit(cache, out=tmp_path / "file", progress=lambda *at: trained.append(at))
+    assert not trained
+
+
 @pytest.mark.slow
 def test_compare_writes_a_report(cache, tmp_path):
     [result] = aqa.compare("single-vs-all", cache, out=tmp_path, iterations=20)
@@ -86,6 +110,11 @@ def test_unknown_settings_are_refused(cache, tmp_path):
         aqa.fit(cache, out=tmp_path, hiden=3)
     with pytest.raises(aqa.AqaError, match="without effect here: colour"):
         aqa.extract(videos, weights="random", colour="red", cache=tmp_path / "x.h5")
+    with pytest.raises(aqa.AqaError, match="actions: expected a list of names"):
+        aqa.extract(videos, weights="random", actions="a", cache=tmp_path / "x.h5")
+    for shard in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(aqa.AqaError, match="shard: expected .* with 0 <= i < N"):
+            aqa.extract(videos, weights="random", shard=shard, cache=tmp_path / "x.h5")
 
 
 def test_the_package_extract_is_callable(tmp_path):

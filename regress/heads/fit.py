@@ -21,6 +21,7 @@ import numpy as np
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
+from aqa.cache.files import make_folder
 from aqa.regress.config import FitConfig, SplitConfig, unlike_paper
 from aqa.regress.data import (
     LEAST_TEST,
@@ -117,6 +118,7 @@ def fit(
             labels = scale.to_scaled(features.score[rows], features.action[rows])
             parts.append(Part(name, rows, labels))
             scales.append(scale)
+    make_folder(out)  # what cannot be written is said before hours of training
     # Only now is torch loaded: what is wrong with the cache is said at once.
     heads = kind_of(config.head).fit_heads(
         features, parts, config, out / "heads", progress
