@@ -354,8 +354,9 @@ def _score_videos(
 
 def _paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
     """Return paths given as a sequence, or as one path alone."""
-    one = isinstance(given, (str, PathLike))
-    return [Path(given)] if one else [Path(path) for path in given]
+    if isinstance(given, (str, PathLike)):
+        return [Path(given)]
+    return [Path(path) for path in given]
 
 
 def _taken(settings: dict[str, Any], config: type) -> dict[str, Any]:

@@ -347,7 +347,7 @@ def _check_names(
 
 def _value(kind: Any, value: Any, where: str, base: Any = None) -> Any:
     """Return a value as this type; a table of TOML replaces fields of `base`."""
-    if isinstance(value, Real) and type(value) is not bool:  # of NumPy, too
+    if isinstance(value, Real) and not isinstance(value, bool):  # of NumPy, too
         value = int(value) if isinstance(value, Integral) else float(value)
     if get_origin(kind) is UnionType:
         choices = [each for each in get_args(kind) if each is not type(None)]
