@@ -55,8 +55,9 @@ def cache_info(cache: Path, as_json: bool) -> None:
             f"format version {found['version']}"
         )
     for action, splits in found["samples"].items():
-        parts = ", ".join(f"{count} {split}" for split, count in splits.items())
-        click.echo(printable(f"  {action}: {parts}"))
+        parts = [f"{count} {split}" for split, count in splits.items()]
+        said = ", ".join(parts).replace("(none)", "in neither list")
+        click.echo(printable(f"  {action}: {said}"))
     _print_lines(f"  {note}" for note in found["notes"])
     click.echo(json.dumps(found["provenance"], indent=2))
 
