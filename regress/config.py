@@ -72,7 +72,8 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no training can have."""
-        _at_least(self, 1, "iterations", "step", "batch")
+        _at_least(self, 0, "iterations")  # 0: a head as it is drawn
+        _at_least(self, 1, "step", "batch")
         _above_zero(self, "learning_rate", "gamma")
 
     def scaled(self, factor: float) -> "Schedule":
@@ -186,6 +187,10 @@ class TrainingConfig:
         """Check words and numbers; raises `AqaError`."""
         _at_least(self, 0, "seed", "head_seed", "bootstrap_seed", "calibration_folds")
         _at_least(self, 1, "iterations", "workers", "seeds", "bootstrap", "untrained")
+        if (iterations := self.schedule.iterations) < 1:
+            raise AqaError(
+                f"schedule: iterations: expected at least 1, found {iterations}"
+            )
         for name, values in CHOICES.items():
             found = getattr(self, name, values[0])
             if found not in values:
