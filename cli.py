@@ -258,7 +258,7 @@ def score(
 @click.option(
     "--fewest",
     type=click.IntRange(2),
-    default=14,
+    default=12,
     show_default=True,
     help="Smallest number of videos per action and list.",
 )
