@@ -31,7 +31,7 @@ SHORT = {
     "--iterations": "20",
     "--seeds": "1",
     "--scale": "0.01",
-    "--fewest": "3",
+    "--fewest": "7",
     "--hidden": "8",
     "--folds": "2",
     "--batch": "2",
@@ -40,8 +40,8 @@ SHORT = {
 ADDED = {
     "fit": ["--iterations", "20", "--config", "fit.toml"],
     "compare": ["--iterations", "20", "--config", "compare.toml"],
-    "synth": ["--fewest", "3"],
-    "demo": ["--scale", "0.01", "--fewest", "3", "--iterations", "20"],
+    "synth": ["--scale", "0.001", "--fewest", "7", "--actions", "diving,gym_vault"],
+    "demo": ["--scale", "0.01", "--fewest", "2", "--iterations", "20"],
 }
 
 
@@ -140,7 +140,7 @@ def world(tmp_path_factory):
         done = CliRunner().invoke(main, [str(word) for word in words])
         assert done.exit_code == 0, done.output
 
-    run("synth", folder, "--scale", "0.001", "--fewest", "4")
+    run("synth", folder, *ADDED["synth"])
     poses = folder / "AQA-7" / "poses"
     if poses.is_dir():
         shutil.copytree(poses, folder / "poses")

@@ -273,14 +273,12 @@ def test_a_sample_without_features_is_a_defect_of_the_caller(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_ten_thousand_samples_open_within_a_second(tmp_path):
+def test_a_thousand_samples_are_read_as_written(tmp_path):
     x = numbers(1, (1, 1, 2))[0]
-    samples = [sample(f"diving/{row:05d}") for row in range(10_000)]
+    samples = [sample(f"diving/{row:05d}") for row in range(1_000)]
     write_cache(tmp_path / "f.h5", samples, (x for _ in samples), MADE)
-    start = time.process_time()
     with FeatureCache.open(tmp_path / "f.h5") as cache:
-        assert time.process_time() - start < 1
-        assert cache.samples[9_999] == samples[-1]
+        assert list(cache.samples) == samples
 
 
 @pytest.mark.parametrize("content", [None, b"", b"text", "folder", "pipe"])
