@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
+from typing import TypeVar
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import (
@@ -40,8 +42,11 @@ from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, Features, write_cache
 
+Result = TypeVar("Result")
+
 _PART = re.compile(r"[0-9a-f]{64}\.h5")
 _PROVENANCE = "provenance.json"
+_PROBE = attrgetter("source_probe")
 
 
 def parts_folder(cache: Path | str) -> Path:
@@ -64,15 +69,21 @@ def list_parts(folder: Path) -> list[Path]:
 
 def _parts(folder: Path) -> Iterator[Path]:
     # Not `glob`, which lists a whole folder before it gives the first.
+    with _noticing_refusal(folder), os.scandir(folder) as entries:
+        for entry in entries:
+            if _PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+                yield folder / entry.name
+
+
+@contextmanager
+def _noticing_refusal(path: Path) -> Iterator[None]:
+    """Raise UnreadableFile where the system refuses a path that is there."""
     try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if _PART.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
-                    yield folder / entry.name
+        yield
     except (FileNotFoundError, NotADirectoryError):
-        return
+        pass
     except OSError as error:
-        raise UnreadableFile(f"{folder}: cannot be read: {error.strerror}") from error
+        raise UnreadableFile(f"{path}: cannot be read: {error.strerror}") from error
 
 
 @contextmanager
@@ -110,12 +121,9 @@ def write_part(
 def _recorded_provenance(cache: Path) -> Provenance | None:
     """Return what the parts of `cache` are made with, None where no sound file says."""
     path = parts_folder(cache) / _PROVENANCE
-    try:
+    with _noticing_refusal(path), suppress(ValueError):
         return Provenance.parse(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, AqaError, ValueError):
-        return None
-    except OSError as error:
-        raise UnreadableFile(f"{path}: cannot be read: {error.strerror}") from error
+    return None
 
 
 def _record_provenance(cache: Path, provenance: Provenance) -> None:
@@ -129,17 +137,24 @@ def _record_provenance(cache: Path, provenance: Provenance) -> None:
     found, where = (_recorded_provenance(cache) if part else None), folder / _PROVENANCE
     for path in (part, cache):
         if found is None and path is not None:
-            found, where = _made_with(path), path
+            found, where = _unless_damaged(partial(_made_with, path)), path
     if found is not None:
         require_same(found, provenance, str(where))
     write_file(folder / _PROVENANCE, provenance.json.encode())
 
 
-def _made_with(path: Path) -> Provenance | None:
-    """Return what a cache was made with, None where there is no sound one."""
+def _made_with(path: Path) -> Provenance:
+    with FeatureCache.open(path) as found:
+        return found.provenance
+
+
+def _unless_damaged(read: Callable[[], Result]) -> Result | None:
+    """Return what is read, None where it is damaged or missing.
+
+    UnreadableFile is passed on: the file may be sound.
+    """
     try:
-        with FeatureCache.open(path) as found:
-            return found.provenance
+        return read()
     except UnreadableFile:
         raise
     except AqaError:
@@ -156,55 +171,40 @@ def finished(cache: Path | str, provenance: Provenance) -> dict[str, Sample]:
     done: dict[str, Sample] = {}
     # Parts first: what a merge moves away meanwhile is then found in the cache.
     for path in list_parts(parts_folder(cache)):
-        try:
-            with open_part(path) as part:
-                part.read_sound(0)
-        except UnreadableFile:
-            raise
-        except AqaError:
-            continue
-        require_same(part.provenance, provenance, str(path))
-        done[part.samples.key[0]] = part.samples[0]
+        if found := _unless_damaged(partial(_read_sound_part, path)):
+            sample, made_with = found
+            require_same(made_with, provenance, str(path))
+            done[sample.key] = sample
     if Path(cache).exists():
         with FeatureCache.open(cache) as merged:
             require_same(merged.provenance, provenance, str(cache))
-            for row, key in enumerate(merged.samples.key):
-                if key not in done and _is_sound(partial(merged.read_sound, row)):
-                    done[key] = merged.samples[row]
+            for row, sample in enumerate(merged.samples):
+                read = partial(merged.read_sound, row)
+                if sample.key not in done and _unless_damaged(read) is not None:
+                    done[sample.key] = sample
     return done
 
 
-def _is_sound(read: Callable[[], Features]) -> bool:
-    """Tell whether features can be read sound; UnreadableFile where nobody can."""
-    try:
-        read()
-    except UnreadableFile:
-        raise
-    except AqaError:
-        return False
-    return True
+def _read_sound_part(path: Path) -> tuple[Sample, Provenance]:
+    with open_part(path) as part:
+        part.read_sound(0)
+        return part.samples[0], part.provenance
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A sample in a file; `own` tells a part of the very cache that is merged into."""
+    """A sample in a file."""
 
     sample: Sample
     feature_sha256: str
     where: Path
     read: Callable[[], Features]
-    own: bool = False
-
-
-def _probe(copy: _Copy) -> str:
-    return copy.sample.source_probe
 
 
 class _Contents:
-    """The samples to merge; `damaged` maps own parts to what is wrong with them."""
+    """The samples to merge, from files of one provenance and shape."""
 
     def __init__(self) -> None:
-        self.damaged: dict[Path, str] = {}
         self._copies: dict[str, list[_Copy]] = {}
         self._conflicts: list[str] = []
         self._provenance: Provenance | None = None
@@ -228,20 +228,36 @@ class _Contents:
             read = partial(cache.read_sound, row)
             self._add(_Copy(cache.samples[row], digest, cache.path, read), older)
 
-    def add_part(self, path: Path, own: bool) -> None:
-        """Add a part; an own one that cannot be opened sound is noted as damaged."""
-        try:
-            with open_part(path) as part:
-                self.agree(part)
-                digest = part.samples.feature_sha256[0]
-                read = partial(_read_part, path, digest)
-                self._add(_Copy(part.samples[0], digest, path, read, own))
-        except UnreadableFile:
-            raise
-        except AqaError as error:
-            if not own or isinstance(error, ProvenanceMismatch):
+    def add_own_parts(self, paths: Sequence[Path]) -> None:
+        """Add parts of the cache itself; damaged ones are removed, and an AqaError."""
+        damaged: dict[Path, str] = {}
+        for path in paths:
+            try:
+                with open_part(path) as part:
+                    part.read_sound(0)  # under the lock it stays so
+                    self._add_part(part, partial(_read_own_part, path))
+            except (UnreadableFile, ProvenanceMismatch):
                 raise
-            self.damaged[path] = str(error)
+            except AqaError as error:
+                damaged[path] = str(error)
+        for path in damaged:
+            remove(path)
+        advice = "Removed: extract again to make them anew, or merge without them"
+        raise_any(list(damaged.values()), advice)
+
+    def add_folder(self, folder: Path) -> None:
+        """Add the parts in a folder; AqaError where there are none."""
+        if not (paths := list_parts(folder)):
+            raise AqaError(f"{folder}: a folder without parts")
+        for path in paths:
+            with open_part(path) as part:
+                digest = part.samples.feature_sha256[0]
+                self._add_part(part, partial(_read_part, path, digest))
+
+    def _add_part(self, part: FeatureCache, read: Callable[[], Features]) -> None:
+        self.agree(part)
+        digest = part.samples.feature_sha256[0]
+        self._add(_Copy(part.samples[0], digest, part.path, read))
 
     def _add(self, copy: _Copy, older: bool = False) -> None:
         """Add a copy; an `older` one gives way where it is damaged or outdated."""
@@ -254,7 +270,7 @@ class _Contents:
             if first.feature_sha256 != copy.feature_sha256:
                 differences.append("features")
             if differences:
-                if older and not _is_sound(copy.read):
+                if older and _unless_damaged(copy.read) is None:
                     return
                 self._conflicts.append(
                     f"{copy.sample.key}: {first.where} and {copy.where} "
@@ -265,42 +281,38 @@ class _Contents:
     def write(self, path: Path, progress: Progress) -> None:
         """Write all samples as the cache at `path`, reading one at a time."""
         raise_any(self._conflicts, "Remove one of each two")
-        keys = sorted(self._copies)
-        copies = [self._copies[key] for key in keys]
         if self._provenance is None:
             raise AqaError(f"{path}: nothing to merge: there is no cache and no part")
+        keys = sorted(self._copies)
+        copies = [self._copies[key] for key in keys]
+
+        def features() -> Iterator[Features]:
+            for done, key in enumerate(keys):
+                progress(done, len(keys), key)
+                yield _first_sound(self._copies[key])
+
         write_cache(
             path,
             # Copies may differ in having a probe of their source or not.
-            [max(each, key=_probe).sample for each in copies],
-            self._features(keys, progress),
+            [max((copy.sample for copy in each), key=_PROBE) for each in copies],
+            features(),
             self._provenance,
             [each[0].feature_sha256 for each in copies],
         )
         progress(len(keys), len(keys), str(path))
 
-    def _features(self, keys: Sequence[str], progress: Progress) -> Iterator[Features]:
-        """Yield the features of each key; after a damaged own part, only look on."""
-        for done, key in enumerate(keys):
-            progress(done, len(keys), key)
-            features = self._first_sound(self._copies[key])
-            if features is not None and not self.damaged:
-                yield features
-        if self.damaged:
-            raise AqaError("damaged parts")  # replaced by what `merge` says of them
 
-    def _first_sound(self, copies: Sequence[_Copy]) -> Features | None:
-        for copy in copies:
-            try:
-                return copy.read()
-            except AqaError as error:
-                if copy.own:
-                    if isinstance(error, UnreadableFile):
-                        raise
-                    self.damaged[copy.where] = str(error)
-                elif copy is copies[-1]:
-                    raise
-        return None
+def _first_sound(copies: Sequence[_Copy]) -> Features:
+    for copy in copies[:-1]:
+        with suppress(AqaError):
+            return copy.read()
+    return copies[-1].read()
+
+
+def _read_own_part(path: Path) -> Features:
+    with open_part(path) as part:
+        features: Features = part.read()[0]
+        return features
 
 
 def _read_part(path: Path, feature_sha256: str) -> Features:
@@ -354,30 +366,17 @@ def _merge(
     cache: Path, own: Sequence[Path], others: Sequence[Path], progress: Progress
 ) -> None:
     contents = _Contents()
-    try:
-        with ExitStack() as opened:
-            for path in own:
-                contents.add_part(path, own=True)
-            if cache.exists():
-                old = opened.enter_context(FeatureCache.open(cache))
-                contents.add_cache(old, older=True)
-            for other in others:
-                if not other.is_dir():
-                    contents.add_cache(opened.enter_context(FeatureCache.open(other)))
-                    continue
-                if not (found := list_parts(other)):
-                    raise AqaError(f"{other}: a folder without parts")
-                for path in found:
-                    contents.add_part(path, own=False)
-            contents.write(cache, progress)
-    except AqaError:
-        for path in contents.damaged:
-            remove(path)
-        raise_any(
-            list(contents.damaged.values()),
-            "Removed: extract again to make them anew, or merge without them",
-        )
-        raise
+    with ExitStack() as opened:
+        contents.add_own_parts(own)
+        if cache.exists():
+            old = opened.enter_context(FeatureCache.open(cache))
+            contents.add_cache(old, older=True)
+        for other in others:
+            if other.is_dir():
+                contents.add_folder(other)
+            else:
+                contents.add_cache(opened.enter_context(FeatureCache.open(other)))
+        contents.write(cache, progress)
 
 
 def verify(path: Path | str, progress: Progress = silent) -> list[str]:
@@ -394,27 +393,27 @@ def verify(path: Path | str, progress: Progress = silent) -> list[str]:
         raise AqaError(f"{path}: no cache, and no parts of one")
     contents, problems, count = _Contents(), list[str](), 0
     if path.exists():
-        try:
-            with FeatureCache.open(path) as cache:
-                contents.agree(cache)
-                count = len(cache.samples)
-                for row, key in enumerate(cache.samples.key):
-                    progress(row, count + len(parts), key)
-                    try:
-                        cache.read_sound(row)
-                    except AqaError as error:
-                        problems.append(str(error))
-        except AqaError as error:
-            problems.append(str(error))
+        with _noting(problems), FeatureCache.open(path) as cache:
+            contents.agree(cache)
+            count = len(cache.samples)
+            for row, key in enumerate(cache.samples.key):
+                progress(row, count + len(parts), key)
+                with _noting(problems):
+                    cache.read_sound(row)
     for done, path in enumerate(parts, count):
         progress(done, count + len(parts), path.name)
-        try:
-            with open_part(path) as part:
-                part.read_sound(0)
-                contents.agree(part)
-        except AqaError as error:
-            # A merge may have moved it into the cache meanwhile.
-            if os.path.lexists(path):
-                problems.append(str(error))
+        with _noting(found := list[str]()), open_part(path) as part:
+            part.read_sound(0)
+            contents.agree(part)
+        # A merge may have moved it into the cache meanwhile.
+        problems += found if os.path.lexists(path) else []
     progress(count + len(parts), count + len(parts), "verified")
     return problems
+
+
+@contextmanager
+def _noting(problems: list[str]) -> Iterator[None]:
+    try:
+        yield
+    except AqaError as error:
+        problems.append(str(error))

@@ -15,12 +15,12 @@ import posixpath
 import re
 import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 
@@ -66,13 +66,16 @@ class Sample:
     rate: float = 0.0
 
     def __post_init__(self) -> None:
-        """Check every field; give every NaN the same bits, and sort `extra`."""
+        """Check every field; make numbers plain and every NaN alike; sort `extra`."""
         if problem := path_problem(self.key):
             raise AqaError(f"key {self.key[:80]!r} {problem}")
         if problem := self._problem():
             raise AqaError(f"sample {self.key!r}: {problem}")
-        if math.isnan(self.score):
-            object.__setattr__(self, "score", math.nan)
+        score = math.nan if math.isnan(self.score) else float(self.score)
+        object.__setattr__(self, "score", score)
+        object.__setattr__(self, "rate", float(self.rate))
+        for name in ("frames", "clips"):
+            object.__setattr__(self, name, int(getattr(self, name)))
         extra = {name: text for name, text in sorted(self.extra.items()) if text}
         object.__setattr__(self, "extra", extra)
 
@@ -87,7 +90,8 @@ class Sample:
         if not 0 <= self.rate < math.inf:
             return f"a rate of {self.rate} frames per second"
         for name in ("source_sha256", "source_probe"):
-            if (digest := getattr(self, name)) and not is_digest(digest):
+            digest = getattr(self, name)
+            if digest and not _DIGEST.fullmatch(digest):
                 return f"{name} {digest[:80]!r} is no SHA-256"
         return None
 
@@ -102,57 +106,46 @@ class Sample:
         return [name for name in names if repr(mine[name]) != repr(others[name])]
 
 
-@dataclass(frozen=True, eq=False)
 class SampleTable:
-    """Samples as columns, in the order of their keys; `table[row]` is a Sample.
+    """Samples in the order of their keys, which are given as columns, too.
 
-    Strings are tuples of str, `score` and `rate` are float64 (N,), `frames` and `clips`
-    int32 (N,). `extra` has one column per name, with empty texts where a sample has
-    none.
+    Columns of text are tuples, `score` and `rate` are float64 (N,), `frames` and
+    `clips` int32 (N,). `extra` has one column per name, with empty texts where a sample
+    has none.
     """
 
-    key: tuple[str, ...]
-    action: tuple[str, ...]
-    split: tuple[str, ...]
-    score: NDArray[np.float64]
-    frames: NDArray[np.int32]
-    source_sha256: tuple[str, ...]
-    damage: tuple[str, ...]
-    source_probe: tuple[str, ...]
-    clips: NDArray[np.int32]
-    extra: Mapping[str, tuple[str, ...]]
-    rate: NDArray[np.float64]
-    feature_sha256: tuple[str, ...]
-
-    @classmethod
-    def of(
-        cls, samples: Sequence[Sample], feature_sha256: Sequence[str]
-    ) -> "SampleTable":
-        """Make the table; AqaError unless keys are sorted and each there once."""
-        for before, after in zip(samples, samples[1:], strict=False):
-            if before.key == after.key:
-                raise AqaError(f"key {after.key!r} is there twice")
-            if before.key > after.key:
-                raise AqaError(
-                    f"keys are not sorted: {after.key!r} after {before.key!r}"
-                )
+    def __init__(
+        self, samples: Sequence[Sample], feature_sha256: Sequence[str]
+    ) -> None:
+        """Take the samples; AqaError unless keys are sorted and each there once."""
+        for before, after in pairwise(sample.key for sample in samples):
+            if before == after:
+                raise AqaError(f"key {after!r} is there twice")
+            if before > after:
+                raise AqaError(f"keys are not sorted: {after!r} after {before!r}")
         for sample, digest in zip(samples, feature_sha256, strict=True):
-            if not is_digest(digest):
+            if not _DIGEST.fullmatch(digest):
                 raise AqaError(f"sample {sample.key!r}: feature_sha256 is no SHA-256")
-        columns: dict[str, Any] = {
-            each.name: tuple(getattr(sample, each.name) for sample in samples)
-            for each in fields(Sample)
-        }
-        names = sorted(set().union(*columns["extra"]))
-        columns["extra"] = {
-            name: tuple(extra.get(name, "") for extra in columns["extra"])
+        self._samples = tuple(samples)
+        self.feature_sha256 = tuple(feature_sha256)
+        self.key = self.column("key")
+        self.action, self.split = self.column("action"), self.column("split")
+        self.damage = self.column("damage")
+        self.score = np.array(self.column("score"), np.float64)
+        self.rate = np.array(self.column("rate"), np.float64)
+        self.frames = np.array(self.column("frames"), np.int32)
+        self.clips = np.array(self.column("clips"), np.int32)
+        names = sorted({name for sample in samples for name in sample.extra})
+        self.extra = {
+            name: tuple(sample.extra.get(name, "") for sample in samples)
             for name in names
         }
-        for name in ("score", "rate"):
-            columns[name] = np.array(columns[name], np.float64)
-        for name in ("frames", "clips"):
-            columns[name] = np.array(columns[name], np.int32)
-        return cls(**columns, feature_sha256=tuple(feature_sha256))
+
+    def column(self, name: str) -> tuple[Any, ...]:
+        """Return the values of a field of Sample, or `feature_sha256`."""
+        if name == "feature_sha256":
+            return self.feature_sha256
+        return tuple(getattr(sample, name) for sample in self._samples)
 
     def sha256(self, version: int) -> str:
         """Digest of the table as files of a format version record it.
@@ -173,27 +166,15 @@ class SampleTable:
 
     def __len__(self) -> int:
         """Count the samples."""
-        return len(self.key)
+        return len(self._samples)
 
     def __iter__(self) -> Iterator[Sample]:
         """Yield the samples in order."""
-        return map(self.__getitem__, range(len(self)))
+        return iter(self._samples)
 
     def __getitem__(self, row: int) -> Sample:
         """Return the sample of one row; IndexError past the end."""
-        return Sample(
-            key=self.key[row],
-            action=self.action[row],
-            split=self.split[row],
-            score=float(self.score[row]),
-            frames=int(self.frames[row]),
-            source_sha256=self.source_sha256[row],
-            damage=self.damage[row],
-            source_probe=self.source_probe[row],
-            clips=int(self.clips[row]),
-            extra={name: texts[row] for name, texts in self.extra.items()},
-            rate=float(self.rate[row]),
-        )
+        return self._samples[row]
 
 
 def normal_text(text: str) -> str:
@@ -272,11 +253,6 @@ def label_problem(
         if problem := _text_problem(text, MAX_EXTRA):
             return f"{name} {problem}"
     return None
-
-
-def is_digest(text: str) -> bool:
-    """Tell whether `text` is a SHA-256 in lower-case hexadecimal."""
-    return _DIGEST.fullmatch(text) is not None
 
 
 def _text_problem(text: str, limit: int) -> str | None:

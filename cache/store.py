@@ -40,15 +40,22 @@ from aqa.cache.samples import Sample, SampleTable
 
 FORMAT = "aqa-features"
 VERSION = 2
-READABLE = (1, 2)
+
+#: Columns of `samples`: of text, and of numbers by type. Optional ones are written
+#: where a value is set.
+TEXTS = (
+    "key",
+    "action",
+    "split",
+    "damage",
+    "source_sha256",
+    "feature_sha256",
+    "source_probe",
+)
+NUMBERS = {"score": FLOAT64, "frames": INT32, "clips": INT32, "rate": FLOAT64}
+OPTIONAL = ("damage", "source_probe", "clips", "rate")
 
 Features = NDArray[np.float32]
-
-#: Columns of `samples`, by type. Optional ones are written where a value is set.
-TEXTS = ("key", "action", "split", "damage")
-DIGESTS = ("source_sha256", "feature_sha256", "source_probe")
-NUMBERS = {"score": FLOAT64, "frames": INT32, "clips": INT32, "rate": FLOAT64}
-OPTIONAL = {"damage": "", "source_probe": "", "clips": 0, "rate": 0.0}
 
 
 class FeatureCache:
@@ -171,31 +178,30 @@ class FeatureCache:
 class Head:
     """Everything in a file but the features, unchecked beyond types and sizes."""
 
-    attributes: dict[str, str | int | None]
+    attributes: dict[str, Any]
     columns: dict[str, list[Any]]
     extra: dict[str, list[str]]
     #: Of the file that this was read from, see `CheckedFile.identity`.
     identity: tuple[int, int, int]
 
 
-_ATTRIBUTES = ("format", "version", "complete", "provenance", "provenance_sha256")
-
-
 def read_head(file: CheckedFile) -> Head:
     """Read attributes and samples; VaryingText where the file may not be asked."""
-    attributes = {name: file.attribute(name) for name in _ATTRIBUTES}
+    names = ("format", "version", "complete", "provenance", "provenance_sha256")
+    attributes = {name: file.attribute(name) for name in names}
     attributes["samples"] = file.attribute("sha256", "samples")
-    known = {*TEXTS, *DIGESTS, *NUMBERS}
-    there = file.members("samples", known | {"extra"})
+    there = file.members("samples", {*TEXTS, *NUMBERS, "extra"})
     columns: dict[str, list[Any]] = {}
-    for name in sorted(known.difference(OPTIONAL) | known.intersection(there)):
-        column = f"samples/{name}"
-        if name in NUMBERS:
-            columns[name] = file.numbers(column, NUMBERS[name])
-        else:
-            columns[name] = file.texts(column)
-    names = file.members("samples/extra", None) if "extra" in there else []
-    extra = {name: file.texts(f"samples/extra/{name}") for name in names}
+    for name in (*TEXTS, *NUMBERS):
+        if name in there or name not in OPTIONAL:
+            column = f"samples/{name}"
+            columns[name] = (
+                file.texts(column)
+                if name in TEXTS
+                else file.numbers(column, NUMBERS[name])
+            )
+    further = file.members("samples/extra", None) if "extra" in there else []
+    extra = {name: file.texts(f"samples/extra/{name}") for name in further}
     return Head(attributes, columns, extra, file.identity)
 
 
@@ -205,36 +211,29 @@ def _read_head_of(path: Path) -> Head:
 
 
 def _checked_header(head: Head) -> tuple[int, Provenance]:
-    found = head.attributes
-    if found["format"] != FORMAT:
-        raise AqaError(f"format is {str(found['format'])[:80]!r}; expected {FORMAT!r}")
-    version = found["version"]
-    if not isinstance(version, int) or version not in READABLE:
-        raise AqaError(
-            f"version is {str(version)[:80]!r}; expected "
-            f"{' or '.join(map(str, READABLE))}: was it written by a newer aqa?"
-        )
-    if found["complete"] != 1:
-        raise AqaError(f"complete is {str(found['complete'])[:80]!r}; expected 1")
-    text, digest = found["provenance"], found["provenance_sha256"]
-    return version, Provenance.parse(str(text), str(digest))
+    expected = {"format": (FORMAT,), "version": (1, VERSION), "complete": (1,)}
+    for name, values in expected.items():
+        if (found := head.attributes[name]) not in values:
+            newer = ": was it written by a newer aqa?" if name == "version" else ""
+            raise AqaError(
+                f"{name} is {str(found)[:80]!r}; "
+                f"expected {' or '.join(map(str, values))}{newer}"
+            )
+    text, digest = head.attributes["provenance"], head.attributes["provenance_sha256"]
+    return head.attributes["version"], Provenance.parse(str(text), str(digest))
 
 
 def _checked_table(head: Head, version: int, shape: tuple[int, ...]) -> SampleTable:
-    columns = {name: list(values) for name, values in head.columns.items()}
-    for name, values in (*columns.items(), *head.extra.items()):
+    for name, values in (*head.columns.items(), *head.extra.items()):
         if len(values) != shape[0]:
             raise AqaError(f"{len(values)} of {name} for {shape[0]} samples")
-    digests = columns.pop("feature_sha256")
-    extra = [
-        dict(zip(head.extra, texts, strict=True))
-        for texts in zip(*head.extra.values(), strict=True)
-    ] or [{}] * shape[0]
-    samples = [
-        Sample(**dict(zip(columns, row, strict=True)), extra=more)
-        for *row, more in zip(*columns.values(), extra, strict=True)
-    ]
-    table = SampleTable.of(samples, digests)
+    samples, digests = [], []
+    for row in range(shape[0]):
+        fields = {name: values[row] for name, values in head.columns.items()}
+        digests.append(fields.pop("feature_sha256"))
+        extra = {name: texts[row] for name, texts in head.extra.items()}
+        samples.append(Sample(**fields, extra=extra))
+    table = SampleTable(samples, digests)
     if table.clips.max() > shape[2]:
         raise AqaError(f"a sample has {table.clips.max()} clips; features {shape[2]}")
     recorded = head.attributes["samples"]
@@ -274,7 +273,7 @@ def write_cache(
         samples, features = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
     with replacing(path) as new, Disk(new) as disk, h5py.File(disk, "w") as file:
         found = _write_features(file, samples, features, disk, digests)
-        _write_samples(file.create_group("samples"), SampleTable.of(samples, found))
+        _write_samples(file.create_group("samples"), SampleTable(samples, found))
         _write_text(file, "format", FORMAT)
         file.attrs["version"] = VERSION
         _write_text(file, "provenance", provenance.json)
@@ -328,24 +327,23 @@ def _write_features(
 
 def _write_samples(group: Any, table: SampleTable) -> None:
     _write_text(group, "sha256", table.sha256(VERSION))
-    for name in (*TEXTS, *DIGESTS):
-        _write_column(group, name, getattr(table, name))
-    for name, kind in NUMBERS.items():
-        values = getattr(table, name)
-        if name not in OPTIONAL or values.any():
-            _write(group, name, values.astype(kind.dtype))
+    for name in (*TEXTS, *NUMBERS):
+        values = table.column(name)
+        if name not in OPTIONAL or any(values):
+            kind = NUMBERS.get(name)
+            column = np.array(values, kind.dtype) if kind else _texts(values)
+            _write(group, name, column)
     if table.extra:
         extra = group.create_group("extra")
-        for name, texts in table.extra.items():
-            _write_column(extra, name, texts)
+        for name, values in table.extra.items():
+            _write(extra, name, _texts(values))
 
 
-def _write_column(group: Any, name: str, texts: Sequence[str]) -> None:
+def _texts(values: Sequence[str]) -> NDArray[Any]:
     # Of fixed length: HDF5 keeps no checksum of texts that vary in length.
-    if name not in OPTIONAL or any(texts):
-        encoded = [text.encode() for text in texts]
-        longest = max(1, *map(len, encoded))
-        _write(group, name, np.array(encoded, h5py.string_dtype("utf-8", longest)))
+    encoded = [text.encode() for text in values]
+    longest = max(1, *map(len, encoded))
+    return np.array(encoded, h5py.string_dtype("utf-8", longest))
 
 
 def _write(group: Any, name: str, column: NDArray[Any]) -> None:

@@ -244,7 +244,7 @@ def test_a_new_video_file_takes_the_place_of_the_old_one(cache):
     whole(cache)
     part(cache, KEYS[2], source=5, seed=1)
     with FeatureCache.open(merge(cache)) as merged:
-        assert merged.samples.source_sha256[2] == f"{5:064x}"
+        assert merged.samples[2].source_sha256 == f"{5:064x}"
         np.testing.assert_array_equal(merged.read([2])[0], features(KEYS[2], 1))
         np.testing.assert_array_equal(merged.read([1])[0], features(KEYS[1]))
 

@@ -105,7 +105,7 @@ def test_the_table_gives_columns_and_rows():
             | dict(key="b", score=2.5, damage="short", extra={"fold": "2"}, rate=25)
         ),
     ]
-    table = SampleTable.of(samples, ["1" * 64, "2" * 64])
+    table = SampleTable(samples, ["1" * 64, "2" * 64])
     assert len(table) == 2 and list(table) == samples
     assert table.key == ("a", "b") and table.damage == ("", "short")
     assert table.score.dtype == np.float64 and table.score.tolist() == [1, 2.5]
@@ -131,7 +131,7 @@ def test_the_table_gives_columns_and_rows():
 def test_keys_are_sorted_and_unique(keys, message):
     samples = [Sample(**{**GOOD, "key": key}) for key in keys]
     with pytest.raises(AqaError, match=message):
-        SampleTable.of(samples, ["0" * 64] * len(keys))
+        SampleTable(samples, ["0" * 64] * len(keys))
 
 
 def test_texts_that_look_alike_become_alike():
