@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.devices import share_processors
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import share_processors
 from aqa.cache.store import FeatureCache
 
 if TYPE_CHECKING:
@@ -293,7 +293,7 @@ def score(
                 frames = found_poses.joints.shape[1]
                 yield path, Scored(path, score_features(fitted, x, name, frames=frames))
             else:
-                from aqa.cache.imports import read_features
+                from aqa.cache.exchange import read_features
 
                 x, _ = read_features(path)
                 # A copy: torch takes no view of bytes that must not change.

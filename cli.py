@@ -32,7 +32,6 @@ from aqa.cache.console import (
     seed_option,
     workers_option,
 )
-from aqa.cache.devices import share_processors
 from aqa.cache.errors import AqaError, printable
 from aqa.cache.files import keep_inputs
 from aqa.extract.commands import extract, weights
@@ -53,6 +52,8 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; SIGTERM is treated as Ctrl-C."""
+        from aqa.cache.processes import share_processors
+
         share_processors()
         signal.signal(signal.SIGTERM, signal.default_int_handler)
         try:

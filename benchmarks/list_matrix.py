@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from aqa.cache.errors import AqaError
-from aqa.cache.imports import import_features
+from aqa.cache.exchange import import_features
 from aqa.cache.labels import Label, read_labels
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.reader import read_dataset

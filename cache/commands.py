@@ -13,26 +13,25 @@ import click
 
 from aqa.cache.console import (
     PATH,
-    GroupedCommand,
+    CommandGroup,
     cache_option,
     json_option,
     print_json,
     progress_bar,
 )
-from aqa.cache.errors import AqaError, printable
+from aqa.cache.errors import AqaError, printable, raise_any
 
 if TYPE_CHECKING:
     from aqa.cache.labels import Labels
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def cache() -> None:
     """Inspect, check, merge and list caches; bring in labels and features."""
 
 
 @cache.command(
     "info",
-    cls=GroupedCommand,
     examples=(
         "aqa cache info",
         "aqa cache info --cache squats.h5 --json",
@@ -42,7 +41,7 @@ def cache() -> None:
 @json_option
 def cache_info(cache: Path, as_json: bool) -> None:
     """Say what a cache and its parts hold, and what is missing."""
-    from aqa.cache.contents import describe
+    from aqa.cache.exchange import describe
 
     found = describe(cache)
     if as_json:
@@ -64,7 +63,6 @@ def cache_info(cache: Path, as_json: bool) -> None:
 
 @cache.command(
     "verify",
-    cls=GroupedCommand,
     examples=("aqa cache verify --cache features.h5",),
 )
 @cache_option
@@ -86,7 +84,6 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 
 @cache.command(
     "merge",
-    cls=GroupedCommand,
     examples=(
         "aqa cache merge --cache features.h5",
         "aqa cache merge node1.h5 node2.h5.parts --cache all.h5",
@@ -97,10 +94,12 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 @json_option
 def cache_merge(sources: tuple[Path, ...], cache: Path, as_json: bool) -> None:
     """Merge the cache, its parts and SOURCES (caches or folders of parts)."""
-    from aqa.cache.parts import merge
+    from aqa.cache.parts import merge, verify
 
     with progress_bar() as progress:
         merged = merge(cache, sources, progress)
+        # Where there was nothing to merge, nothing was checked yet.
+        raise_any(verify(merged))
     if as_json:
         print_json({"cache": str(merged)})
     else:
@@ -113,7 +112,6 @@ OTHER_LISTS: list[Callable[[Path], "Labels | None"]] = []
 
 @cache.command(
     "relabel",
-    cls=GroupedCommand,
     examples=(
         "aqa cache relabel labels.csv --dry-run",
         "aqa cache relabel labels.csv --cache squats.h5 --yes",
@@ -164,7 +162,6 @@ def cache_relabel(
 
 @cache.command(
     "import",
-    cls=GroupedCommand,
     examples=("aqa cache import i3d.csv --name i3d --cache i3d.h5",),
 )
 @click.argument("labels", type=PATH)
@@ -180,7 +177,7 @@ def cache_import(labels: Path, name: str, cache: Path, as_json: bool) -> None:
     columns are kept. Each file is a .npy of one sample, of shape (D,), (clips, D) or
     (offsets, clips, D). Where clip counts differ, shorter samples are padded in front.
     """
-    from aqa.cache.imports import import_features
+    from aqa.cache.exchange import import_features
 
     made = import_features(labels, name, cache)
     _print_lines(made.notes, err=True)
@@ -192,14 +189,13 @@ def cache_import(labels: Path, name: str, cache: Path, as_json: bool) -> None:
 
 @cache.command(
     "list",
-    cls=GroupedCommand,
     examples=("aqa cache list --cache features.h5 > labels.csv",),
 )
 @cache_option
 @json_option
 def cache_list(cache: Path, as_json: bool) -> None:
     """List keys, labels and frames as CSV; `aqa cache relabel` reads it back."""
-    from aqa.cache.contents import list_samples
+    from aqa.cache.exchange import list_samples
 
     rows = list_samples(cache)
     if as_json:
@@ -214,7 +210,6 @@ def cache_list(cache: Path, as_json: bool) -> None:
 
 @cache.command(
     "export",
-    cls=GroupedCommand,
     examples=("aqa cache export features.npz --cache features.h5",),
 )
 @click.argument("out", type=PATH)
@@ -222,7 +217,7 @@ def cache_list(cache: Path, as_json: bool) -> None:
 @json_option
 def cache_export(out: Path, cache: Path, as_json: bool) -> None:
     """Write features, keys and labels to OUT, an .npz for NumPy."""
-    from aqa.cache.contents import export
+    from aqa.cache.exchange import export
 
     shapes = export(cache, out)
     if as_json:

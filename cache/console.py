@@ -255,3 +255,9 @@ class GroupedCommand(click.Command):
                 message = f"No such option {error.option_name}: did you mean {meant}?"
                 raise click.NoSuchOption(error.option_name, message, ctx=ctx) from None
             raise
+
+
+class CommandGroup(click.Group):
+    """A group whose commands are `GroupedCommand`s."""
+
+    command_class = GroupedCommand

@@ -1,8 +1,10 @@
-"""How many processes to use, what one may take, and a map over processes.
+"""Processors, devices, what one process may take, and a map over processes.
 
-Conventions: worker processes are started fresh (spawn), so they are safe beside threads
-and torch; they ignore Ctrl-C, which is the caller's to handle, and end with the caller,
-however that ends. A function for a worker must be importable. Memory is in bytes.
+Conventions: a device is named as torch names it: cpu, cuda, cuda:1; "auto" is CUDA
+where there is a GPU, else the CPU. Worker processes are started fresh (spawn), so they
+are safe beside threads and torch; they ignore Ctrl-C, which is the caller's to handle,
+and end with the caller, however that ends. A function for a worker must be importable.
+Memory is in bytes.
 """
 
 import ctypes
@@ -15,14 +17,18 @@ import signal
 import sys
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import closing
 from multiprocessing.connection import wait
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
+
+if TYPE_CHECKING:
+    import torch
 
 
 class ProcessDied(AqaError):
@@ -68,6 +74,34 @@ def _read(path: Path) -> str:
         return path.read_text()
     except OSError:
         return ""
+
+
+def share_processors() -> None:
+    """Let OpenMP's waiting threads give their processor away, unless set otherwise.
+
+    A thread that waits for one whose processor another process has would burn its own.
+    Has no effect after torch was imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def choose_device(name: str) -> "torch.device":
+    """Return the device `name`; raises `AqaError` where there is no such device."""
+    import torch
+
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = torch.device("meta")
+    if device.type not in ("cpu", "cuda"):
+        raise AqaError(f"device: expected auto, cpu, cuda or cuda:N, found {name!r}")
+    if device.type == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if (device.index or 0) >= count:
+            raise AqaError(f"device: asked for {name}, found {count} CUDA GPUs")
+    return device
 
 
 def limit_memory(extra: int) -> None:
@@ -120,7 +154,7 @@ def process_outcomes(
     prepare: Callable[..., object] | None = None,
     arguments: tuple[Any, ...] = (),
     preload: str | None = None,
-) -> Iterator[Result | AqaError]:
+) -> Generator[Result | AqaError, None, None]:
     """Yield `function(item)` or the AqaError it ended in, in the order of `items`.
 
     At most `workers` processes (None: one per usable processor) run at once, none is
@@ -137,11 +171,14 @@ def process_outcomes(
     from pebble import ProcessExpired, ProcessPool
 
     workers = min(workers or usable_processors(), max(1, len(items)))
+    context = multiprocessing.get_context("forkserver" if preload else "spawn")
+    if preload:
+        context.set_forkserver_preload([preload])
     pool: Any = ProcessPool(
         workers,
         initializer=_start_worker,
         initargs=(prepare, arguments),
-        context=_context(preload),
+        context=context,
     )
     pending: deque[Any] = deque()
 
@@ -190,32 +227,22 @@ def process_map(
     """
     total = len(items)
     workers = min(workers or usable_processors(), total)
+    if workers > 1:
+        outcomes = process_outcomes(function, items, workers)
+    else:
+        outcomes = (function(item) for item in items)
     results: list[Result] = []
-    outcomes: Iterator[Result | AqaError] = (
-        process_outcomes(function, items, workers)
-        if workers > 1
-        else map(function, items)
-    )
-    for done, item in enumerate(items):
-        progress(done, total, label(item))
-        outcome = next(outcomes)
-        if isinstance(outcome, AqaError):
-            if isinstance(outcomes, Generator):
-                outcomes.close()
+    with closing(outcomes):
+        for done, item in enumerate(items):
+            progress(done, total, label(item))
+            outcome = next(outcomes)
             if isinstance(outcome, ProcessDied):
                 raise AqaError(f"{label(item)}: {outcome}")
-            raise outcome
-        results.append(outcome)
+            if isinstance(outcome, AqaError):
+                raise outcome
+            results.append(outcome)
     progress(total, total, "done")
     return results
-
-
-def _context(preload: str | None) -> Any:
-    if preload is None:
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([preload])
-    return context
 
 
 def exit_cause(code: int) -> str:

@@ -1,4 +1,4 @@
-"""CSV tables and .npy arrays that users bring, read strictly and within limits.
+"""CSV tables, .npy arrays and MATLAB matrices that users bring, read within limits.
 
 Conventions: a table is UTF-8 or UTF-16 (a byte order mark decides), separated by
 comma, semicolon or tab (whichever splits the header into the names asked for), with a
@@ -6,6 +6,8 @@ header in any order and case, then one row per line, whose number goes with it (
 header is on line 1). Empty rows are skipped. Cells are returned as they are written:
 `aqa.cache.samples.normal_text` is applied by whoever knows that a cell is no path.
 Arrays hold numbers only; objects, which would have to be unpickled, are refused.
+MATLAB files are read in a child process with limits: versions 4 and 5 by SciPy, version
+7.3, which is HDF5 and holds matrices transposed, by h5py.
 """
 
 import codecs
@@ -14,17 +16,19 @@ import difflib
 import io
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
+import h5py
 import numpy as np
 from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.samples import label_problem, normal_text
+from aqa.cache.sandbox import Limits, call
 
 #: Larger files are no lists of videos: bytes, lines (a million below the header),
 #: characters of a line.
@@ -272,3 +276,67 @@ def parse_npy(data: bytes) -> NDArray[Any]:
     if min(shape, default=1) < 1 or math.prod(shape) * kind.itemsize != len(values):
         raise AqaError(f"says {shape} of {kind}, has {len(values)} bytes")
     return np.frombuffer(values, kind).reshape(shape, order="F" if fortran else "C")
+
+
+#: Larger files are no lists of videos, whose released ones have 3 kB.
+_MATLAB_BYTES, _MATLAB_LIMITS = 1 << 20, Limits(seconds=20, memory=1 << 28)
+_HDF5 = b"\x89HDF\r\n\x1a\n"
+
+
+def read_matrix(path: Path, variable: str) -> NDArray[np.float64]:
+    """Return the matrix `variable` of a file as float64.
+
+    Raises:
+        AqaError: no MATLAB file, no such variable, or not finite real numbers; names
+            the file.
+    """
+    from scipy.io import loadmat  # as an argument, so that the child's server loads it
+
+    if (size := path.stat().st_size) > _MATLAB_BYTES:
+        raise AqaError(f"{path.name}: expected a list of some kB, found {size} bytes")
+    try:
+        matrix = call(_load_matrix, loadmat, path, variable, limits=_MATLAB_LIMITS)
+    except AqaError as error:
+        raise type(error)(f"{path.name}: {error}") from error
+    if not np.isfinite(matrix).all():
+        raise AqaError(f"{path.name}: expected {variable} to hold finite real numbers")
+    return matrix
+
+
+def _load_matrix(
+    loadmat: Callable[..., dict[str, Any]], path: Path, variable: str
+) -> NDArray[np.float64]:
+    """Read the matrix; AqaErrors do not name the file."""
+    with path.open("rb") as file:
+        head = file.read(520)
+    if _HDF5 in (head[:8], head[512:]):
+        try:
+            with h5py.File(path) as opened:
+                # Links and external storage would read other files.
+                links = {name: opened.get(name, getlink=True) for name in opened}
+                found: dict[str, Any] = dict.fromkeys(links)
+                hard = isinstance(links.get(variable), h5py.HardLink)
+                stored = opened[variable] if hard else None
+                if isinstance(stored, h5py.Dataset) and not stored.external:
+                    found[variable] = np.asarray(stored[()]).T
+        except (OSError, RuntimeError) as error:
+            raise AqaError(f"not a sound MATLAB 7.3 file ({brief(error)})") from None
+    else:
+        try:
+            found = loadmat(path, variable_names=[variable])
+            if variable not in found:
+                found = loadmat(path)
+        # Damaged files raise exceptions of many kinds.
+        except Exception as error:
+            reason = brief(f"{type(error).__name__}: {error}")
+            raise AqaError(
+                f"not a MATLAB file of version 4, 5 or 7.3 ({reason})"
+            ) from None
+    if variable not in found:
+        names = ", ".join(brief(name) for name in sorted(found) if name[:2] != "__")
+        raise AqaError(f"expected a variable {variable}, found {names or 'nothing'}")
+    matrix = found[variable]
+    if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "iuf":
+        kind = matrix.dtype if isinstance(matrix, np.ndarray) else type(matrix).__name__
+        raise AqaError(f"expected {variable} to be a matrix of numbers, found {kind}")
+    return matrix.astype(np.float64)

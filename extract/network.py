@@ -21,8 +21,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from aqa.cache.devices import choose_device
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import choose_device
 from aqa.cache.provenance import Provenance
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
 from aqa.extract.clips import clip_starts, fit_length

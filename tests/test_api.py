@@ -10,7 +10,7 @@ from safetensors.numpy import load_file
 
 import aqa
 from aqa.api import strips_of
-from aqa.cache.imports import import_features
+from aqa.cache.exchange import import_features
 
 COUNTS = {"diving": (12, 6), "gym_vault": (10, 5)}
 

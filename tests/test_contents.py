@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from aqa.cache.contents import describe, export, list_samples
 from aqa.cache.errors import AqaError
+from aqa.cache.exchange import describe, export, list_samples
 from aqa.cache.parts import part_path, parts_folder, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
@@ -156,3 +156,10 @@ def test_every_command_that_prints_facts_has_json(cache, tmp_path):
     merged = json.loads(run("merge", "--cache", new, "--json").stdout)
     assert merged == {"cache": str(new)}
     assert json.loads(run("verify", "--cache", new, "--json").stdout)["sound"]
+
+
+def test_a_damaged_cache_is_not_merged_into_itself(cache):
+    cache.write_bytes(cache.read_bytes().replace(X[1].tobytes(), X[0].tobytes()))
+    for sources in ([], [cache]):
+        ran = run("merge", *sources, "--cache", cache, code=1)
+        assert "sample 'a/2' is damaged" in ran.stderr

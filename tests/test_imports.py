@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
+from aqa.cache.exchange import import_features, read_features
 from aqa.cache.files import probe
-from aqa.cache.imports import import_features, read_features
 from aqa.cache.parts import verify, write_part
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache import tables
-from aqa.cache.contents import list_samples
 from aqa.cache.errors import AqaError
+from aqa.cache.exchange import list_samples
 from aqa.cache.labels import Label, plan_relabel, read_labels, relabel
 from aqa.cache.parts import merge, verify, write_part
 from aqa.cache.provenance import Provenance

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from aqa.cache.devices import choose_device
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import choose_device
 from aqa.extract.network import arithmetic, choose_precision, precision_note
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -34,7 +34,7 @@ import numpy.typing as npt
 
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError
-from aqa.cache.matlab import read_matrix
+from aqa.cache.tables import read_matrix
 from aqa.extract.datasets.dataset import (
     Dataset,
     Files,

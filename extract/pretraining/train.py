@@ -31,8 +31,8 @@ from torch.nn.functional import cross_entropy
 from torch.nn.parallel import DistributedDataParallel
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.devices import choose_device
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import choose_device
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.network import DTYPES, arithmetic, choose_precision
 from aqa.extract.preprocessing import PRESETS

@@ -25,9 +25,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aqa.cache.console import Progress, silent
-from aqa.cache.devices import choose_device
 from aqa.cache.errors import AqaError, counted
-from aqa.cache.processes import process_outcomes, usable_processors
+from aqa.cache.processes import choose_device, process_outcomes, usable_processors
 from aqa.regress.config import PRODUCTS, LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats, SharedArray, share
 from aqa.regress.heads.lstm import Arrays, initial_parameters

@@ -6,7 +6,7 @@ import json
 import numpy as np
 from scipy.io import savemat
 
-from aqa.cache.imports import import_features
+from aqa.cache.exchange import import_features
 from aqa.cache.labels import read_labels
 from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.poses.read import read_raw
