@@ -269,7 +269,7 @@ def load_batches(
         arguments=(clips,),
         preload=__name__,
     )
-    with closing(outcomes):  # type: ignore[type-var]
+    with closing(outcomes):
         for batch in outcomes:
             if isinstance(batch, AqaError):
                 raise AqaError(f"decoding a batch failed: {batch}")
