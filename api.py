@@ -85,7 +85,7 @@ def extract(
     """
     share_processors()
     from aqa.extract.config import ClipConfig, ExtractConfig, PoseConfig
-    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.datasets import read_dataset
     from aqa.extract.stage import extract as run
 
     if isinstance(actions, str):
@@ -182,7 +182,7 @@ def strips_of(videos: AnyPath, cache: AnyPath) -> "Strips":
     `videos` is no data set, or has no video of the cache.
     """
     from aqa.extract.config import ClipConfig, config_like
-    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.datasets import read_dataset
     from aqa.extract.preprocessing import Preprocessing
     from aqa.extract.videos.pool import decode_all
 

@@ -24,7 +24,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.exchange import import_features
 from aqa.cache.labels import Label, read_labels
 from aqa.cache.store import FeatureCache
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 
 ENCODINGS = {
     "UTF-8": "utf-8",

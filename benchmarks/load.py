@@ -25,7 +25,7 @@ from aqa.cache.labels import read_labels
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.data import load
 from aqa.regress.heads.fit import fit

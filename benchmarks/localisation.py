@@ -19,7 +19,7 @@ from planting import plant
 from aqa.cache.errors import AqaError
 from aqa.extract.clips import clip_starts
 from aqa.extract.config import ExtractConfig
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.extract.network import C3DExtractor
 from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.heads.fit import fit

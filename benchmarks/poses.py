@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from aqa.extract.config import PoseConfig
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.extract.poses.extractor import PoseExtractor
 from aqa.extract.stage import extract
 from aqa.regress.config import SVR_PRESETS

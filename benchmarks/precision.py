@@ -32,8 +32,8 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.store import Features
 from aqa.extract import c3d, overlap
 from aqa.extract.config import ClipConfig, ExtractConfig
+from aqa.extract.datasets import read_dataset
 from aqa.extract.datasets.dataset import Video
-from aqa.extract.datasets.reader import read_dataset
 from aqa.extract.network import C3DExtractor
 from aqa.extract.stage import Extracted, extract
 from aqa.regress.config import FitConfig, Schedule

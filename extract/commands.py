@@ -49,7 +49,7 @@ def read_released_labels(path: Path) -> "Labels | None":
     if not path.is_dir():
         return None
     from aqa.cache.labels import LABELS, Label, Labels
-    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.datasets import read_dataset
 
     dataset = read_dataset(path, labels_only=True)
     labels = {v.key: Label(v.action, v.score, v.split, v.extra) for v in dataset.videos}
@@ -171,7 +171,7 @@ def extract(
     Several runs may fill one cache at the same time, on any number of machines that
     share the folder, with or without --shard. The run that finishes last merges.
     """
-    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.datasets import read_dataset
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
     from aqa.extract.timing import expected, measure, remember

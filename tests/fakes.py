@@ -52,7 +52,7 @@ def dataset(keys=KEYS, score=50.0):
     videos = tuple(
         Video(key, Path(key), key.split("/")[0], "train", scores[key]) for key in keys
     )
-    return Dataset(Path("."), "aqa-7", videos, ())
+    return Dataset(Path("."), videos, ())
 
 
 def features_of(key, shape=(2, 3, 4)):

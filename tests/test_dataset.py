@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
 
 from aqa.cache.actions import ACTIONS
-from aqa.extract.datasets import reader
+from aqa.extract import datasets
+from aqa.extract.datasets import read_dataset
 from aqa.extract.datasets.aqa7 import read_split_list
 from aqa.extract.datasets.dataset import Dataset, DatasetError, Layout, Video
-from aqa.extract.datasets.reader import read_dataset
 
 MIDDLE = {a.name: round(sum(a.score_range) / 2, 2) for a in ACTIONS}
 IDS = {action.name: index + 1 for index, action in enumerate(ACTIONS)}
@@ -77,7 +77,7 @@ def test_real_lists_have_the_counts_of_the_paper(shared_data, tmp_path):
             action = ACTIONS[int(action) - 1].name
             touch(folder.parent, f"Actions/{action}/{int(number):03d}.avi")
     dataset = read_dataset(tmp_path)
-    assert dataset.kind == "aqa-7" and len(dataset.videos) == 803 + 303
+    assert len(dataset.videos) == 803 + 303
     for split in ("train", "test"):
         for action, count in tables["split"][split].items():
             mine = [v for v in dataset.videos if (v.action, v.split) == (action, split)]
@@ -353,7 +353,6 @@ def test_manifest_reads_labels_and_keeps_paths(tmp_path):
         "",
     )
     dataset = read_dataset(path)
-    assert dataset.kind == "manifest"
     first, second, third = dataset.videos
     assert (first.key, second.key) == ("b/two.mp4", "frames/three")
     assert first.path == tmp_path / "b/two.mp4" and first.score == 7.25
@@ -447,7 +446,6 @@ def test_folder_takes_videos_below_it_and_nothing_else(tmp_path):
     touch(tmp_path, "a/one.AVI", "two.mp4", "three.txt", ".hidden.mp4", ".git/x.mp4")
     (tmp_path / "again").symlink_to(tmp_path / "a")
     dataset = read_dataset(tmp_path)
-    assert dataset.kind == "folder"
     assert [video.key for video in dataset.videos] == ["a/one.AVI", "two.mp4"]
     video = dataset.videos[0]
     assert (video.action, video.split) == ("", "") and math.isnan(video.score)
@@ -685,13 +683,13 @@ def test_a_further_layout_is_one_module_and_one_line(tmp_path, monkeypatch):
             Video(key, request.path / key, "squat", "", score)
             for key, score in sorted(table.items())
         )
-        return Dataset(request.path, "squats", videos, ())
+        return Dataset(request.path, videos, ())
 
     def matches(path):
         return (path / "scores.json").is_file()
 
-    layout = Layout("squats", "a folder with scores.json", matches, read)
-    monkeypatch.setattr(reader, "LAYOUTS", [layout, *reader.LAYOUTS])
+    layout = Layout("a folder with scores.json", matches, read)
+    monkeypatch.setattr(datasets, "LAYOUTS", [layout, *datasets.LAYOUTS])
     (tmp_path / "scores.json").write_text('{"b.mp4": 7.5, "a.mp4": 3}')
     found = read_dataset(tmp_path)
     assert [(video.key, video.score) for video in found.videos] == [

@@ -18,7 +18,7 @@ from fakes import encode
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.extract.poses import detect, models
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.detect import detect_in_video, detect_poses

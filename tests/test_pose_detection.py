@@ -10,7 +10,7 @@ import pytest
 from fakes import encode
 
 from aqa.extract.config import DetectorConfig, PoseConfig
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.detect import PoseModel, detect_poses, pose_model_record
 from aqa.extract.poses.read import PoseError

@@ -10,7 +10,7 @@ import pytest
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.store import FeatureCache
 from aqa.extract.config import PoseConfig
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.extract.poses.conventions import PoseFile
 from aqa.extract.poses.extractor import PoseExtractor, pose_features_of_file
 from aqa.extract.poses.features import pose_features

@@ -68,7 +68,7 @@ def dataset(tmp_path):
         path = tmp_path / "videos" / f"{number:02d}.avi"
         encode(path, noise(20, 144, 176, seed=number))
         videos.append(Video(path.name, path, "", "", float(number)))
-    return Dataset(tmp_path / "videos", "folder", tuple(videos), ())
+    return Dataset(tmp_path / "videos", tuple(videos), ())
 
 
 @pytest.fixture

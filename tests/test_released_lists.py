@@ -11,8 +11,8 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
-from aqa.extract.datasets.diving import read_pickle
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
+from aqa.extract.datasets.released import read_pickle
 
 
 def touch(root, *names):
@@ -60,7 +60,7 @@ def test_mtl_aqa(mtl_aqa):
         ("01/020", "mtl_aqa_diving", "train", 0.0, MTL),
     ]
     found = read_dataset(mtl_aqa)
-    assert (found.kind, told(found)) == ("mtl-aqa", expected)
+    assert told(found) == expected
     assert found.notes == ("MTL-AQA: 1 train, 1 test",)
     (mtl_aqa / "samples/01_001.mp4").unlink()
     with pytest.raises(AqaError, match=r"01_001.mp4 \(frames 7377 to 7462 of 01.mp4\)"):

@@ -51,7 +51,7 @@ def videos(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(name.encode())
         made.append(Video(name, path, "", "", 1.0))
-    return Dataset(tmp_path / "videos", "folder", tuple(made), ())
+    return Dataset(tmp_path / "videos", tuple(made), ())
 
 
 @pytest.fixture

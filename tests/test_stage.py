@@ -193,9 +193,7 @@ def test_labels_that_are_not_the_data_set_s_are_counted(cache):
     moved = replace(given[1], split="test")
     unlabelled = replace(given[2], action="", split="", score=math.nan)
     new = Video("diving/099", Path("x"), "diving", "train", 1.0)
-    other = Dataset(
-        Path("."), "aqa-7", (scored, moved, unlabelled, *given[3:], new), ()
-    )
+    other = Dataset(Path("."), (scored, moved, unlabelled, *given[3:], new), ())
     assert relabelled(dataset().videos, cache) == 0
     assert relabelled(other.videos, cache) == 2
     assert extract(other, cache, FakeExtractor()).relabelled == 2
@@ -215,7 +213,7 @@ def test_what_was_wrong_with_videos_that_were_taken_is_told(cache):
 
 def test_an_unlabelled_video_has_no_score(cache):
     videos = (Video("a.avi", Path("a.avi"), "", "", math.nan),)
-    extract(Dataset(Path("."), "folder", videos, ()), cache, FakeExtractor())
+    extract(Dataset(Path("."), videos, ()), cache, FakeExtractor())
     with FeatureCache.open(cache) as opened:
         assert np.isnan(opened.samples.score).all()
 

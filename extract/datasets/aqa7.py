@@ -1,4 +1,4 @@
-"""AQA-7 and its predecessors UNLV-Dive and UNLV-Vault: lists in MATLAB files.
+"""AQA-7: lists in MATLAB files.
 
 A sample NNN of an action lies at one of
 
@@ -14,19 +14,13 @@ ranges of the paper's Table 1 tell which.
 Conventions: keys are `diving/001`. Only listed samples are read, since a video without
 a list has neither label nor split; but an action that is asked for by name and is in
 no list, as trampoline, is read whole and unlabelled.
-
-A folder of UNLV has `diving_overall_scores.mat` (`overall_scores`, one per video),
-beside it `diving_difficulty_level.mat`, `diving_samples_len_ori/001.avi` or such, and
-`split_300_70/{training,testing}_idx.mat` with numbers from 1; gym_vault likewise.
-Videos of the original length are preferred, and the difficulty is kept as
-`Video.extra`. Source: Parmar and Morris, "Learning to Score Olympic Events", CVPR
-workshops 2017.
 """
 
 import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -67,12 +61,12 @@ def _find(path: Path) -> Path | None:
 def _read(request: Request) -> Dataset:
     """Read the listed samples of `actions`, by default the six of the experiments."""
     root, actions = _find(request.path) or request.path, request.actions
-    files = Files(root, request)
+    files = Files(replace(request, path=root))
     for action in actions or ():
         if action not in BY_NAME:
             known = ", ".join(BY_NAME)
-            files.problems.add("unknown action", f"{action}; AQA-7 has {known}")
-    files.problems.check()
+            files.add("unknown action", f"{action}; AQA-7 has {known}")
+    files.check()
     rows, were_hundredfold = _read_lists(root, files)
     for action in set(actions or ()) - {action for action, *_ in rows}:
         rows += [(action, number, "", math.nan) for number in _numbers(root, action)]
@@ -86,10 +80,10 @@ def _read(request: Request) -> Dataset:
     form = "times 100, and were divided" if were_hundredfold else "plain"
     notes = (f"scores in the lists are {form}", *_counts(videos, present))
     none = "no sample of the six actions; name another"
-    return files.dataset("aqa-7", videos, *notes, none=none)
+    return files.dataset(videos, *notes, none=none)
 
 
-AQA7 = Layout("aqa-7", "the AQA-7 folder", lambda path: bool(_find(path)), _read)
+AQA7 = Layout("the AQA-7 folder", _find, _read)
 
 
 def _key(action: str, number: int) -> str:
@@ -107,11 +101,11 @@ def _list_path(root: Path, split: str) -> Path | None:
 
 def _read_lists(root: Path, files: Files) -> tuple[list[Row], bool]:
     """Read both lists; also return whether their scores were times 100."""
-    problems, tables, places = files.problems, [], []
+    tables, places = [], []
     for split in SPLITS:
         path = _list_path(root, split)
         if path is None:
-            problems.add(
+            files.add(
                 "missing list",
                 f"expected Split_4/split_4_{split}_list.mat, or Split_4/"
                 f"consolidated_{split}_list.mat; for unlabelled videos give a folder "
@@ -123,53 +117,49 @@ def _read_lists(root: Path, files: Files) -> tuple[list[Row], bool]:
                 raise AqaError(f"{path.name} is a link out of {root}")
             tables.append(read_split_list(path, f"consolidated_{split}_list"))
         except AqaError as error:
-            problems.add("unusable list", str(error))
+            files.add("unusable list", str(error))
             continue
         places += [(split, row + 1) for row in range(len(tables[-1]))]
-    problems.check()
+    files.check()
 
     ids, numbers, scores = np.concatenate(tables).T
     valid = (ids % 1 == 0) & (1 <= ids) & (ids <= len(ACTIONS))
     valid &= (numbers % 1 == 0) & (1 <= numbers) & (numbers < 1e5)
     for index in np.flatnonzero(~valid).tolist():
         split, row = places[index]
-        problems.add(
+        files.add(
             f"expected an action id 1-{len(ACTIONS)} and a sample number from 1",
             f"{split} row {row} has {ids[index]:g} and {numbers[index]:g}",
         )
-    problems.check()
+    files.check()
 
-    ids = ids.astype(np.int64)
-    units, hundredfold, outside = in_judges_units(scores, ids)
-    rows = [
-        (ACTIONS[id_ - 1].name, int(number), split, score)
-        for id_, number, (split, _), score in zip(
-            ids.tolist(), numbers, places, units.tolist(), strict=True
-        )
-    ]
-    for index in np.flatnonzero(outside).tolist():
-        action, number, split, _ = rows[index]
-        low, high = BY_NAME[action].score_range
-        problems.add(
-            "score outside the action's range",
-            f"{_key(action, number)} ({split}) has {scores[index]:g}, expected "
-            f"{low:g} to {high:g}, or that times 100",
-        )
+    units, hundredfold, outside = in_judges_units(scores, ids.astype(np.int64))
+    rows: list[Row] = []
+    first: dict[str, str] = {}
+    for index, (split, _) in enumerate(places):
+        action, number = ACTIONS[int(ids[index]) - 1], int(numbers[index])
+        key = _key(action.name, number)
+        rows.append((action.name, number, split, float(units[index])))
+        if outside[index]:
+            low, high = action.score_range
+            files.add(
+                "score outside the action's range",
+                f"{key} ({split}) has {scores[index]:g}, expected {low:g} to {high:g}, "
+                "or that times 100",
+            )
+        if key in first:
+            lists = (
+                f"twice in the {split} list" if first[key] == split else "in both lists"
+            )
+            files.add(f"sample {lists}", key)
+        first[key] = split
     times = int(hundredfold.sum())
     plain = len(rows) - times - int(outside.sum())
     if times and plain:
-        problems.add(
+        files.add(
             "lists mix scores that are plain and times 100",
             f"{plain} plain, {times} times 100; expected one form in both lists",
         )
-    first: dict[str, str] = {}
-    for action, number, split, _ in rows:
-        key = _key(action, number)
-        if key in first and first[key] == split:
-            problems.add(f"sample twice in the {split} list", key)
-        elif key in first:
-            problems.add("sample in both lists", key)
-        first[key] = split
     return rows, times > 0
 
 
@@ -250,57 +240,3 @@ def _counts(videos: list[Video], present: set[str]) -> Iterator[str]:
     left_out = present - {video.action for video in videos}
     if left_out:
         yield f"listed, but not asked for: {', '.join(sorted(left_out))}"
-
-
-#: Of UNLV.
-_UNLV_ACTIONS = ("diving", "gym_vault")
-_SCORES = "_overall_scores.mat"
-
-
-def _is_unlv(path: Path) -> bool:
-    return any((path / f"{action}{_SCORES}").is_file() for action in _UNLV_ACTIONS)
-
-
-def _read_unlv(request: Request) -> Dataset:
-    root, files = request.path, Files(request.path, request)
-    present = {a for a in _UNLV_ACTIONS if (root / f"{a}{_SCORES}").is_file()}
-    files.check_actions(present)
-    videos: list[Video] = []
-    for action in filter(files.asked, sorted(present)):
-        videos += _read_unlv_action(root, action, files)
-    return files.dataset("unlv", videos, f"UNLV: {split_counts(videos)}")
-
-
-UNLV = Layout("unlv", "UNLV-Dive or UNLV-Vault", _is_unlv, _read_unlv)
-
-
-def _read_unlv_action(root: Path, action: str, files: Files) -> list[Video]:
-    scores = read_matrix(root / f"{action}{_SCORES}", "overall_scores").ravel()
-    levels = None
-    if (path := root / f"{action}_difficulty_level.mat").is_file():
-        levels = read_matrix(path, "difficulty_level").ravel()
-    splits: dict[int, str] = {}
-    folders = sorted(path.parent for path in root.glob("split*/training_idx.mat"))
-    if len(folders) > 1:
-        found = ", ".join(folder.name for folder in folders)
-        raise AqaError(f"{root}: expected one split, found {found}; remove the others")
-    for folder in folders:
-        for split, listed in (("train", "training"), ("test", "testing")):
-            numbers = read_matrix(folder / f"{listed}_idx.mat", f"{listed}_idx").ravel()
-            if not np.isin(numbers, np.arange(1, len(scores) + 1)).all():
-                raise AqaError(
-                    f"{folder.name}: expected numbers 1 to {len(scores)}, found others"
-                )
-            splits |= dict.fromkeys(numbers.astype(int).tolist(), split)
-    samples = sorted(
-        (path.name for path in root.glob(f"{action}_samples_len_*")),
-        key=lambda folder: (not folder.endswith("_ori"), folder),
-    )
-    videos = []
-    for number, score in enumerate(scores.tolist(), start=1):
-        places = [f"{folder}/{number:03d}.avi" for folder in samples]
-        extra = {} if levels is None else {"difficulty": f"{levels[number - 1]:g}"}
-        if place := files.find(*places, f"{action}_samples_len_ori/{number:03d}.avi"):
-            labels = action, splits.get(number, ""), score, extra
-            videos.append(Video(f"{action}/{number:03d}", place, *labels))
-    return videos

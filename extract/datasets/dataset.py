@@ -58,13 +58,9 @@ class Video:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Videos sorted by key; `notes` tell the user what was found.
-
-    `kind` is the name of the layout.
-    """
+    """Videos sorted by key; `notes` tell the user what was found."""
 
     root: Path
-    kind: str
     videos: tuple[Video, ...]
     notes: tuple[str, ...]
 
@@ -86,15 +82,14 @@ class Request:
 
 @dataclass(frozen=True)
 class Layout:
-    """A form that data sets come in; `aqa.extract.datasets.reader` lists them all.
+    """A form that data sets come in; `aqa.extract.datasets.LAYOUTS` lists them all.
 
-    `form` completes "expected ..."; `matches` returns whether a path has the layout,
-    and `read` raises DatasetError naming everything that is wrong with it.
+    `form` completes "expected ..."; `matches` tells by its truth whether a path has the
+    layout, and `read` raises DatasetError naming everything that is wrong with it.
     """
 
-    name: str
     form: str
-    matches: Callable[[Path], bool]
+    matches: Callable[[Path], object]
     read: Callable[[Request], Dataset]
 
 
@@ -102,56 +97,21 @@ class DatasetError(AqaError):
     """A data set that cannot be used as it is; the message names every problem."""
 
 
-class Problems:
-    """What is wrong with a data set, collected by kind and raised all at once."""
-
-    def __init__(self, where: Path) -> None:
-        """Start without problems; `where` opens the message."""
-        self._where = where
-        self._found: dict[str, list[str]] = {}
-
-    def add(self, kind: str, item: str) -> None:
-        """Add a problem; `kind` is what several may have in common."""
-        self._found.setdefault(kind, []).append(item)
-
-    def check(self) -> None:
-        """Raise `DatasetError` if there are problems.
-
-        The first eight of each kind are listed and the rest counted, so that a million
-        bad rows make a short message and no kind hides another.
-        """
-        if not self._found:
-            return
-        lines = []
-        for kind, items in self._found.items():
-            shown = "; ".join(printable(item)[:200] for item in items[:8])
-            count = f" ({len(items)})" if len(items) > 1 else ""
-            more = f"; and {len(items) - 8} more" if len(items) > 8 else ""
-            lines.append(f"{kind}{count}: {shown}{more}")
-        where = printable(str(self._where))
-        if len(lines) == 1:
-            raise DatasetError(f"{where}: {lines[0]}")
-        total = sum(map(len, self._found.values()))
-        raise DatasetError("\n  ".join([f"{where}: {total} problems", *lines]))
-
-
 class Files:
     """The files that a data set may name: below its folder, or a root of the request.
 
-    Paths that lead out of all of these are refused. Reading adds to `problems`.
+    Paths that lead out of all of these are refused. Problems are collected by kind and
+    raised all at once.
     """
 
-    def __init__(
-        self, folder: Path, request: Request, where: Path | None = None
-    ) -> None:
-        """Use `folder`, which may be a link; problems are of `where`, by default it."""
-        self.problems = Problems(where or folder)
-        #: Keys of videos that do not exist, if the request skips them.
-        self.missing: list[str] = []
-        #: Paths of videos that also lie in another place.
-        self.ambiguous: list[str] = []
-        self.roots = (folder, *request.roots)
-        self._request, self._where = request, where or folder
+    def __init__(self, request: Request) -> None:
+        """Look in the folder that the request names, or where its list lies."""
+        path = request.path
+        self.roots = (path.parent if path.is_file() else path, *request.roots)
+        self._request = request
+        self._problems: dict[str, list[str]] = {}
+        self._missing: list[str] = []
+        self._ambiguous: list[str] = []
         self._folders: dict[str, str] = {}
         self._names: dict[str, dict[str, list[str]]] = {}
 
@@ -164,11 +124,37 @@ class Files:
         found = ", ".join(sorted(present)) or "none"
         for action in self._request.actions or ():
             if action not in present:
-                self.problems.add("no sample of the action", f"{action}, found {found}")
+                self.add("no sample of the action", f"{action}, found {found}")
+
+    def add(self, kind: str, item: str) -> None:
+        """Add a problem; `kind` is what several may have in common."""
+        self._problems.setdefault(kind, []).append(item)
+
+    def add_outside(self, item: str) -> None:
+        """Add a problem about a file that lies outside all roots."""
+        self.add(f"outside the data set; {_PERMIT}", item)
+
+    def check(self) -> None:
+        """Raise `DatasetError` if there are problems.
+
+        The first eight of each kind are listed and the rest counted, so that a million
+        bad rows make a short message and no kind hides another.
+        """
+        lines = []
+        for kind, items in self._problems.items():
+            shown = "; ".join(printable(item)[:200] for item in items[:8])
+            count = f" ({len(items)})" if len(items) > 1 else ""
+            more = f"; and {len(items) - 8} more" if len(items) > 8 else ""
+            lines.append(f"{kind}{count}: {shown}{more}")
+        where = printable(self._request.path)
+        if len(lines) == 1:
+            raise DatasetError(f"{where}: {lines[0]}")
+        if lines:
+            total = sum(map(len, self._problems.values()))
+            raise DatasetError("\n  ".join([f"{where}: {total} problems", *lines]))
 
     def dataset(
         self,
-        kind: str,
         videos: list[Video],
         *notes: str,
         none: str = "expected videos in the lists, found none",
@@ -178,11 +164,21 @@ class Files:
         Raises:
             DatasetError: there are problems, or no videos, which `none` describes.
         """
-        self.problems.check()
+        self.check()
         if not videos:
-            raise DatasetError(f"{self._where}: {none}")
+            raise DatasetError(f"{self._request.path}: {none}")
+        if self._missing:
+            notes += (
+                f"{len(self._missing)} missing videos are skipped and listed in "
+                f"failures.json: {listed(self._missing)}",
+            )
+        if self._ambiguous:
+            notes += (
+                f"{len(self._ambiguous)} videos lie in several places; used: "
+                f"{listed(self._ambiguous)}",
+            )
         ordered = tuple(sorted(videos, key=lambda video: video.key))
-        return Dataset(self._where, kind, ordered, (*notes, *self._notes()))
+        return Dataset(self._request.path, ordered, notes)
 
     def holds(self, path: Path | str) -> bool:
         """Return whether `path`, all links followed, lies below one of the roots."""
@@ -234,7 +230,7 @@ class Files:
             self.add_outside(f"{error}{where}")
             return None
         if found:
-            self.ambiguous += [str(found[0])] * (len(found) > 1)
+            self._ambiguous += [str(found[0])] * (len(found) > 1)
             return found[0]
         hint = ""
         for root, place in product(roots, places):
@@ -244,14 +240,10 @@ class Files:
                     return root / similar  # another Unicode form of the same name
                 hint = f"; did you mean {similar}?"
         if self._request.skip_missing:
-            self.missing.append(places[0])
+            self._missing.append(places[0])
             return candidates[0]
-        self.problems.add("missing video", f"{places[0]}{where}{hint}")
+        self.add("missing video", f"{places[0]}{where}{hint}")
         return None
-
-    def add_outside(self, item: str) -> None:
-        """Add a problem about a file that lies outside all roots."""
-        self.problems.add(f"outside the data set; {_PERMIT}", item)
 
     def _shown(self, path: Path) -> str:
         return os.path.relpath(path, self.roots[0])
@@ -271,20 +263,6 @@ class Files:
                 return None
             found.append(part if part in same else same[0])
         return "/".join(found)
-
-    def _notes(self) -> list[str]:
-        notes = []
-        if self.missing:
-            notes.append(
-                f"{len(self.missing)} missing videos are skipped and listed in "
-                f"failures.json: {listed(self.missing)}"
-            )
-        if self.ambiguous:
-            notes.append(
-                f"{len(self.ambiguous)} videos lie in several places; used: "
-                f"{listed(self.ambiguous)}"
-            )
-        return notes
 
 
 _PERMIT = "--root DIR permits files below DIR"

@@ -44,7 +44,7 @@ def _is_manifest(path: Path) -> bool:
 def _read_manifest(request: Request) -> Dataset:
     """Read the videos of a CSV, those of `actions` only if given."""
     path = request.path
-    files = Files(path.parent, request, path)
+    files = Files(request)
     lines: dict[str, int] = {}
     actions = set()
     videos = []
@@ -54,13 +54,13 @@ def _read_manifest(request: Request) -> Dataset:
             try:
                 video, root = _row(row, table.extra, request)
             except AqaError as error:
-                files.problems.add("bad row", f"line {line}: {error}")
+                files.add("bad row", f"line {line}: {error}")
                 continue
             actions.add(video.action)
             first = lines.setdefault(video.key, line)
             if first != line:
                 twice = f"{video.key} in lines {first} and {line}"
-                files.problems.add("video twice", twice)
+                files.add("video twice", twice)
             if files.asked(video.action):
                 roots = None if root is None else [root]
                 place, where = str(video.path), f" (line {line})"
@@ -68,17 +68,15 @@ def _read_manifest(request: Request) -> Dataset:
                     videos.append(replace(video, path=found))
     except AqaError as error:
         reason = str(error).removeprefix(f"{path}: ")
-        files.problems.add("not a list of videos", reason)
-        files.problems.check()
+        files.add("not a list of videos", reason)
+        files.check()
     files.check_actions(actions)
     notes = (_summary(videos), *table.notes, *name_notes(actions))
     none = "expected one video per row after the header"
-    return files.dataset("manifest", videos, *notes, none=none)
+    return files.dataset(videos, *notes, none=none)
 
 
-MANIFEST = Layout(
-    "manifest", "a CSV (video,action,score,split)", _is_manifest, _read_manifest
-)
+MANIFEST = Layout("a CSV (video,action,score,split)", _is_manifest, _read_manifest)
 
 
 def _row(
@@ -131,7 +129,7 @@ def _read_folder(request: Request) -> Dataset:
             f"{root}: expected AQA-7 or a CSV to choose actions from, found a "
             "folder, whose videos have none"
         )
-    files = Files(root, request)
+    files = Files(request)
     videos = []
     for relative in _video_files(root, files):
         link = " (a link)" if (root / relative).is_symlink() else ""
@@ -139,18 +137,18 @@ def _read_folder(request: Request) -> Dataset:
             try:
                 videos.append(Video(key_of(relative), path, "", "", math.nan))
             except AqaError as error:
-                files.problems.add("unusable name", str(error))
+                files.add("unusable name", str(error))
     videos.sort(key=lambda video: video.key)
     for before, after in pairwise(videos):
         if before.key == after.key:
-            files.problems.add("two forms of one name", before.key)
+            files.add("two forms of one name", before.key)
     known = ", ".join(sorted(SUFFIXES))
     none = f"no video: expected a known data set, or files with a known suffix: {known}"
     note = f"{counted(len(videos), 'video')}, unlabelled"
-    return files.dataset("folder", videos, note, none=none)
+    return files.dataset(videos, note, none=none)
 
 
-FOLDER = Layout("folder", "a folder of videos", Path.is_dir, _read_folder)
+FOLDER = Layout("a folder of videos", Path.is_dir, _read_folder)
 
 
 def _video_files(root: Path, files: Files) -> Iterator[str]:

@@ -103,7 +103,7 @@ def poses(
     Writes one file per video and continues where an earlier run stopped. Then `aqa
     extract --features pose-dct --poses OUT` makes features of them.
     """
-    from aqa.extract.datasets.reader import read_dataset
+    from aqa.extract.datasets import read_dataset
     from aqa.extract.poses.detect import detect_poses
     from aqa.extract.poses.models import DETECTORS, model_file
 

@@ -8,7 +8,7 @@ from scipy.io import savemat
 
 from aqa.cache.exchange import import_features
 from aqa.cache.labels import read_labels
-from aqa.extract.datasets.reader import read_dataset
+from aqa.extract.datasets import read_dataset
 from aqa.extract.poses.read import read_raw
 from soak.hostile import Canary, Reader, attack_readers
 from soak.mutation import rows, tokens
