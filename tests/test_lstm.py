@@ -6,6 +6,7 @@ import torch
 
 from aqa.cache.errors import AqaError
 from aqa.regress.config import LstmConfig
+from aqa.regress.heads import lstm
 from aqa.regress.heads.lstm import (
     Parameters,
     arrays,
@@ -69,10 +70,15 @@ def test_forward_is_torchs_lstm(parameters, x):
 
 
 @pytest.mark.parametrize("steps", [1, STEPS])
-@pytest.mark.parametrize("models", [1, MODELS])
+@pytest.mark.parametrize("models, onednn", [(1, False), (1, True), (MODELS, True)])
 @pytest.mark.parametrize("last_only", [True, False])
-def test_gradients_are_autograds(parameters, x, last_only, models, steps):
-    """One head alone takes other products than several."""
+def test_gradients_are_autograds(
+    parameters, x, last_only, models, onednn, steps, monkeypatch
+):
+    """One head alone takes oneDNN's products on some processors."""
+    if onednn and not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        pytest.skip("this torch is built without oneDNN")
+    monkeypatch.setattr(lstm, "USES_ONEDNN", onednn)
     parameters = Parameters(*(t[:models] for t in parameters.tensors()))
     x = x[:models, :steps]
     error = torch.randn(models, steps, BATCH)
