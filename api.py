@@ -312,10 +312,10 @@ def _score_videos(
     settings: dict[str, Any],
 ) -> "Iterator[tuple[Path, Scored | AqaError]]":
     share_processors()
-    from aqa.extract.clips import middle_frames, shown_frames
     from aqa.extract.config import ExtractConfig, config_like
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.network import C3DExtractor
+    from aqa.extract.preprocessing import middle_frames, shown_frames
     from aqa.extract.stage import Facts
     from aqa.regress.heads.scoring import Scored
     from aqa.regress.heads.scoring import score as score_features

@@ -37,11 +37,10 @@ from torch.nn import functional
 
 from aqa.cache.store import Features
 from aqa.extract.c3d import ARCHITECTURES
-from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.network import C3DExtractor, precision_note
 from aqa.extract.overlap import layers, multiplications
-from aqa.extract.preprocessing import PRESETS
+from aqa.extract.preprocessing import PRESETS, clip_starts, fit_length
 from aqa.extract.videos.video import decode
 from aqa.extract.weights.load import load_weights
 

@@ -17,10 +17,10 @@ import click
 from planting import plant
 
 from aqa.cache.errors import AqaError
-from aqa.extract.clips import clip_starts
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets import read_dataset
 from aqa.extract.network import C3DExtractor
+from aqa.extract.preprocessing import clip_starts
 from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model

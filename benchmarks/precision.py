@@ -34,8 +34,9 @@ from aqa.extract import c3d, overlap
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets import read_dataset
 from aqa.extract.datasets.dataset import Video
+from aqa.extract.extractor import Extracted
 from aqa.extract.network import C3DExtractor
-from aqa.extract.stage import Extracted, extract
+from aqa.extract.stage import extract
 from aqa.regress.config import FitConfig, Schedule
 from aqa.regress.heads.fit import fit
 

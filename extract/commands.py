@@ -41,7 +41,8 @@ from aqa.extract.weights.formats import check_weights, kind_of
 if TYPE_CHECKING:
     from aqa.cache.labels import Labels
     from aqa.extract.datasets.dataset import Dataset
-    from aqa.extract.stage import Extraction, Extractor, Plan
+    from aqa.extract.extractor import Extractor
+    from aqa.extract.stage import Extraction, Plan
 
 
 def read_released_labels(path: Path) -> "Labels | None":
@@ -172,9 +173,9 @@ def extract(
     share the folder, with or without --shard. The run that finishes last merges.
     """
     from aqa.extract.datasets import read_dataset
+    from aqa.extract.extractor import expected_time, measure_time, remember_time
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
-    from aqa.extract.timing import expected, measure, remember
 
     if features == "c3d":
         refuse_given(OF_POSES, "C3D features")
@@ -201,10 +202,10 @@ def extract(
         _say(*work.notes())
         _say(*_label_notes(relabelled(dataset.videos, cache)))
         todo = len(work.todo)
-        seconds = expected(extractor) or measure(extractor, work.todo)
+        seconds = expected_time(extractor) or measure_time(extractor, work.todo)
         _print_plan(work, cache, None if seconds is None else seconds * todo, as_json)
         return
-    if seconds := expected(extractor):
+    if seconds := expected_time(extractor):
         _say(f"about {duration(seconds)} per video, as measured here before")
     with progress_bar() as progress:
         made = run(
@@ -216,7 +217,7 @@ def extract(
         what = "accepted though damaged" if features == "c3d" else "poses with a note"
         _say(f"{what}: {len(made.damage)} of {made.done} videos, first {key}: {damage}")
     _say(*made.notes, *_label_notes(made.relabelled))
-    remember(extractor, made.done, made.seconds)
+    remember_time(extractor, made.done, made.seconds)
     _print_result(made, as_json)
     if made.failures:
         raise click.exceptions.Exit(SOME_FAILED)

@@ -25,13 +25,11 @@ from aqa.cache.errors import AqaError
 from aqa.cache.processes import choose_device
 from aqa.cache.provenance import Provenance
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
-from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
+from aqa.extract.extractor import Extracted, VideoSource
 from aqa.extract.overlap import CPU, CUDA, plain_features, shared_features
-from aqa.extract.preprocessing import normalise
-from aqa.extract.source import VideoSource
-from aqa.extract.stage import Extracted
+from aqa.extract.preprocessing import clip_starts, fit_length, normalise
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import decode_all
 from aqa.extract.videos.video import Decoded

@@ -1,9 +1,14 @@
-"""Pre-processing of frames as the weights were trained: resize, crop, normalise.
+"""From decoded frames to the network's input: resize, crop, cut into clips, normalise.
 
 Conventions: decoded frames are uint8 (T, H, W, 3) RGB, 0-255; the network takes
 float32 (3, T, crop, crop) in the channel order of `Preprocessing.channels`. Black
 padding is added between `resize_crop` and `normalise`, so that a padded frame reaches
 the network as -mean and not as 0.
+
+A start is the index of a clip's first frame in the video of `length` frames; arrays
+over clips are (offsets, clips, ...). A copy is the sequence of clips at one offset.
+Padding goes in front and cutting keeps the end by default, so that what decides the
+score (the entry, the landing) falls at the same place of every video.
 
 Sources: facebookarchive/C3D `image_io.cpp` (resize) and `video_data_layer.cpp`
 (centre crop, mean); open-mmlab/mmaction2 `configs/_base_/models/c3d_sports1m_*`.
@@ -11,14 +16,18 @@ Sources: facebookarchive/C3D `image_io.cpp` (resize) and `video_data_layer.cpp`
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch.nn import functional
 
 from aqa.cache.errors import AqaError
+from aqa.extract.config import ClipConfig
+
+if TYPE_CHECKING:
+    import torch
+
+Value = TypeVar("Value", bound=np.generic)
 
 #: Three values in the network's channel order, or an image (3, crop, crop).
 Mean = tuple[float, float, float] | npt.NDArray[np.float32]
@@ -144,6 +153,9 @@ def resize_crop(
     Within one grey level of OpenCV's INTER_LINEAR on 8-bit images, which C3D was
     trained with; antialiased resizing differs by up to 50 levels.
     """
+    import torch
+    from torch.nn import functional
+
     height, width = pre.size(*frames.shape[1:3])
     top, left = pre.corner(height, width)
     # (T, H, W, 3) -> (T, 3, H, W), channels last in memory.
@@ -156,11 +168,62 @@ def resize_crop(
     return cropped.permute(0, 2, 3, 1).contiguous().numpy()
 
 
-def normalise(frames: torch.Tensor, pre: Preprocessing) -> torch.Tensor:
+def fit_length(frames: npt.NDArray[Value], config: ClipConfig) -> npt.NDArray[Value]:
+    """Return `config.length` frames: (T, ...) -> (length, ...).
+
+    Shorter videos get black frames (zeros) in front; of longer ones, the frames that
+    `config.keep` says stay.
+    """
+    missing = config.length - len(frames)
+    if missing > 0:
+        return np.pad(frames, ((missing, 0), *[(0, 0)] * (frames.ndim - 1)))
+    kept = kept_frames(len(frames), config)
+    return frames[kept.start : kept.stop]
+
+
+def kept_frames(total: int, config: ClipConfig) -> range:
+    """Return the indices of the frames that `fit_length` keeps of `total`."""
+    spare = max(total - config.length, 0)
+    first = {"first": 0, "middle": spare // 2, "last": spare}[config.keep]
+    return range(first, min(first + config.length, total))
+
+
+def clip_starts(config: ClipConfig) -> npt.NDArray[np.int64]:
+    """Return the first frame of every clip, (offsets, clips)."""
+    offsets = np.arange(config.offsets)
+    return offsets[:, None] + config.stride * np.arange(config.clips)
+
+
+def shown_frames(count: int, config: ClipConfig) -> list[range]:
+    """Return which of a video's `count` kept frames each clip of the first copy shows.
+
+    The range of a clip that shows only padding is empty.
+    """
+    black = max(config.length - count, 0)
+    return [
+        range(max(start - black, 0), max(start + config.clip - black, 0))
+        for start in clip_starts(config)[0].tolist()
+    ]
+
+
+def middle_frames(
+    frames: npt.NDArray[np.uint8], config: ClipConfig
+) -> npt.NDArray[np.uint8]:
+    """Return the middle frame of each clip of the first copy: (clips, H, W, 3)."""
+    starts = clip_starts(config)[0]
+    middles: npt.NDArray[np.uint8] = fit_length(frames, config)[
+        starts + config.clip // 2
+    ]
+    return middles
+
+
+def normalise(frames: "torch.Tensor", pre: Preprocessing) -> "torch.Tensor":
     """Scale and centre: uint8 (T, crop, crop, 3) RGB -> float32 (3, T, crop, crop).
 
     Returns a view of channels-last memory on the device of `frames`.
     """
+    import torch
+
     if pre.channels == "BGR":
         frames = frames.flip(-1)  # while a value is one byte
     mean, std = (

@@ -29,9 +29,8 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import ExtractConfig
 from aqa.extract.datasets.dataset import Video
+from aqa.extract.extractor import Extracted, VideoSource
 from aqa.extract.network import C3DExtractor
-from aqa.extract.source import VideoSource
-from aqa.extract.stage import Extracted
 
 try:
     import ray

@@ -1,34 +1,34 @@
 """The extraction stage: features of every video of a data set, into the cache.
 
-Conventions: features are float32 (offsets, clips, D). Each finished video is one part
-file, durable at once, so a run may be killed at any time and started again. Any number
-of processes may fill one cache, each with a shard of the videos or all with the same
-videos. A video without features is a `Failure`, reported and listed in `failures.json`
-beside the cache; the run goes on. Whoever finds every video of the data set finished
-or failed merges the parts into the cache.
+Conventions: each finished video is one part file, durable at once, so a run may be
+killed at any time and started again. Any number of processes may fill one cache, each
+with a shard of the videos or all with the same videos. Whoever finds every video of the
+data set finished or failed merges the parts into the cache.
+
+A video without features is a `Failure`; the run goes on. Each failure is a JSON file in
+the folder of parts, named like the video's part, so that shards see each other's.
+`failures.json` beside the cache lists them in the order of the data set and is absent
+when there are none. Caches in one folder share it; each entry names its cache.
 """
 
+import json
 import os
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import isnan
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-import numpy.typing as npt
+from typing import Any
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError, brief
+from aqa.cache.files import locked, make_folder, remove, remove_orphans, write_file
 from aqa.cache.parts import finished, merge, part_path, write_part
-from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video, listed
-from aqa.extract.failures import Failure, FailureLog
-from aqa.extract.source import source_changed, source_probe
+from aqa.extract.extractor import Extracted, Extractor, source_changed, source_probe
 from aqa.extract.videos.timeline import describe_rates
 
 #: Characters of damage and notes that a sample stores; a cache takes 1,024 bytes.
@@ -40,52 +40,12 @@ CLIP = 16
 
 
 @dataclass(frozen=True)
-class Extracted:
-    """Features of one video, float32 (offsets, clips, D).
+class Failure:
+    """A video without features, and why."""
 
-    `frames` is the number of decoded frames; `damage` describes what was wrong with a
-    video that was accepted all the same, `notes` what was chosen where the file left a
-    choice. `rate` is frames per second and `aspect` width / height, None if unknown.
-    """
-
-    features: npt.NDArray[np.float32]
-    frames: int
-    source_sha256: str
-    damage: str = ""
-    notes: tuple[str, ...] = ()
-    rate: float | None = None
-    aspect: float | None = None
-
-
-class Extractor(Protocol):
-    """Computes features: C3D on frames, or a transform of poses."""
-
-    @property
-    def provenance(self) -> Provenance:
-        """What the features are made with."""
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """What the user should know before the run starts."""
-
-    @property
-    def workload(self) -> str:
-        """What the time per video depends on, in words; empty: unknown."""
-
-    def extract(
-        self, videos: Iterable[Video]
-    ) -> Generator[tuple[Video, Extracted | AqaError]]:
-        """Yield the features of each video, or why there are none, in any order.
-
-        Take videos as late as possible: those that another run finishes meanwhile are
-        left out.
-        """
-
-    def source(self, video: Video) -> Path:
-        """Return the file or folder that features are made from; AqaError if none."""
-
-    def source_sha256(self, path: Path) -> str:
-        """Return the digest of a source, as in `Extracted`."""
+    key: str
+    path: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -143,15 +103,14 @@ class Extraction:
         return {**asdict(self), "cache": str(self.cache)}
 
 
+@dataclass
 class Facts:
     """Frame rates, aspects (width / height) and notes of videos, collected by key."""
 
-    def __init__(self) -> None:
-        """Start without videos."""
-        self._rates: dict[str, float | None] = {}
-        self._aspects: dict[str, float] = {}
-        self._frames: dict[str, int] = {}
-        self._notes: dict[str, list[str]] = {}
+    rates: dict[str, float | None] = field(default_factory=dict)
+    aspects: dict[str, float] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def add(
         self,
@@ -162,33 +121,33 @@ class Facts:
         frames: int = CLIP,
     ) -> None:
         """Add a video; None where a fact is unknown or does not matter."""
+        self.rates[key] = rate
         if frames < CLIP:
-            self._frames[key] = frames
-        self._rates[key] = rate
+            self.frames[key] = frames
         if aspect is not None and not MIN_ASPECT <= aspect <= MAX_ASPECT:
-            self._aspects[key] = aspect
+            self.aspects[key] = aspect
         for note in notes:
-            self._notes.setdefault(note, []).append(key)
+            self.notes.setdefault(note, []).append(key)
 
     def describe(self, length: int) -> Iterator[str]:
         """Yield what the user should know; `length` is the frames that are used."""
-        if line := describe_rates(dict(sorted(self._rates.items())), length):
+        if line := describe_rates(dict(sorted(self.rates.items())), length):
             yield line
-        if self._aspects:
-            first, aspect = min(self._aspects.items())
+        if self.aspects:
+            first, aspect = min(self.aspects.items())
             yield (
-                f"{len(self._aspects)} of {len(self._rates)} videos are upright or "
+                f"{len(self.aspects)} of {len(self.rates)} videos are upright or "
                 f"very wide (first: {first}, width / height {aspect:.2f}): the network "
                 "sees them squashed to 4 : 3"
             )
-        if self._frames and length:
-            first, frames = min(self._frames.items())
+        if self.frames and length:
+            first, frames = min(self.frames.items())
             yield (
-                f"{len(self._frames)} of {len(self._rates)} videos have fewer than "
+                f"{len(self.frames)} of {len(self.rates)} videos have fewer than "
                 f"{CLIP} frames (first: {first}, {frames}): {length - frames} of the "
                 f"{length} that the network sees are black"
             )
-        for note, keys in sorted(self._notes.items()):
+        for note, keys in sorted(self.notes.items()):
             yield f"{note}: {listed(sorted(keys))}"
 
 
@@ -422,3 +381,64 @@ def _all_accounted_for(
         with FeatureCache.open(cache) as merged:
             missing.difference_update(merged.samples.key)
     return not missing
+
+
+class FailureLog:
+    """The failures of one cache, on disk."""
+
+    def __init__(self, cache: Path) -> None:
+        """Open nothing yet."""
+        self._cache = cache
+
+    def record(self, video: Video, error: AqaError) -> Failure:
+        """Record a failure where later runs and other shards find it."""
+        failure = Failure(video.key, str(video.path), str(error))
+        make_folder(self._cache.parent)
+        # A merge removes temporary files from the folder of parts.
+        with locked(self._cache, shared=True):
+            write_file(self._path(video.key), _as_json(asdict(failure)))
+        return failure
+
+    def clear(self, key: str) -> None:
+        """Remove the record of a video, if there is one."""
+        remove(self._path(key))
+
+    def among(self, videos: Iterable[Video]) -> dict[str, Failure]:
+        """Return the recorded failures among the videos, by key, in their order."""
+        found = {}
+        for video in videos:
+            # Ignore files that are torn or of another version.
+            with suppress(OSError, ValueError, TypeError):
+                text = self._path(video.key).read_text(encoding="utf-8")
+                found[video.key] = Failure(**json.loads(text))
+        return found
+
+    def write_list(self, failures: Iterable[Failure]) -> None:
+        """Replace this cache's entries in `failures.json`; remove it when empty."""
+        path, name = self._cache.with_name("failures.json"), self._cache.name
+        make_folder(path.parent)
+        with locked(path, needed=False):
+            records = [record for record in _listed(path) if record["cache"] != name]
+            records += [{"cache": name, **asdict(failure)} for failure in failures]
+            if records:
+                write_file(path, _as_json(records))
+            else:
+                remove(path)
+        # Without locks, the temporary files of killed runs have to stay.
+        with suppress(AqaError), locked(path):
+            remove_orphans(path.parent, path.name)
+
+    def _path(self, key: str) -> Path:
+        return part_path(self._cache, key).with_suffix(".failed")
+
+
+def _listed(path: Path) -> list[dict[str, str]]:
+    """Return the entries of `failures.json` that name a cache."""
+    with suppress(OSError, ValueError, TypeError):
+        listed = json.loads(path.read_text(encoding="utf-8"))
+        return [each for each in listed if isinstance(each, dict) and "cache" in each]
+    return []
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2) + "\n"

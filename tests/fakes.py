@@ -12,8 +12,7 @@ import numpy as np
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.source import VideoSource
-from aqa.extract.stage import Extracted
+from aqa.extract.extractor import Extracted, VideoSource
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 8))
 MADE = Provenance({"features": "made"})

@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
-from aqa.extract.clips import clip_starts, fit_length, shown_frames
 from aqa.extract.config import ClipConfig
+from aqa.extract.preprocessing import clip_starts, fit_length, shown_frames
 
 
 def numbered(count):

@@ -11,8 +11,9 @@ from fakes import FakeExtractor, dataset, encode, features_of, noise
 from aqa.cache.errors import AqaError
 from aqa.cache.files import user_folder
 from aqa.cache.store import FeatureCache
-from aqa.extract import timing
-from aqa.extract.stage import Extracted, Facts, extract
+from aqa.extract import extractor as timing
+from aqa.extract.extractor import Extracted
+from aqa.extract.stage import Facts, extract
 
 
 @pytest.fixture(autouse=True)
@@ -42,34 +43,34 @@ class Timed(FakeExtractor):
 
 def test_times_of_earlier_runs_are_kept_by_machine_and_workload():
     extractor = Timed()
-    assert timing.expected(extractor) is None
-    timing.remember(extractor, 4, 8.0)  # too few to tell
-    assert timing.expected(extractor) is None
-    timing.remember(extractor, 10, 25.0)
-    assert timing.expected(extractor) == 2.5
-    timing.remember(FakeExtractor(), 10, 25.0)  # of an unknown workload
+    assert timing.expected_time(extractor) is None
+    timing.remember_time(extractor, 4, 8.0)  # too few to tell
+    assert timing.expected_time(extractor) is None
+    timing.remember_time(extractor, 10, 25.0)
+    assert timing.expected_time(extractor) == 2.5
+    timing.remember_time(FakeExtractor(), 10, 25.0)  # of an unknown workload
     extractor.workload = "another"
-    assert timing.expected(extractor) is None
-    assert timing.expected(FakeExtractor()) is None
+    assert timing.expected_time(extractor) is None
+    assert timing.expected_time(FakeExtractor()) is None
 
 
 def test_a_damaged_or_unwritable_record_is_nothing_known(monkeypatch):
     user_folder().mkdir(parents=True)
     (user_folder() / "extraction_times.json").write_text("[1, 2")
-    assert timing.expected(Timed()) is None
+    assert timing.expected_time(Timed()) is None
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null")
-    timing.remember(Timed(), 10, 25.0)
-    assert timing.expected(Timed()) is None
+    timing.remember_time(Timed(), 10, 25.0)
+    assert timing.expected_time(Timed()) is None
 
 
 def test_a_trial_takes_the_time_of_the_second_video(monkeypatch):
     monkeypatch.setattr(timing, "time", Clock())
     extractor = Timed()
     extractor.seconds = 3.0
-    assert timing.measure(extractor, dataset().videos) == 3.0
+    assert timing.measure_time(extractor, dataset().videos) == 3.0
     assert extractor.seen == ["diving/001", "diving/002"]
-    assert timing.measure(Timed(broken={"diving/001"}), dataset().videos) is None
-    assert timing.measure(extractor, ()) is None
+    assert timing.measure_time(Timed(broken={"diving/001"}), dataset().videos) is None
+    assert timing.measure_time(extractor, ()) is None
 
 
 def test_a_dry_run_says_how_long_it_takes_and_writes_nothing(aqa, tmp_path):

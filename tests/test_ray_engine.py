@@ -18,8 +18,8 @@ from aqa.cache.parts import verify
 from aqa.cli import main
 from aqa.extract.config import ClipConfig, ExtractConfig
 from aqa.extract.datasets.dataset import Dataset, Video
+from aqa.extract.extractor import VideoSource
 from aqa.extract.network import C3DExtractor, precision_note
-from aqa.extract.source import VideoSource
 from aqa.extract.stage import extract
 
 ray = pytest.importorskip("ray")

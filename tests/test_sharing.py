@@ -7,7 +7,6 @@ from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from aqa.extract.c3d import ARCHITECTURES, Architecture, build, random_state
-from aqa.extract.clips import clip_starts
 from aqa.extract.config import ClipConfig
 from aqa.extract.overlap import (
     CPU,
@@ -18,6 +17,7 @@ from aqa.extract.overlap import (
     shared_features,
     shared_layers,
 )
+from aqa.extract.preprocessing import clip_starts
 
 PAPER = sorted(clip_starts(ClipConfig()).ravel().tolist())
 

@@ -17,8 +17,8 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.source import VideoSource, source_changed, source_sha256
-from aqa.extract.stage import Extracted, extract, plan
+from aqa.extract.extractor import Extracted, VideoSource, source_changed, source_sha256
+from aqa.extract.stage import extract, plan
 from aqa.extract.videos.frame_folder import folder_sha256
 
 PROVENANCE = Provenance({"features": "bytes"})

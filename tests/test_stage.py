@@ -27,8 +27,7 @@ from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract import stage
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.failures import FailureLog
-from aqa.extract.stage import _Pending, extract, plan, relabelled
+from aqa.extract.stage import FailureLog, _Pending, extract, plan, relabelled
 
 KEYS = list(FAKE_KEYS)
 OTHER = Provenance({"features": "other"})

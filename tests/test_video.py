@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 from fakes import encode, numbered
 
-from aqa.extract.clips import fit_length
 from aqa.extract.config import ClipConfig, Limits
-from aqa.extract.preprocessing import PRESETS
+from aqa.extract.preprocessing import PRESETS, fit_length
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.video import decode
 

@@ -38,10 +38,10 @@ from aqa.cache.processes import limit_memory, process_outcomes
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.failures import Failure, FailureLog
+from aqa.extract.extractor import source_changed, source_sha256
 from aqa.extract.poses.json_records import Person
 from aqa.extract.poses.read import MAX_FRAMES, PoseError, load_json, naming
-from aqa.extract.source import source_changed, source_sha256
+from aqa.extract.stage import Failure, FailureLog
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.video import watch
 

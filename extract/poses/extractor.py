@@ -19,11 +19,11 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.extract.config import ClipConfig, PoseConfig
 from aqa.extract.datasets.dataset import Video
+from aqa.extract.extractor import Extracted
 from aqa.extract.poses.conventions import read_pose_file
 from aqa.extract.poses.features import pose_features, pose_record
 from aqa.extract.poses.read import PoseError, digest, find_poses, naming
 from aqa.extract.poses.tracks import Poses, read_poses
-from aqa.extract.stage import Extracted
 
 
 class PoseExtractor:

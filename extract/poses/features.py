@@ -19,8 +19,8 @@ that the BMVC paper used are unverified.
 pose-clips, (offsets, clips, D): a sequence for LSTM heads, of our own making. Joints
 relative to the middle of the hips and the path of that middle, both at a body size of
 1, are brought to the length of a video and cut into the same clips as its frames
-(`aqa.extract.clips`; zeros in front of a shorter one). Of each coordinate in each clip
-the lowest coefficients of the orthonormal type-II DCT are kept, with their signs.
+(`aqa.extract.preprocessing`; zeros in front of a shorter one). Of each coordinate in
+each clip the lowest coefficients of the orthonormal type-II DCT are kept, with signs.
 """
 
 from dataclasses import asdict
@@ -30,10 +30,10 @@ import numpy as np
 import numpy.typing as npt
 from scipy.fft import dct
 
-from aqa.extract.clips import clip_starts, fit_length
 from aqa.extract.config import PoseConfig
 from aqa.extract.poses.read import PoseError
 from aqa.extract.poses.tracks import Poses
+from aqa.extract.preprocessing import clip_starts, fit_length
 
 Series = npt.NDArray[np.float64]
 

@@ -18,10 +18,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from aqa.extract.clips import kept_frames
 from aqa.extract.config import ClipConfig, Limits
-from aqa.extract.preprocessing import Preprocessing, resize_crop
-from aqa.extract.source import source_sha256
+from aqa.extract.extractor import source_sha256
+from aqa.extract.preprocessing import Preprocessing, kept_frames, resize_crop
 from aqa.extract.videos.container import check_size, open_video
 from aqa.extract.videos.frame_folder import FolderFrames
 from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
