@@ -11,8 +11,9 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import count
 from pathlib import Path
 
 from aqa.cache.actions import ACTIONS, BY_NAME, score_problem
@@ -136,16 +137,15 @@ def name_notes(written: Collection[str]) -> list[str]:
             notes.append(f"actions {listed} are one: {name!r}")
     for group in similar_names([name for name in forms if name]):
         listed = " and ".join(map(repr, group))
+        number = "two" if len(group) == 2 else len(group)
         notes.append(
-            f"actions {listed} differ in case or blanks only, and count as "
-            f"{'two' if len(group) == 2 else len(group)}"
+            f"actions {listed} differ in case or blanks only, and count as {number}"
         )
     for action in ACTIONS:
+        if action.name in forms:
+            continue
         for name in sorted(forms.keys() - BY_NAME.keys()):
-            like = any(
-                similar_names([name, own]) for own in (action.name, action.title)
-            )
-            if like and action.name not in forms:
+            if any(similar_names([name, own]) for own in (action.name, action.title)):
                 notes.append(f"action {name!r}: AQA-7 calls it {action.name!r}")
     return notes
 
@@ -221,12 +221,12 @@ def relabel(
 
 def _keep(cache: Path) -> Path:
     """Give the cache a second name, the first free of `.bak`, `.bak2`, ..."""
-    number, path = 1, Path(f"{cache}.bak")
-    while os.path.lexists(path):
+    for number in count(1):
+        path = Path(f"{cache}.bak{number if number > 1 else ''}")
+        if not os.path.lexists(path):
+            break
         if path.samefile(cache):  # a killed run came as far as this
             return path
-        number += 1
-        path = Path(f"{cache}.bak{number}")
     try:
         os.link(cache, path)
     except OSError:  # no links on this file system
@@ -241,72 +241,71 @@ def _compare(
 ) -> tuple[Relabelling, list[Sample]]:
     """Return the changes, and all samples with their new labels."""
     columns = labels.columns if isinstance(labels, Labels) else LABELS
-    before = list(cache.samples)
-    after = [
-        _labelled(sample, labels[sample.key], columns)
-        if sample.key in labels
-        else sample
-        for sample in before
+    pairs = [
+        (old, _labelled(old, labels[old.key], columns) if old.key in labels else old)
+        for old in cache.samples
     ]
     if ("action" in columns) != ("score" in columns):  # else checked when it was read
-        listed = [new for new in after if new.key in labels]
-        problems = ((new.key, score_problem(new.action, new.score)) for new in listed)
-        raise_any([f"{key}: {problem}" for key, problem in problems if problem])
-    examples = []
-    counts: Counter[str] = Counter()
-    for old, new in zip(before, after, strict=True):
-        changes = _changes(old, new)
-        counts.update(list(changes))
-        if changes:
-            examples.append(f"{old.key}: {', '.join(changes.values())}")
-    keys = set(cache.samples.key)
-    unknown = tuple(sorted(labels.keys() - keys))
-    doubts = []
-    if unknown:
-        shown = ", ".join(map(repr, unknown[:3])) + ", ..." * (len(unknown) > 3)
-        alike = {_bare_key(key): key for key in keys}
-        hints = [
-            f"; is {key!r} the cache's {alike[_bare_key(key)]!r}?"
-            for key in unknown
-            if _bare_key(key) in alike
+        problems = [
+            f"{new.key}: {problem}"
+            for _, new in pairs
+            if new.key in labels and (problem := score_problem(new.action, new.score))
         ]
-        doubts.append(
-            f"{len(unknown)} of {len(labels)} keys are not in the cache: {shown}"
-            + "".join(hints[:1])
-        )
-    listed = [sample for sample in before if sample.key in labels]
-    known = {
-        "score": sum(not math.isnan(sample.score) for sample in listed),
-        "action": sum(sample.action != "" for sample in listed),
-    }
-    for name, count in known.items():
-        changed = sum(
-            _text(old, name) not in ("", _text(new, name))
-            for old, new in zip(before, after, strict=True)
-        )
-        if count >= FEW and changed > MANY * count:
-            doubts.append(
-                f"{changed} of {count} samples get another {name}: is this the list "
-                "of another data set?"
-            )
+        raise_any(problems)
+    changes = {old.key: _changes(old, new) for old, new in pairs}
+    counts = Counter(name for changed in changes.values() for name in changed)
+    examples = [
+        f"{key}: {', '.join(changed.values())}"
+        for key, changed in changes.items()
+        if changed
+    ]
+    unknown = tuple(sorted(labels.keys() - changes.keys()))
     names = {label.action for label in labels.values()} | set(cache.samples.action)
-    notes = name_notes(names - {""}) if "action" in columns else []
     plan = Relabelling(
-        samples=len(before),
+        samples=len(pairs),
         changed=len(examples),
         counts=dict(counts),
         examples=tuple(examples[:5]),
         unknown=unknown,
-        unlisted=len(keys - labels.keys()),
-        doubts=tuple(doubts),
-        notes=tuple(notes),
+        unlisted=len(changes.keys() - labels.keys()),
+        doubts=tuple(_doubts(pairs, labels, unknown)),
+        notes=tuple(name_notes(names - {""}) if "action" in columns else ()),
     )
-    return plan, after
+    return plan, [new for _, new in pairs]
 
 
 def _labelled(sample: Sample, label: Label, columns: Sequence[str]) -> Sample:
     given = {name: getattr(label, name) for name in LABELS if name in columns}
     return replace(sample, **given, extra={**sample.extra, **label.extra})
+
+
+def _doubts(
+    pairs: Sequence[tuple[Sample, Sample]],
+    labels: Mapping[str, Label],
+    unknown: Sequence[str],
+) -> Iterator[str]:
+    """Say why the list may be another data set's."""
+    if unknown:
+        shown = ", ".join(map(repr, unknown[:3])) + ", ..." * (len(unknown) > 3)
+        alike = {_bare_key(old.key): old.key for old, _ in pairs}
+        hints = [
+            f"; is {key!r} the cache's {alike[_bare_key(key)]!r}?"
+            for key in unknown
+            if _bare_key(key) in alike
+        ]
+        yield (
+            f"{len(unknown)} of {len(labels)} keys are not in the cache: {shown}"
+            + "".join(hints[:1])
+        )
+    for name in ("score", "action"):
+        listed = [(_text(o, name), _text(n, name)) for o, n in pairs if o.key in labels]
+        known = [(before, after) for before, after in listed if before]
+        changed = sum(before != after for before, after in known)
+        if len(known) >= FEW and changed > MANY * len(known):
+            yield (
+                f"{changed} of {len(known)} samples get another {name}: is this the "
+                "list of another data set?"
+            )
 
 
 def _bare_key(key: str) -> str:
@@ -317,18 +316,17 @@ def _bare_key(key: str) -> str:
 
 def _changes(old: Sample, new: Sample) -> dict[str, str]:
     """Map each column that differs to a text like `score 81.5 -> 70`."""
-    names = [*LABELS, *sorted({*old.extra, *new.extra})]
-    return {
-        name: f"{name} {_text(old, name) or 'none'} -> {_text(new, name) or 'none'}"
-        for name in names
-        if _text(old, name) != _text(new, name)
-    }
+    changes = {}
+    for name in (*LABELS, *sorted({*old.extra, *new.extra})):
+        before, after = _text(old, name), _text(new, name)
+        if before != after:
+            changes[name] = f"{name} {before or 'none'} -> {after or 'none'}"
+    return changes
 
 
 def _text(sample: Sample, name: str) -> str:
-    if name not in LABELS:
-        return sample.extra.get(name, "")
-    value = getattr(sample, name)
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(value)
-    return str(value)
+    """Return a label as text, empty where unknown."""
+    if name == "score":
+        return "" if math.isnan(sample.score) else repr(sample.score)
+    text: str = getattr(sample, name) if name in LABELS else sample.extra.get(name, "")
+    return text
