@@ -1,9 +1,10 @@
-"""Stand-ins that many tests share: small videos, a data set, an extractor.
+"""Stand-ins that many tests share: small videos, a data set, samples, an extractor.
 
 Conventions: frames are RGB uint8 (H, W, 3); features are float32 (2, 3, 4), a function
 of the video's key alone, so that every run of an extraction can be checked.
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import av
@@ -11,11 +12,13 @@ import numpy as np
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
+from aqa.cache.samples import Sample
 from aqa.extract.datasets.dataset import Dataset, Video
 from aqa.extract.extractor import Extracted, VideoSource
 
 KEYS = tuple(f"diving/{number:03d}" for number in range(1, 8))
 MADE = Provenance({"features": "made"})
+OTHER = Provenance({"features": "other"})
 
 
 def encode(path, frames, codec="ffv1", pix_fmt=None, rate=25, options=None):
@@ -54,10 +57,41 @@ def dataset(keys=KEYS, score=50.0):
     return Dataset(Path("."), videos, ())
 
 
-def features_of(key, shape=(2, 3, 4)):
-    """Return what FakeExtractor makes of the video `key`."""
-    generator = np.random.default_rng(list(key.encode()))
-    return generator.random(shape, dtype=np.float32)
+def features_of(key, seed=0):
+    """Return what FakeExtractor makes of the video `key`, with seed 0."""
+    generator = np.random.default_rng([*key.encode(), seed])
+    return generator.random((2, 3, 4), dtype=np.float32)
+
+
+def sample(key, **changes):
+    """Return a sound sample with the fields in `changes`."""
+    fields = dict(action="diving", split="train", score=1.5, frames=103)
+    return Sample(key, **{**fields, "source_sha256": "0" * 64, **changes})
+
+
+def numbers(*shape, seed=0):
+    """Return random float32 of a shape."""
+    return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def names(folder):
+    """List the names in a folder."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+def spoil(path, *arrays):
+    """Damage a file where it holds the bytes of these arrays."""
+    data = path.read_bytes()
+    for array in arrays:
+        assert array.tobytes() in data
+        data = data.replace(array.tobytes(), array.tobytes()[::-1])
+    path.write_bytes(data)
+
+
+def at_once(work, arguments):
+    """Call `work` in a thread for each argument, and pass on what they raise."""
+    with ThreadPoolExecutor(len(arguments)) as pool:
+        return list(pool.map(work, arguments))
 
 
 class FakeExtractor(VideoSource):

@@ -16,53 +16,46 @@ from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
+import fakes
 import h5py
 import numpy as np
 import pytest
+from fakes import MADE, OTHER, at_once, features_of, names, spoil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aqa.cache import store
 from aqa.cache.errors import AqaError, ProvenanceMismatch, UnreadableFile
+from aqa.cache.files import probe
 from aqa.cache.hdf5_checks import reading
 from aqa.cache.parts import (
     finished,
-    list_parts,
     merge,
     part_path,
     parts_folder,
     verify,
     write_part,
 )
-from aqa.cache.provenance import Provenance
-from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
 
-MADE = Provenance({"features": "test"})
-OTHER = Provenance({"features": "other"})
 KEYS = tuple(f"diving/{number:03d}" for number in range(6))
 
 
 def sample(key, source=0, score=1.5):
-    return Sample(key, "diving", "train", score, 103, f"{source:064x}")
-
-
-def features(key, seed=0):
-    rng = np.random.default_rng([seed, *key.encode()])
-    return rng.standard_normal((2, 3, 4), np.float32)
+    return fakes.sample(key, score=score, source_sha256=f"{source:064x}")
 
 
 def part(cache, key, source=0, seed=0, made=MADE, score=1.5):
-    return write_part(cache, sample(key, source, score), features(key, seed), made)
+    return write_part(cache, sample(key, source, score), features_of(key, seed), made)
+
+
+def parts(cache, keys=KEYS):
+    return [part(cache, key) for key in keys]
 
 
 def whole(path, keys=KEYS, source=0, seed=0, made=MADE, score=1.5):
     samples = [sample(key, source, score) for key in keys]
-    return write_cache(path, samples, (features(key, seed) for key in keys), made)
-
-
-def names(folder):
-    return sorted(path.name for path in folder.iterdir())
+    return write_cache(path, samples, (features_of(key, seed) for key in keys), made)
 
 
 @pytest.fixture
@@ -105,25 +98,22 @@ def test_other_features_are_a_mismatch(cache, where):
         whole(cache)
     else:
         part(cache, KEYS[0])
-    with pytest.raises(ProvenanceMismatch, match='features: found "test", asked for'):
+    with pytest.raises(ProvenanceMismatch, match='features: found "made", asked for'):
         finished(cache, OTHER)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "empty", "flipped", "misnamed", "two"])
 def test_a_damaged_part_is_not_finished_and_is_made_anew(cache, golden, damage):
-    for key in KEYS:
-        part(cache, key)
+    parts(cache)
     path = part_path(cache, KEYS[3])
-    data = path.read_bytes()
     if damage == "flipped":
-        x = features(KEYS[3]).tobytes()
-        path.write_bytes(data.replace(x, x[::-1]))
+        spoil(path, features_of(KEYS[3]))
     elif damage == "misnamed":
         path.write_bytes(part_path(cache, KEYS[2]).read_bytes())
     elif damage == "two":
         whole(path, KEYS[3:5])
     else:
-        path.write_bytes(data[: 9000 if damage == "truncated" else 0])
+        os.truncate(path, 9000 if damage == "truncated" else 0)
     assert set(finished(cache, MADE)) == {*KEYS} - {KEYS[3]}
     assert [str(path) in problem for problem in verify(cache)] == [True]
     part(cache, KEYS[3])
@@ -132,21 +122,21 @@ def test_a_damaged_part_is_not_finished_and_is_made_anew(cache, golden, damage):
 
 
 def test_merge_names_damaged_parts_and_goes_on_without_them_the_next_time(cache):
-    for key in KEYS[:3]:
-        part(cache, key)
-    path = part_path(cache, KEYS[1])
-    path.write_bytes(path.read_bytes()[:5000])
-    with pytest.raises(AqaError, match=f"{path}: .*extract again"):
+    parts(cache)
+    cut_short, flipped = part_path(cache, KEYS[1]), part_path(cache, KEYS[4])
+    os.truncate(cut_short, 5000)
+    spoil(flipped, features_of(KEYS[4]))
+    with pytest.raises(AqaError, match="extract again") as error:
         merge(cache)
-    assert not cache.exists() and not path.exists()
+    assert all(f"{path}: " in str(error.value) for path in (cut_short, flipped))
+    assert not (cache.exists() or cut_short.exists() or flipped.exists())
     with FeatureCache.open(merge(cache)) as merged:
-        assert merged.samples.key == (KEYS[0], KEYS[2])
+        assert merged.samples.key == tuple(KEYS[row] for row in (0, 2, 3, 5))
 
 
 def test_a_damaged_row_is_not_finished_and_its_new_part_takes_its_place(cache, golden):
     whole(cache)
-    x = features(KEYS[3]).tobytes()
-    cache.write_bytes(cache.read_bytes().replace(x, x[::-1]))
+    spoil(cache, features_of(KEYS[3]))
     assert set(finished(cache, MADE)) == {*KEYS} - {KEYS[3]}
     assert [KEYS[3] in problem for problem in verify(cache)] == [True]
     part(cache, KEYS[3])
@@ -155,9 +145,8 @@ def test_a_damaged_row_is_not_finished_and_its_new_part_takes_its_place(cache, g
 
 def test_a_damaged_row_without_a_new_part_is_not_merged_on(cache):
     whole(cache, KEYS[:3])
-    x = features(KEYS[1]).tobytes()
-    damaged = cache.read_bytes().replace(x, x[::-1])
-    cache.write_bytes(damaged)
+    spoil(cache, features_of(KEYS[1]))
+    damaged = cache.read_bytes()
     new = part(cache, KEYS[4])
     with pytest.raises(AqaError, match=f"{KEYS[1]}' is damaged"):
         merge(cache)
@@ -167,8 +156,7 @@ def test_a_damaged_row_without_a_new_part_is_not_merged_on(cache):
 
 def test_a_sound_copy_heals_a_damaged_row(cache, golden, tmp_path):
     whole(cache)
-    x = features(KEYS[3]).tobytes()
-    cache.write_bytes(cache.read_bytes().replace(x, x[::-1]))
+    spoil(cache, features_of(KEYS[3]))
     assert merge(cache, [whole(tmp_path / "backup.h5")]).read_bytes() == golden
 
 
@@ -183,7 +171,9 @@ def test_merging_removes_the_parts_and_leaves_nothing_else(cache, golden):
     assert cache.read_bytes() == golden
     assert names(cache.parent) == ["features.h5"]
     assert seen == [*zip(range(6), [6] * 6, KEYS, strict=True), (6, 6, str(cache))]
+    (cache.parent / "features.h5.lock").touch()  # killed with all but this done
     assert merge(cache).read_bytes() == golden
+    assert names(cache.parent) == ["features.h5"]
 
 
 def test_what_is_not_ours_stays_in_the_folder_of_parts(cache):
@@ -201,8 +191,7 @@ def test_what_is_not_ours_stays_in_the_folder_of_parts(cache):
 def test_a_folder_of_parts_that_cannot_be_read_is_not_taken_for_empty(
     cache, golden, monkeypatch
 ):
-    for key in KEYS:
-        part(cache, key)
+    parts(cache)
 
     def refuse(_):
         raise PermissionError(errno.EACCES, "injected")
@@ -229,24 +218,13 @@ def test_nothing_to_merge_is_an_error(cache):
         merge(cache, [cache.parent / "folder"])
 
 
-def test_sources_are_merged_in_and_stay(cache, golden, tmp_path):
-    part(cache, KEYS[0])
-    elsewhere, third = tmp_path / "elsewhere.h5", tmp_path / "third.h5"
-    part(elsewhere, KEYS[1])
-    part(elsewhere, KEYS[2])
-    whole(third, KEYS[2:])
-    sources = [parts_folder(elsewhere), third, cache, parts_folder(cache)]
-    assert merge(cache, sources).read_bytes() == golden
-    assert third.exists() and len(list_parts(parts_folder(elsewhere))) == 2
-
-
 def test_a_new_video_file_takes_the_place_of_the_old_one(cache):
     whole(cache)
     part(cache, KEYS[2], source=5, seed=1)
     with FeatureCache.open(merge(cache)) as merged:
         assert merged.samples[2].source_sha256 == f"{5:064x}"
-        np.testing.assert_array_equal(merged.read([2])[0], features(KEYS[2], 1))
-        np.testing.assert_array_equal(merged.read([1])[0], features(KEYS[1]))
+        np.testing.assert_array_equal(merged.read([2])[0], features_of(KEYS[2], 1))
+        np.testing.assert_array_equal(merged.read([1])[0], features_of(KEYS[1]))
 
 
 @pytest.mark.parametrize(
@@ -271,7 +249,7 @@ def test_copies_with_and_without_a_probe_are_the_same(cache, first):
     probed = replace(sample(KEYS[0]), source_probe="1" * 64)
     paths = [cache, cache.with_name("other.h5")]
     for path, one in zip(paths, (sample(KEYS[0]), probed), strict=True):
-        write_cache(path, [one], [features(KEYS[0])], MADE)
+        write_cache(path, [one], [features_of(KEYS[0])], MADE)
     target, source = paths[first], paths[1 - first]
     with FeatureCache.open(merge(target, [source])) as merged:
         assert merged.samples[0] == probed
@@ -288,8 +266,7 @@ def test_a_source_with_another_video_file_is_a_conflict_not_an_update(cache):
 def test_a_part_that_cannot_be_read_is_not_taken_for_damaged(
     cache, golden, monkeypatch, error
 ):
-    for key in KEYS:
-        part(cache, key)
+    parts(cache)
     path, before = part_path(cache, KEYS[3]), names(parts_folder(cache))
     real = h5py.File
 
@@ -343,40 +320,30 @@ def test_the_first_part_says_what_all_are_made_with(cache):
 
 def test_of_two_first_runs_with_different_weights_one_is_refused(cache):
     """Both begin on an empty folder, as fast as they can."""
-    refused = []
     start = threading.Barrier(2)
 
-    def work(made):
+    def is_refused(made):
         start.wait()
         try:
             for key in KEYS:
                 part(cache, key, made=made)
         except ProvenanceMismatch:
-            refused.append(made)
+            return True
 
-    threads = [threading.Thread(target=work, args=(made,)) for made in (MADE, OTHER)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(refused) == 1
-    kept = OTHER if refused == [MADE] else MADE
-    assert set(finished(cache, kept)) == set(KEYS)
+    refused = at_once(is_refused, (MADE, OTHER))
+    assert refused.count(True) == 1
+    assert set(finished(cache, OTHER if refused[0] else MADE)) == set(KEYS)
 
 
 def record(cache):
     return parts_folder(cache) / "provenance.json"
 
 
-def test_the_folder_of_parts_says_what_they_are_made_with(cache):
-    part(cache, KEYS[0])
-    assert json.loads(record(cache).read_text()) == MADE.record
-
-
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"a": NaN}', "\udcff"])
 def test_a_folder_that_does_not_say_is_asked_for_its_first_part(cache, golden, text):
     """As aqa 0.1 left it, or with a damaged record."""
     part(cache, KEYS[0])
+    assert json.loads(record(cache).read_text()) == MADE.record
     record(cache).unlink()
     if text is not None:
         record(cache).write_text(text, errors="surrogateescape")
@@ -388,18 +355,16 @@ def test_a_folder_that_does_not_say_is_asked_for_its_first_part(cache, golden, t
     assert merge(cache).read_bytes() == golden
 
 
-def test_a_damaged_part_has_no_say_in_what_others_are_made_with(cache):
+@pytest.mark.parametrize("left", ["damaged part", "record alone"])
+def test_what_holds_no_sound_part_has_no_say_in_what_others_are_made_with(cache, left):
     path = part(cache, KEYS[0])
-    path.write_bytes(path.read_bytes()[:3000])
-    record(cache).unlink()
+    if left == "damaged part":
+        os.truncate(path, 3000)
+        record(cache).unlink()
+    else:  # as of a merge that was killed before its last steps
+        path.unlink()
     part(cache, KEYS[0], made=OTHER)
     assert set(finished(cache, OTHER)) == {KEYS[0]}
-
-
-def test_a_record_without_parts_has_no_say(cache):
-    """A merge that was killed before its last steps leaves one."""
-    part(cache, KEYS[0]).unlink()
-    part(cache, KEYS[0], made=OTHER)
     assert json.loads(record(cache).read_text()) == OTHER.record
 
 
@@ -428,17 +393,66 @@ def test_a_sample_is_hashed_once_to_be_stored_and_once_to_be_merged(cache, monke
     assert len(hashed) == 2 * len(KEYS)
 
 
-def test_all_damaged_parts_are_named_at_once(cache):
-    for key in KEYS:
-        part(cache, key)
-    damaged = [part_path(cache, KEYS[row]) for row in (1, 4)]
-    for path, key in zip(damaged, (KEYS[1], KEYS[4]), strict=True):
-        x = features(key).tobytes()
-        path.write_bytes(path.read_bytes().replace(x, x[::-1]))
-    with pytest.raises(AqaError) as error:
-        merge(cache)
-    assert all(str(path) in str(error.value) for path in damaged)
-    assert len(list_parts(parts_folder(cache))) == len(KEYS) - 2
+def test_sound_caches_and_parts_have_no_problems(cache):
+    whole(cache, KEYS[:2])
+    beside = part(cache, KEYS[2])
+    seen = []
+    assert verify(cache, lambda *step: seen.append(step)) == []
+    assert [step[:2] for step in seen] == [(0, 3), (1, 3), (2, 3), (3, 3)]
+    assert verify(beside) == []
+    cache.unlink()
+    assert verify(cache) == []
+
+
+def test_a_part_that_a_merge_moves_away_meanwhile_is_no_problem(cache):
+    whole(cache, KEYS[:2])
+    beside = part(cache, KEYS[2])
+
+    def merge_now(done, total, label):
+        if label.endswith(".h5"):
+            merge(cache)
+
+    assert verify(cache, merge_now) == []
+    assert not beside.exists()
+
+
+def test_nothing_to_verify_is_an_error(cache):
+    with pytest.raises(AqaError, match="no cache"):
+        verify(cache)
+
+
+def test_every_damaged_sample_and_part_is_named_and_nothing_changed(cache):
+    whole(cache, KEYS[:2])
+    beside = part(cache, KEYS[2])
+    spoil(cache, features_of(KEYS[0]), features_of(KEYS[1]))
+    os.truncate(beside, beside.stat().st_size - 1)
+    stamps = [path.stat().st_mtime_ns for path in (cache, beside)]
+    first, second, third = verify(cache)
+    assert first == f"{cache}: sample {KEYS[0]!r} is damaged"
+    assert second == f"{cache}: sample {KEYS[1]!r} is damaged"
+    assert third.startswith(f"{beside}: damaged")
+    assert [path.stat().st_mtime_ns for path in (cache, beside)] == stamps
+
+
+def test_what_others_wrote_is_held_against_its_digest_and_has_to_be_finite(cache):
+    whole(cache, KEYS[:3])
+    infinite = np.full((2, 3, 4), np.inf, np.float32)
+    with h5py.File(cache, "r+") as file:
+        file["features"][1] = 0
+        file["features"][2] = infinite
+        del file["samples"].attrs["sha256"]
+        digest = hashlib.sha256(infinite.tobytes()).hexdigest()
+        file["samples/feature_sha256"][2] = digest.encode()
+    assert verify(cache) == [
+        f"{cache}: sample {KEYS[1]!r} is damaged: wrong SHA-256",
+        f"{cache}: sample {KEYS[2]!r} is not finite",
+    ]
+    with h5py.File(cache, "r+") as file:
+        file["features"][1, 0, 0, 0] = np.nan
+    with FeatureCache.open(cache) as opened:
+        opened.read([0])
+        with pytest.raises(AqaError, match="missing or not finite"):
+            opened.read()
 
 
 def test_provenance_and_shape_have_to_agree(cache):
@@ -474,7 +488,10 @@ def test_the_merged_bytes_do_not_depend_on_the_way(
         if at[key] == "parts source":
             part(third, key)
     sources = [path for path in (other, parts_folder(third)) if path.exists()]
-    assert merge(cache, sources).read_bytes() == golden
+    before = [*map(probe, sources)]
+    own = [path for path in (cache, parts_folder(cache)) if path.exists()]
+    assert merge(cache, [*own, *sources]).read_bytes() == golden
+    assert [*map(probe, sources)] == before
 
 
 def test_one_sample_is_held_at_a_time(cache):
@@ -489,26 +506,15 @@ def test_one_sample_is_held_at_a_time(cache):
 
 
 def test_extractions_at_once_share_the_work(cache, golden):
-    """Two writers of all parts, each merging in between, as fast as they can."""
-    errors = []
+    """Writers of all parts, each merging in between, as fast as they can."""
 
     def work(seed):
-        order = list(KEYS)
-        random.Random(seed).shuffle(order)
-        try:
-            for key in order:
-                if key not in finished(cache, MADE):
-                    part(cache, key)
-                merge(cache)
-        except BaseException as error:
-            errors.append(error)
+        for key in random.Random(seed).sample(KEYS, len(KEYS)):
+            if key not in finished(cache, MADE):
+                part(cache, key)
+            merge(cache)
 
-    threads = [threading.Thread(target=work, args=(seed,)) for seed in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    at_once(work, range(3))
     assert cache.read_bytes() == golden and names(cache.parent) == ["features.h5"]
 
 
@@ -562,11 +568,9 @@ def test_the_disk_may_be_full_after_any_byte(cache, golden):
     """The kernel itself refuses to write on; HDF5 alone would crash the process."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    for key in KEYS[:3]:
-        part(cache, key)
+    parts(cache, KEYS[:3])
     before = merge(cache).read_bytes()
-    for key in KEYS[3:]:
-        part(cache, key)
+    parts(cache, KEYS[3:])
     try:
         for size in range(0, len(golden), 2027):
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
@@ -594,17 +598,16 @@ def work_until_killed():
     merge(cache)
 
 
-def kill_and_resume(cache, golden, kills, rng):
-    script = (
-        "import importlib.util as u\n"
-        f"s = u.spec_from_file_location('t', {__file__!r})\n"
-        "t = u.module_from_spec(s); s.loader.exec_module(t)\n"
-        "t.work_until_killed()\n"
-    )
+@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+def test_killed_at_many_instants_it_goes_on(cache, golden, kills):
+    rng = random.Random(kills)
+    script = "import test_parts; test_parts.work_until_killed()"
+    path = os.pathsep.join(sys.path)
     done, killed, longest = set(), 0, 0.02
     while killed < kills:
         process = subprocess.Popen(
             [sys.executable, "-c", script, cache],
+            env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -632,22 +635,3 @@ def kill_and_resume(cache, golden, kills, rng):
             # What was said to be stored is stored, and nothing stored is damaged.
             assert done <= set(finished(cache, MADE))
             assert not done or verify(cache) == []
-
-
-def test_the_lock_of_a_killed_merge_goes_with_the_next(cache, golden):
-    for key in KEYS:
-        part(cache, key)
-    merge(cache)
-    cache.with_name("features.h5.lock").touch()  # killed with all but this done
-    merge(cache)
-    assert cache.read_bytes() == golden
-    assert names(cache.parent) == ["features.h5"]
-
-
-def test_killed_at_any_instant_it_goes_on(cache, golden):
-    kill_and_resume(cache, golden, kills=6, rng=random.Random(0))
-
-
-@pytest.mark.slow
-def test_killed_at_many_instants_it_goes_on(cache, golden):
-    kill_and_resume(cache, golden, kills=20, rng=random.Random())
