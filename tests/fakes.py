@@ -4,6 +4,8 @@ Conventions: frames are RGB uint8 (H, W, 3); features are float32 (2, 3, 4), a f
 of the video's key alone, so that every run of an extraction can be checked.
 """
 
+import os
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -72,6 +74,11 @@ def sample(key, **changes):
 def numbers(*shape, seed=0):
     """Return random float32 of a shape."""
     return np.random.default_rng(seed).standard_normal(shape, np.float32)
+
+
+def ours():
+    """Return an environment in which a new interpreter imports what this one does."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
 
 
 def names(folder):

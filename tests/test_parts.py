@@ -20,7 +20,7 @@ import fakes
 import h5py
 import numpy as np
 import pytest
-from fakes import MADE, OTHER, at_once, features_of, names, spoil
+from fakes import MADE, OTHER, at_once, features_of, names, ours, spoil
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -602,12 +602,11 @@ def work_until_killed():
 def test_killed_at_many_instants_it_goes_on(cache, golden, kills):
     rng = random.Random(kills)
     script = "import test_parts; test_parts.work_until_killed()"
-    path = os.pathsep.join(sys.path)
     done, killed, longest = set(), 0, 0.02
     while killed < kills:
         process = subprocess.Popen(
             [sys.executable, "-c", script, cache],
-            env={**os.environ, "PYTHONPATH": path},
+            env=ours(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,

@@ -8,9 +8,11 @@ import sys
 import time
 
 import pytest
+from fakes import ours
 
 from aqa.cache import processes
 from aqa.cache.errors import AqaError
+from aqa.cache.files import write_file
 from aqa.cache.processes import (
     exit_cause,
     process_map,
@@ -18,11 +20,6 @@ from aqa.cache.processes import (
     usable_processors,
 )
 from aqa.cache.tables import parse_score
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
 
 
 @pytest.mark.parametrize(
@@ -59,18 +56,15 @@ def write(path, text):
 )
 def test_quotas_of_control_groups_are_read(files, expected, tmp_path):
     for name, text in files.items():
-        write(tmp_path / name, text)
+        write_file(tmp_path / name, text)
     assert processes._cgroup_quota(tmp_path) == (expected or math.inf)
 
 
 def test_processors_are_those_that_this_process_may_use(monkeypatch):
-    monkeypatch.setattr(processes, "_cgroup_quota", lambda _: math.inf)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 3, 5}, raising=False)
-    assert usable_processors() == 3
-    monkeypatch.setattr(processes, "_cgroup_quota", lambda _: 1.2)
-    assert usable_processors() == 2
-    monkeypatch.setattr(processes, "_cgroup_quota", lambda _: 0.1)
-    assert usable_processors() == 1
+    for quota, count in ((math.inf, 3), (1.2, 2), (0.1, 1)):
+        monkeypatch.setattr(processes, "_cgroup_quota", lambda _, quota=quota: quota)
+        assert usable_processors() == count
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -112,9 +106,8 @@ def test_memory_beyond_the_limit_is_refused():
         "try: bytearray(256 << 20)\n"
         "except MemoryError: print('refused')\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     done = subprocess.run(
-        [sys.executable, "-c", code], env=environment, capture_output=True, text=True
+        [sys.executable, "-c", code], env=ours(), capture_output=True, text=True
     )
     assert done.stdout == "refused\n", done.stderr
 
@@ -127,10 +120,9 @@ def test_ctrl_c_ends_the_map_and_its_processes():
         "    print('ready', flush=True)\n"
         "    process_map(time.sleep, [60, 60, 60], 2)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with subprocess.Popen(
         [sys.executable, "-c", code],
-        env=environment,
+        env=ours(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -10,7 +10,7 @@ import sys
 import h5py
 import numpy as np
 import pytest
-from fakes import MADE, numbers, sample
+from fakes import MADE, numbers, ours, sample
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -170,8 +170,7 @@ def test_bytes_are_the_same_in_another_process(tmp_path, cache):
         "t.write_cache(sys.argv[1], samples, iter(x), t.MADE)\n"
     )
     path = tmp_path / "elsewhere" / "other.h5"
-    environment = {**os.environ, "PYTHONHASHSEED": "1", "MALLOC_PERTURB_": "165"}
-    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    environment = {**ours(), "PYTHONHASHSEED": "1", "MALLOC_PERTURB_": "165"}
     subprocess.run([sys.executable, "-c", script, path], check=True, env=environment)
     assert path.read_bytes() == cache.read_bytes()
 
