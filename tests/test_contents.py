@@ -4,21 +4,19 @@ import csv
 import io
 import json
 import math
+from functools import partial
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from fakes import MADE, numbers, spoil
 
 from aqa.cache.errors import AqaError
 from aqa.cache.exchange import describe, export, list_samples
 from aqa.cache.parts import part_path, parts_folder, write_part
-from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
-from aqa.cli import main
 
-MADE = Provenance({"features": "test"})
-X = np.random.default_rng(0).standard_normal((3, 2, 4, 5), np.float32)
+X = numbers(3, 2, 4, 5)
 SAMPLES = [
     Sample("a/1", "kür", "train", 81.5, 103, "", clips=3, extra={"fold": "2"}),
     Sample("a/2", "kür", "", math.nan, 97, "", damage="2 of 97 frames are corrupt"),
@@ -32,13 +30,13 @@ def cache(tmp_path):
     return write_cache(tmp_path / "features.h5", SAMPLES, X, MADE)
 
 
-def run(*arguments, code=0):
-    ran = CliRunner().invoke(main, ["cache", *map(str, arguments)])
-    assert ran.exit_code == code, ran.output
-    return ran
+@pytest.fixture
+def run(aqa):
+    """Run a command of `aqa cache`."""
+    return partial(aqa, "cache")
 
 
-def test_samples_are_listed_as_csv_and_json(cache):
+def test_samples_are_listed_as_csv_and_json(run, cache):
     rows = list_samples(cache)
     expected = {"key": "a/1", "action": "kür", "score": 81.5, "split": "train"}
     expected |= {"frames": 103, "clips": 3, "damage": ""}
@@ -51,7 +49,7 @@ def test_samples_are_listed_as_csv_and_json(cache):
     assert [row["extra_key"] for row in read] == ["", "", "taken"]
 
 
-def test_an_export_is_read_by_numpy_without_pickles(cache, tmp_path):
+def test_an_export_is_read_by_numpy_without_pickles(run, cache, tmp_path):
     out = tmp_path / "out.npz"
     said = json.loads(run("export", out, "--cache", cache, "--json").stdout)
     with np.load(out, allow_pickle=False) as arrays:
@@ -68,7 +66,7 @@ def test_an_export_is_read_by_numpy_without_pickles(cache, tmp_path):
     assert "features [3, 2, 4, 5]" in run("export", out, "--cache", cache).stdout
 
 
-def test_an_export_replaces_no_cache(cache, tmp_path):
+def test_an_export_replaces_no_cache(run, cache, tmp_path):
     before = cache.read_bytes()
     for out in (cache, tmp_path / "out.csv"):
         said = run("export", out, "--cache", cache, code=1).output
@@ -106,7 +104,7 @@ def test_info_says_what_is_missing(cache):
     ]
 
 
-def test_info_sees_parts(cache):
+def test_info_sees_parts(run, cache):
     write_part(cache, Sample("c", "kür", "train", 1.0, 9, ""), X[0], MADE)
     write_part(cache, Sample("d", "kür", "train", 1.0, 9, ""), X[0], MADE)
     part_path(cache, "d").write_bytes(b"")
@@ -115,8 +113,8 @@ def test_info_sees_parts(cache):
     assert found["parts"] == {"count": 2, "damaged": 1, "new": 1}
     assert found["samples"]["kür"] == {"train": 2, "(none)": 1}
     text = run("info", "--cache", cache).stdout
-    assert "2 parts beside the cache (1 new videos)" in text
-    assert "1 parts are damaged" in text and "1 videos failed" in text
+    said = ("2 parts beside the cache (1 new videos)", "1 parts are damaged")
+    assert all(each in text for each in (*said, "1 videos failed"))
     cache.unlink()
     found = describe(cache)
     assert found["shape"] is None and found["provenance"] == MADE.record
@@ -124,7 +122,7 @@ def test_info_sees_parts(cache):
     run("info", "--cache", cache)
 
 
-def test_relabelling_says_first_what_changes(cache, tmp_path):
+def test_relabelling_says_first_what_changes(run, cache, tmp_path):
     labels = tmp_path / "labels.csv"
     labels.write_text("key;score;surgeon\na/1;70;B\nzzz;3;C\n")
     before = cache.read_bytes()
@@ -144,7 +142,7 @@ def test_relabelling_says_first_what_changes(cache, tmp_path):
     assert (tmp_path / "features.h5.bak").read_bytes() == before
 
 
-def test_every_command_that_prints_facts_has_json(cache, tmp_path):
+def test_every_command_that_prints_facts_has_json(run, cache, tmp_path):
     np.save(tmp_path / "x.npy", X[0])
     table = tmp_path / "labels.csv"
     table.write_text("key,action,score,file\na,kata,1,x.npy\n")
@@ -158,8 +156,8 @@ def test_every_command_that_prints_facts_has_json(cache, tmp_path):
     assert json.loads(run("verify", "--cache", new, "--json").stdout)["sound"]
 
 
-def test_a_damaged_cache_is_not_merged_into_itself(cache):
-    cache.write_bytes(cache.read_bytes().replace(X[1].tobytes(), X[0].tobytes()))
+def test_a_damaged_cache_is_not_merged_into_itself(run, cache):
+    spoil(cache, X[1])
     for sources in ([], [cache]):
         ran = run("merge", *sources, "--cache", cache, code=1)
         assert "sample 'a/2' is damaged" in ran.stderr

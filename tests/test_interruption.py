@@ -8,9 +8,8 @@ import subprocess
 import sys
 import time
 
-import av
-import numpy as np
 import pytest
+from fakes import encode, noise
 
 from aqa.cache.parts import list_parts, parts_folder, verify
 
@@ -22,15 +21,8 @@ VIDEOS = 6
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("videos")
-    rng = np.random.default_rng(0)
     for number in range(VIDEOS):
-        with av.open(folder / f"{number}.avi", "w") as container:
-            stream = container.add_stream("mpeg4", rate=25, width=64, height=48)
-            for _ in range(20):
-                picture = rng.integers(0, 256, (48, 64, 3), dtype=np.uint8)
-                frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
-                container.mux(stream.encode(frame))
-            container.mux(stream.encode())
+        encode(folder / f"{number}.avi", noise(20, seed=number), "mpeg4")
     return folder
 
 
@@ -40,7 +32,7 @@ def start(videos, cache, *options):
     command += ["--cache", cache, "--weights", "random", "--arch", "c3d-tiny"]
     command += options
     return subprocess.Popen(
-        [str(word) for word in command],
+        command,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -81,6 +73,15 @@ def session_is_empty(run):
     return False
 
 
+def finish(videos, cache, undisturbed):
+    """Run to the end, to the bytes of an undisturbed run; return what is printed."""
+    run = start(videos, cache)
+    output, errors = run.communicate(timeout=120)
+    assert run.returncode == 0, errors
+    assert cache.read_bytes() == undisturbed and verify(cache) == []
+    return output
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_and_goes_on(videos, undisturbed, tmp_path, number):
     cache = tmp_path / "features.h5"
@@ -91,10 +92,7 @@ def test_an_interrupted_run_says_so_and_goes_on(videos, undisturbed, tmp_path, n
     assert run.returncode == 130
     assert "interrupted" in errors and "Traceback" not in errors
     assert session_is_empty(run)
-    again = start(videos, cache)
-    again.communicate(timeout=120)
-    assert again.returncode == 0
-    assert cache.read_bytes() == undisturbed
+    finish(videos, cache, undisturbed)
 
 
 def test_a_killed_run_leaves_no_children(videos, undisturbed, tmp_path):
@@ -104,25 +102,19 @@ def test_a_killed_run_leaves_no_children(videos, undisturbed, tmp_path):
     run.kill()
     run.communicate(timeout=60)
     assert session_is_empty(run)
-    again = start(videos, cache)
-    again.communicate(timeout=120)
-    assert cache.read_bytes() == undisturbed
+    finish(videos, cache, undisturbed)
 
 
 def test_killed_at_random_instants_it_ends_in_the_same_bytes(videos, timed, tmp_path):
     undisturbed, seconds = timed
     cache = tmp_path / "features.h5"
     instants = random.Random(5)
-    for _ in range(2):
+    for _ in range(4):
         run = start(videos, cache)
         time.sleep(instants.uniform(0.4, 1) * seconds)
         run.kill()
         run.communicate(timeout=60)
-    again = start(videos, cache)
-    again.communicate(timeout=120)
-    assert again.returncode == 0
-    assert cache.read_bytes() == undisturbed
-    assert verify(cache) == []
+    finish(videos, cache, undisturbed)
 
 
 def test_two_runs_at_once_make_the_same_cache(videos, undisturbed, tmp_path):
@@ -156,10 +148,6 @@ def test_a_full_disk_is_said_and_costs_nothing_finished(videos, undisturbed, tmp
         kept = len(list_parts(parts_folder(cache)))
         assert 0 < kept < VIDEOS
         subprocess.run(["mount", "-o", "remount,size=4m", disk], check=True)
-        again = start(videos, cache)
-        output, errors = again.communicate(timeout=120)
-        assert again.returncode == 0, errors
-        assert f"{kept} there before" in output
-        assert cache.read_bytes() == undisturbed
+        assert f"{kept} there before" in finish(videos, cache, undisturbed)
     finally:
         subprocess.run(["umount", disk], check=True)

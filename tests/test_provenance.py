@@ -10,23 +10,19 @@ from hypothesis import strategies as st
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.provenance import MAX_BYTES, Provenance, require_same
 
+TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON = st.recursive(
     st.none()
     | st.booleans()
     | st.integers()
-    | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text(st.characters(exclude_categories=["Cs"])),
+    | TEXT
+    | st.floats(allow_nan=False, allow_infinity=False),
     lambda inner: (
-        st.lists(inner, max_size=4)
-        | st.dictionaries(
-            st.text(st.characters(exclude_categories=["Cs"])), inner, max_size=4
-        )
+        st.lists(inner, max_size=4) | st.dictionaries(TEXT, inner, max_size=4)
     ),
     max_leaves=12,
 )
-RECORDS = st.dictionaries(
-    st.text(st.characters(exclude_categories=["Cs"])), JSON, max_size=5
-)
+RECORDS = st.dictionaries(TEXT, JSON, max_size=5)
 
 
 def test_canonical_text_and_digest_are_those_written_out_by_hand():
@@ -35,12 +31,9 @@ def test_canonical_text_and_digest_are_those_written_out_by_hand():
     assert found.json == text
     assert found.sha256 == hashlib.sha256(text.encode("utf-8")).hexdigest()
     assert found.record == json.loads(text)
-
-
-def test_spacing_and_order_do_not_matter():
-    text = '{ "b": 1,\n "a": 2 }'
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    assert Provenance.parse(text, digest) == Provenance({"a": 2, "b": 1})
+    spaced = '{ "b": {"d": null, "c": "é"},\n "a": [1, 2.5] }'
+    digest = hashlib.sha256(spaced.encode()).hexdigest()
+    assert Provenance.parse(spaced, digest) == found
 
 
 def test_messages_show_no_character_that_a_terminal_obeys():
@@ -62,12 +55,9 @@ def test_parse_gives_back_what_was_written(record):
     assert not once.differences(again)
 
 
-@settings(max_examples=50)
-@given(RECORDS, RECORDS)
-def test_there_are_differences_just_when_there_is_a_difference(one, other):
-    one, other = Provenance(one), Provenance(other)
-    if one == other:
-        assert not one.differences(other)
+def test_whole_numbers_and_fractions_differ():
+    assert Provenance({"a": 1}) != Provenance({"a": 1.0})
+    assert Provenance({"a": 1}).differences(Provenance({"a": 1.0}))
 
 
 @pytest.mark.parametrize(
@@ -101,11 +91,6 @@ def test_a_record_that_json_cannot_hold_is_refused(record):
         Provenance(record)
 
 
-def test_a_wrong_digest_is_refused():
-    with pytest.raises(AqaError, match="damaged"):
-        Provenance.parse('{"a":1}', "0" * 64)
-
-
 def test_differences_are_named_by_their_path():
     found = Provenance({"weights": {"sha256": "12ab" * 16}, "arch": "c3d-tiny"})
     asked = Provenance({"weights": {"sha256": "34cd" * 16}, "clip": 16})
@@ -116,22 +101,10 @@ def test_differences_are_named_by_their_path():
     ]
 
 
-def test_whole_numbers_and_fractions_differ():
-    assert Provenance({"a": 1}) != Provenance({"a": 1.0})
-    assert Provenance({"a": 1}).differences(Provenance({"a": 1.0}))
-
-
 def test_a_mismatch_names_the_place_and_ends_with_exit_code_4():
     one, other = Provenance({"a": 1}), Provenance({"a": 2})
     require_same(one, one, "here")
-    with pytest.raises(
-        ProvenanceMismatch, match="there: .*a: found 1, asked for 2"
-    ) as e:
+    message = "there: .*a: found 1, asked for 2"
+    with pytest.raises(ProvenanceMismatch, match=message) as e:
         require_same(one, other, "there")
     assert e.value.exit_code == 4
-
-
-def test_a_hostile_record_cannot_write_to_the_terminal():
-    one, other = Provenance({"\x1b[2J": "\x1b[31m\n"}), Provenance({})
-    message = "".join(one.differences(other))
-    assert message.isprintable() and "\x1b" not in message
