@@ -15,7 +15,7 @@ import torch
 from action_clips import synthesise_classes
 
 from aqa.cache.console import Progress, silent
-from aqa.extract.pretraining.config import PretrainConfig
+from aqa.extract.config import PretrainConfig
 from aqa.extract.pretraining.train import Pretrained, pretrain
 from aqa.extract.weights.load import Weights, load_weights, save_weights
 

@@ -18,11 +18,10 @@ from click.testing import CliRunner
 from aqa.cache.errors import AqaError
 from aqa.cli import main
 from aqa.extract.c3d import ARCHITECTURES, Architecture
-from aqa.extract.config import Limits
+from aqa.extract.config import Limits, PretrainConfig
 from aqa.extract.preprocessing import PRESETS, Preprocessing, resize_crop
 from aqa.extract.pretraining.checkpoint import signals_deferred
 from aqa.extract.pretraining.clips import Clip, Clips, draw_window
-from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.train import Pretrained, pretrain
 from aqa.extract.weights.load import load_weights
 
@@ -343,7 +342,7 @@ from pathlib import Path
 from aqa.extract.c3d import (ARCHITECTURES, Architecture)
 from aqa.extract.preprocessing import (PRESETS, Preprocessing)
 from aqa.extract.pretraining.train import (pretrain)
-from aqa.extract.pretraining.config import (PretrainConfig)
+from aqa.extract.config import (PretrainConfig)
 
 videos, out, settings = sys.argv[1:]
 ARCHITECTURES["micro"] = Architecture("micro", ((4,), (8,), (8,), (8,), (8,)), 16, 16)

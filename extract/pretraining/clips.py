@@ -34,10 +34,9 @@ from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError, raise_any
 from aqa.cache.processes import process_outcomes, usable_processors
 from aqa.extract.c3d import CLIP
-from aqa.extract.config import ClipConfig, Limits
+from aqa.extract.config import ClipConfig, Limits, PretrainConfig
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import Preprocessing
-from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import decode_all

@@ -17,8 +17,8 @@ from aqa.cache.console import (
     seed_option,
     workers_option,
 )
+from aqa.extract.config import PretrainConfig
 from aqa.extract.options import ARCH, PRECISION
-from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.weights.formats import check_weights
 
 

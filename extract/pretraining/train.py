@@ -34,6 +34,7 @@ from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.processes import choose_device
 from aqa.extract.c3d import ARCHITECTURES
+from aqa.extract.config import PretrainConfig
 from aqa.extract.network import DTYPES, arithmetic, choose_precision
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.pretraining.checkpoint import (
@@ -60,7 +61,6 @@ from aqa.extract.pretraining.clips import (
     load_batches,
     worker_count,
 )
-from aqa.extract.pretraining.config import PretrainConfig
 from aqa.extract.pretraining.ucf101 import read_classes
 from aqa.extract.weights.load import (
     DEFAULT_ARCH,

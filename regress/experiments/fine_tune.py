@@ -44,8 +44,8 @@ from aqa.regress.experiments.describe import (
     describe,
     describe_average,
     in_words,
+    opening,
 )
-from aqa.regress.experiments.opening import opening
 from aqa.regress.experiments.paper import OF_MANY, SOURCE, TABLE_4
 from aqa.regress.experiments.result import (
     CellNumbers,

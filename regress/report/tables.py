@@ -10,9 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aqa.regress.evaluation.bootstrap import AVERAGES
-from aqa.regress.experiments.describe import capital
+from aqa.regress.experiments.describe import FEW_TESTS, capital
 from aqa.regress.experiments.fine_tune import SCRATCH, TUNED
-from aqa.regress.experiments.opening import FEW_TESTS
 from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
     AnyReport,
