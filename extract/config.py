@@ -215,8 +215,8 @@ class PretrainConfig:
     """Settings of one pre-training run.
 
     Defaults are the paper's (section 5): C3D on UCF-101, rate 0.001 divided by 10 every
-    40,000 iterations, 100,000 iterations. Batch, clips and dropout, which the paper does
-    not give, are those of C3D's UCF-101 recipe.
+    40,000 iterations, 100,000 iterations. Batch, clips and dropout, which the paper
+    does not give, are those of C3D's UCF-101 recipe.
     """
 
     #: A folder of class folders: UCF-101 or any other.
