@@ -8,6 +8,7 @@ no language.
 """
 
 import re
+import runpy
 import shlex
 import shutil
 from pathlib import Path
@@ -163,11 +164,49 @@ def world(tmp_path_factory):
         score = 50 + 10 * x[:, 0].mean()
         rows.append(f"{number:02},squats,{score:.2f},{split},i3d/{number:02}.npy")
     (folder / "i3d.csv").write_text("\n".join(rows) + "\n")
+    (folder / "recordings").mkdir()
+    rows = ["key,action,score,split,file"]
+    for number in range(1, 17):
+        table = rng.normal(size=(90, 4)).cumsum(0)
+        np.savetxt(folder / "recordings" / f"{number:02}.txt", table)
+        split = "train" if number < 11 else "test"
+        rows.append(f"{number:02},suturing,{number},{split},recordings/{number:02}.txt")
+    (folder / "recordings.csv").write_text("\n".join(rows) + "\n")
     encode(folder / "jump.mp4", noise(110), "mpeg4")
     svr = '[svr]\nkernels = ["linear"]\ncosts = [1.0]\nepsilons = [0.1]\nfolds = 2\n'
     (folder / "fit.toml").write_text(f"calibration_folds = 2\n{svr}")
     (folder / "compare.toml").write_text(f"untrained = 2\nbootstrap = 100\n{svr}")
     return folder
+
+
+def run_example(script, *words):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", [script, *words])
+        with pytest.raises(SystemExit) as ended:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+    assert ended.value.code in (0, None)
+
+
+def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
+    """Two parts of a recording by hand: x is 0 1 4 and 4 4, y is 1 throughout."""
+    (tmp_path / "a.txt").write_text("x, y\n0,1\n1,1\n4,1\n4,1\n4,1\n")
+    (tmp_path / "b.txt").write_text("0 1\n1 1\n4 1\n4 1\n4 1\n")
+    rows = "key,action,score,split,file\nt/a,tie,3,train,a.txt\nt/b,tie,4,test,b.txt\n"
+    (tmp_path / "list.csv").write_text(rows)
+    out = tmp_path / "out"
+    run_example(
+        "examples/paths.py",
+        *(str(tmp_path / "list.csv"), str(out), "--parts", "2", "--rate", "10"),
+    )
+    first = [5 / 3, 1, np.std([0, 1, 4]), 0, 2, 0, 0.3]
+    second = [4, 1, 0, 0, 0, 0, 0.2]
+    for name in "ab":
+        np.testing.assert_allclose(
+            np.load(out / "t" / f"{name}.npy"), [first, second], rtol=1e-6
+        )
+    words = ["cache", "import", str(out / "list.csv"), "--name", "paths", "--cache"]
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "f.h5")])
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.slow
@@ -184,7 +223,10 @@ def test_blocks_of_a_page_run(page, world, tmp_path, monkeypatch):
             continue
         for line in code.replace("\\\n", " ").splitlines():
             words = shlex.split(line, comments=True)
-            if not words or words[0] in ("git", "cd", "make", "pip", "python"):
+            if not words or words[0] in ("git", "cd", "make", "pip"):
+                continue
+            if words[0] == "python":
+                run_example(*words[1:])
                 continue
             assert words[0] == "aqa", line
             done = CliRunner().invoke(main, shortened(words[1:]))
