@@ -5,7 +5,7 @@ iterations, and a batch counts clips over all processes together. Imports nothin
 so that the command line can show defaults.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,18 @@ PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
 POSE_FEATURES = ("pose-dct", "pose-apen", "pose-clips")
 THIRDS = ("score", "depth")
 POSE_UNITS = ("pixels", "fraction", "metres")
+
+
+def _require_among(config: object, name: str, allowed: Collection[str | None]) -> None:
+    if (value := getattr(config, name)) not in allowed:
+        names = ", ".join(filter(None, allowed))
+        raise AqaError(f"{name}: expected one of {names}, found {value!r}")
+
+
+def _require_positive(config: object, *names: str) -> None:
+    for name in names:
+        if (value := getattr(config, name)) < 1:
+            raise AqaError(f"{name}: expected 1 or more, found {value}")
 
 
 @dataclass(frozen=True)
@@ -39,17 +51,14 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that leave no clip."""
-        for name in ("clip", "stride", "offsets"):
-            if (value := getattr(self, name)) < 1:
-                raise AqaError(f"{name}: expected 1 or more, found {value}")
+        _require_positive(self, "clip", "stride", "offsets")
+        _require_among(self, "keep", KEEP)
         shortest = self.clip + self.offsets - 1
         if self.length < shortest:
             raise AqaError(
                 f"length: expected at least {shortest} frames, for {self.offsets} "
                 f"offsets of a clip of {self.clip}, found {self.length}"
             )
-        if self.keep not in KEEP:
-            raise AqaError(f"keep: expected one of {KEEP}, found {self.keep!r}")
         if self.fps is not None and not 0 < self.fps <= 1000:
             raise AqaError(f"fps: expected more than 0, at most 1000, found {self.fps}")
 
@@ -99,12 +108,9 @@ class ExtractConfig:
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that are valid on no machine."""
-        if self.precision not in PRECISIONS:
-            raise AqaError(
-                f"precision: expected one of {PRECISIONS}, found {self.precision!r}"
-            )
-        if self.workers is not None and self.workers < 1:
-            raise AqaError(f"workers: expected 1 or more, found {self.workers}")
+        _require_among(self, "precision", PRECISIONS)
+        if self.workers is not None:
+            _require_positive(self, "workers")
 
 
 @dataclass(frozen=True)
@@ -143,23 +149,18 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that no pose could satisfy."""
-        if self.features not in POSE_FEATURES:
-            raise AqaError(
-                f"features: expected one of {POSE_FEATURES}, found {self.features!r}"
-            )
+        _require_among(self, "features", POSE_FEATURES)
+        _require_among(self, "third", (None, *THIRDS))
+        _require_among(self, "units", (None, *POSE_UNITS))
+        _require_among(self, "layout", (None, *LAYOUTS))
+        _require_positive(self, "coefficients", "embedding", "clip_coefficients")
         if self.athletes not in (1, 2):
             raise AqaError(f"athletes: expected 1 or 2, found {self.athletes}")
         for name in ("confidence", "missing"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise AqaError(f"{name}: expected 0 to 1, found {value}")
-        for name in ("coefficients", "embedding", "clip_coefficients"):
-            if (value := getattr(self, name)) < 1:
-                raise AqaError(f"{name}: expected 1 or more, found {value}")
         if not self.tolerance > 0:
             raise AqaError(f"tolerance: expected more than 0, found {self.tolerance}")
-        for name, allowed in (("third", THIRDS), ("units", POSE_UNITS)):
-            if (value := getattr(self, name)) not in (None, *allowed):
-                raise AqaError(f"{name}: expected one of {allowed}, found {value!r}")
         if self.picture is not None and min(self.picture) < 1:
             raise AqaError(f"picture: expected width and height, found {self.picture}")
         if (self.joints is None) != (self.root is None):
@@ -171,10 +172,6 @@ class PoseConfig:
                 )
             if self.layout is not None:
                 raise AqaError("layout: expected a layout or joints and root, not both")
-        if self.layout not in (None, *LAYOUTS):
-            raise AqaError(
-                f"layout: expected one of {', '.join(LAYOUTS)}, found {self.layout!r}"
-            )
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,13 @@ def encode(path, frames, codec="ffv1", pix_fmt=None, rate=25, options=None):
     return path
 
 
+def touch(root, *names):
+    """Make empty files, and their folders."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
 def noise(count, height=48, width=64, seed=0):
     """Return `count` frames of noise."""
     rng = np.random.default_rng(seed)

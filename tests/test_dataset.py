@@ -1,6 +1,5 @@
 """Data sets of every form, and everything that can be wrong with one."""
 
-import itertools
 import json
 import math
 import os
@@ -10,6 +9,7 @@ import unicodedata
 import h5py
 import numpy as np
 import pytest
+from fakes import touch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from scipy.io import loadmat, savemat
@@ -24,6 +24,11 @@ MIDDLE = {a.name: round(sum(a.score_range) / 2, 2) for a in ACTIONS}
 IDS = {action.name: index + 1 for index, action in enumerate(ACTIONS)}
 
 
+FUZZ = settings(
+    deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+
 def row(action, number, score=None):
     return IDS[action], number, MIDDLE[action] if score is None else score
 
@@ -34,12 +39,6 @@ def write_lists(root, train, test, folder="Split_4", name="split_4_{}_list"):
         variable = f"consolidated_{split}_list"
         path = root / folder / f"{name.format(split)}.mat"
         savemat(path, {variable: np.array(rows, float).reshape(-1, 3)})
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 @pytest.fixture
@@ -54,6 +53,16 @@ def release(tmp_path):
     for key in ("diving/001", "diving/002", "gym_vault/007", "gym_vault/003"):
         touch(root, f"Actions/{key}.avi")
     return root
+
+
+def keys(dataset):
+    return [video.key for video in dataset.videos]
+
+
+def refused(path, match, *arguments, **options):
+    with pytest.raises(DatasetError, match=match) as caught:
+        read_dataset(path, *arguments, **options)
+    return str(caught.value)
 
 
 def manifest(folder, *rows, header="video,action,score,split"):
@@ -98,7 +107,7 @@ def test_real_lists_have_the_counts_of_the_paper(shared_data, tmp_path):
 def test_release_is_found_at_the_folder_and_below_it(release, below):
     dataset = read_dataset(release.parent if below else release)
     assert dataset.root == release
-    assert [video.key for video in dataset.videos] == [
+    assert keys(dataset) == [
         "diving/001",
         "diving/002",
         "gym_vault/003",
@@ -111,11 +120,20 @@ def test_release_is_found_at_the_folder_and_below_it(release, below):
     assert "not as released: diving 1 train, 1 test" in dataset.notes[1]
 
 
-@pytest.mark.parametrize("place", ["diving-out/001", "Actions/diving/frames/001"])
-def test_unpacked_frames_stand_in_for_a_video(release, place):
+@pytest.mark.parametrize(
+    "place",
+    [
+        "diving-out/001/img_00001.jpg",
+        "Actions/diving/frames/001/img_00001.jpg",
+        "Actions/diving/001.mp4",
+    ],
+)
+def test_frames_or_a_converted_video_stand_in_for_the_released_one(release, place):
     (release / "Actions/diving/001.avi").unlink()
-    touch(release, f"{place}/img_00001.jpg")
-    assert read_dataset(release).videos[0].path == release / place
+    touch(release, place)
+    path = release / place
+    expected = path if path.suffix == ".mp4" else path.parent
+    assert read_dataset(release).videos[0].path == expected
 
 
 def test_lists_may_bear_the_names_of_their_variables(release):
@@ -138,14 +156,20 @@ def test_times_100_gives_the_same_scores_as_plain(release):
     assert [video.score for video in dataset.videos] == plain
 
 
-def test_mixed_forms_are_refused(release):
-    write_lists(
-        release,
-        [row("diving", 1, 8415), row("gym_vault", 7)],
-        [row("diving", 2, 8415), row("gym_vault", 3)],
-    )
-    with pytest.raises(DatasetError, match="mix .* 2 plain, 2 times 100"):
-        read_dataset(release)
+@pytest.mark.parametrize(
+    ("train", "test", "message"),
+    [
+        ([(1, 1, 8415)], [row("gym_vault", 3)], "mix .* 1 plain, 1 times 100"),
+        *(
+            ([bad], [row("diving", 2)], "train row 1")
+            for bad in ((0, 1, 50), (8, 1, 50), (1.5, 1, 50), (1, 0, 50), (1, 2.5, 50))
+        ),
+        ([row("trampoline", 4)], [row("trampoline", 5)], "sample of the six actions"),
+    ],
+)
+def test_lists_of_other_numbers_are_refused(release, train, test, message):
+    write_lists(release, train, test)
+    refused(release, message)
 
 
 def test_trampoline_comes_by_name_only(release):
@@ -155,10 +179,7 @@ def test_trampoline_comes_by_name_only(release):
     assert {video.action for video in default.videos} == {"diving"}
     assert "listed, but not asked for: trampoline" in default.notes
     named = read_dataset(release, ["trampoline"])
-    assert [video.key for video in named.videos] == ["trampoline/004"]
-    write_lists(release, [row("trampoline", 4)], [row("trampoline", 5)])
-    with pytest.raises(DatasetError, match="no sample of the six actions"):
-        read_dataset(release)
+    assert keys(named) == ["trampoline/004"]
 
 
 def test_an_action_in_no_list_comes_whole_and_unlabelled_by_name(release):
@@ -178,21 +199,13 @@ def test_an_action_in_no_list_comes_whole_and_unlabelled_by_name(release):
     assert "1 train, 1 test" in both.notes[1] and "2 videos in no" in both.notes[2]
 
 
-def test_unlisted_videos_are_not_taken(release):
-    touch(release, "Actions/diving/099.avi")
-    assert len(read_dataset(release).videos) == 4
-
-
 def test_every_problem_is_named_at_once(release):
     write_lists(
         release,
         [row("diving", 1), row("diving", 1), row("gym_vault", 7, 99)],
         [row("diving", 1), row("ski_big_air", 5)],
     )
-    with pytest.raises(DatasetError) as caught:
-        read_dataset(release)
-    message = str(caught.value)
-    assert "4 problems" in message
+    message = refused(release, "4 problems")
     assert "sample twice in the train list: diving/001" in message
     assert "sample in both lists: diving/001" in message
     assert "gym_vault/007 (train) has 99, expected 12.3 to 16.87" in message
@@ -202,28 +215,15 @@ def test_every_problem_is_named_at_once(release):
 def test_long_lists_of_problems_are_counted_not_printed(release):
     numbers = range(100, 160)
     write_lists(release, [row("diving", n) for n in numbers], [row("diving", 1)])
-    with pytest.raises(DatasetError, match=r"missing video \(60\)") as caught:
-        read_dataset(release)
-    assert "and 52 more" in str(caught.value) and len(str(caught.value)) < 1000
-
-
-@pytest.mark.parametrize(
-    "bad", [(0, 1, 50), (8, 1, 50), (1.5, 1, 50), (1, 0, 50), (1, 2.5, 50)]
-)
-def test_ids_must_be_whole_and_known(release, bad):
-    write_lists(release, [bad], [row("diving", 2)])
-    with pytest.raises(DatasetError, match="train row 1"):
-        read_dataset(release)
+    message = refused(release, r"missing video \(60\)")
+    assert "and 52 more" in message and len(message) < 1000
 
 
 def test_missing_lists_and_unknown_actions_are_named(release):
-    with pytest.raises(DatasetError, match="unknown action: curling"):
-        read_dataset(release, ["curling"])
-    with pytest.raises(DatasetError, match="no sample of the action: ski_big_air"):
-        read_dataset(release, ["ski_big_air"])
+    refused(release, "unknown action: curling", ["curling"])
+    refused(release, "no sample of the action: ski_big_air", ["ski_big_air"])
     (release / "Split_4/split_4_test_list.mat").unlink()
-    with pytest.raises(DatasetError, match="missing list: .*split_4_test_list.mat"):
-        read_dataset(release)
+    refused(release, "missing list: .*split_4_test_list.mat")
 
 
 def test_a_video_linked_from_outside_is_refused(release):
@@ -231,8 +231,7 @@ def test_a_video_linked_from_outside_is_refused(release):
     outside.touch()
     (release / "Actions/diving/001.avi").unlink()
     (release / "Actions/diving/001.avi").symlink_to(outside)
-    with pytest.raises(DatasetError, match="link out of"):
-        read_dataset(release)
+    refused(release, "link out of")
 
 
 # Hostile MATLAB files
@@ -315,11 +314,7 @@ def test_a_matlab_file_that_links_elsewhere_is_refused(tmp_path):
     assert "to be a matrix of numbers" in list_error(path)
 
 
-@settings(
-    max_examples=20,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(FUZZ, max_examples=20)
 @given(data=st.data())
 def test_a_damaged_list_is_read_or_refused(tmp_path, data):
     path = tmp_path / "list.mat"
@@ -399,35 +394,21 @@ def test_manifest_names_what_is_wrong(tmp_path, line, message):
     touch(inside, "one.avi")
     (inside / "link.avi").symlink_to(outside / "secret.avi")
     (inside / "out").symlink_to(outside)
-    with pytest.raises(DatasetError, match=re.escape(message)) as caught:
-        read_dataset(manifest(inside, line))
-    assert not re.search("[\x00-\x09\x0b-\x1f]", str(caught.value))
+    message = refused(manifest(inside, line), re.escape(message))
+    assert not re.search("[\x00-\x09\x0b-\x1f]", message)
 
 
 def test_manifest_header_and_encoding_are_checked(tmp_path):
     path = manifest(tmp_path, header="video,score,split")
-    with pytest.raises(DatasetError, match="header 'video,score,split' lacks action"):
-        read_dataset(path)
+    refused(path, "header 'video,score,split' lacks action")
     path.write_bytes(b"video,action,score,split\n\xff\xfe,diving,50,train\n")
-    with pytest.raises(DatasetError, match="not UTF-8 after line 0"):
-        read_dataset(path)
+    refused(path, "not UTF-8 after line 0")
     with pytest.raises(DatasetError, match="no sample of the action: vault, found"):
         touch(tmp_path, "one.avi")
         read_dataset(manifest(tmp_path, "one.avi,figure,1,"), ["vault"])
 
 
-def test_a_large_manifest_with_videos_twice_is_one_error(tmp_path):
-    touch(tmp_path, *(f"f/{number}.avi" for number in range(200)))
-    rows = [f"f/{n % 200}.avi,diving,50,train" for n in range(10_000)]
-    with pytest.raises(DatasetError, match=r"video twice \(9800\)"):
-        read_dataset(manifest(tmp_path, *rows))
-
-
-@settings(
-    max_examples=200,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@settings(FUZZ, max_examples=200)
 @given(text=st.text(max_size=80), header=st.booleans())
 def test_any_text_is_a_manifest_or_refused(tmp_path, text, header):
     path = tmp_path / "labels.csv"
@@ -446,7 +427,7 @@ def test_folder_takes_videos_below_it_and_nothing_else(tmp_path):
     touch(tmp_path, "a/one.AVI", "two.mp4", "three.txt", ".hidden.mp4", ".git/x.mp4")
     (tmp_path / "again").symlink_to(tmp_path / "a")
     dataset = read_dataset(tmp_path)
-    assert [video.key for video in dataset.videos] == ["a/one.AVI", "two.mp4"]
+    assert keys(dataset) == ["a/one.AVI", "two.mp4"]
     video = dataset.videos[0]
     assert (video.action, video.split) == ("", "") and math.isnan(video.score)
 
@@ -456,15 +437,13 @@ def test_folder_refuses_links_that_lead_out(tmp_path):
     (tmp_path / "inside/link.mp4").symlink_to(tmp_path / "outside/secret.mp4")
     (tmp_path / "inside/folder").symlink_to(tmp_path / "outside")
     (tmp_path / "inside/gone.mp4").symlink_to(tmp_path / "inside/nowhere.mp4")
-    with pytest.raises(DatasetError, match="3 problems") as caught:
-        read_dataset(tmp_path / "inside")
-    assert "missing video: gone.mp4 (a link)" in str(caught.value)
+    message = refused(tmp_path / "inside", "3 problems")
+    assert "missing video: gone.mp4 (a link)" in message
 
 
 def test_folder_refuses_names_that_are_no_text(tmp_path):
     (tmp_path / os.fsdecode(b"\xff\x1b[2J.mp4")).touch()
-    with pytest.raises(DatasetError, match="control character"):
-        read_dataset(tmp_path)
+    refused(tmp_path, "control character")
 
 
 @pytest.mark.parametrize("made", ["nothing", "empty", "file"])
@@ -474,8 +453,7 @@ def test_what_is_no_data_set_is_refused(tmp_path, made):
         path.mkdir()
     elif made == "file":
         path.touch()
-    with pytest.raises(DatasetError, match="expected"):
-        read_dataset(path)
+    refused(path, "expected")
     with pytest.raises(DatasetError):
         read_dataset(path, ["diving"])
 
@@ -494,8 +472,7 @@ def test_roots_name_where_files_may_lie(share):
     root, lists = share
     rows = ["a/one.mp4,x,1,", f"{root}/two.mp4,x,2,", "three.mp4,x,3,"]
     path = manifest(lists, *rows)
-    with pytest.raises(DatasetError, match="an absolute one; --root DIR permits"):
-        read_dataset(path)
+    refused(path, "an absolute one; --root DIR permits")
     found = read_dataset(path, roots=[root])
     assert [(video.key, video.path) for video in found.videos] == [
         ("a/one.mp4", root / "a/one.mp4"),
@@ -503,10 +480,8 @@ def test_roots_name_where_files_may_lie(share):
         ("two.mp4", root / "two.mp4"),
     ]
     path = manifest(lists, "../share/a/one.mp4,x,1,", "../elsewhere.mp4,x,1,")
-    with pytest.raises(DatasetError, match=r"line 3: '../elsewhere.mp4' leads out"):
-        read_dataset(path, roots=[root])
-    with pytest.raises(DatasetError, match="--root .*nowhere: expected a folder"):
-        read_dataset(path, roots=[lists / "nowhere"])
+    refused(path, r"line 3: '../elsewhere.mp4' leads out", roots=[root])
+    refused(path, "--root .*nowhere: expected a folder", roots=[lists / "nowhere"])
 
 
 def test_a_video_below_two_roots_is_said(share):
@@ -521,8 +496,11 @@ def test_two_rows_of_one_key_below_two_roots_are_refused(share):
     root, lists = share
     touch(lists, "more/two.mp4")
     rows = [f"{root}/two.mp4,x,1,", f"{lists}/more/two.mp4,x,1,"]
-    with pytest.raises(DatasetError, match="video twice: two.mp4 in lines 2 and 3"):
-        read_dataset(manifest(lists, *rows), roots=[root, lists / "more"])
+    refused(
+        manifest(lists, *rows),
+        "video twice: two.mp4 in lines 2 and 3",
+        roots=[root, lists / "more"],
+    )
 
 
 def test_snapshots_of_links_to_blobs_are_read_below_their_root(tmp_path):
@@ -532,19 +510,17 @@ def test_snapshots_of_links_to_blobs_are_read_below_their_root(tmp_path):
     snapshot.mkdir(parents=True)
     for name, blob in (("one.mp4", "0af"), ("two.mp4", "1bf")):
         (snapshot / name).symlink_to(f"../../blobs/{blob}")
-    with pytest.raises(DatasetError, match=r"--root DIR .*one.mp4 is a link out of it"):
-        read_dataset(snapshot)
+    refused(snapshot, r"--root DIR .*one.mp4 is a link out of it")
     found = read_dataset(snapshot, roots=[tmp_path / "hub"])
-    assert [video.key for video in found.videos] == ["one.mp4", "two.mp4"]
+    assert keys(found) == ["one.mp4", "two.mp4"]
     linked = tmp_path / "linked"
     linked.mkdir()
     (linked / "A").symlink_to(snapshot)
     (linked / "B").symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(DatasetError, match="B is a link out of it"):
-        read_dataset(linked, roots=[tmp_path / "hub"])
+    refused(linked, "B is a link out of it", roots=[tmp_path / "hub"])
     (linked / "B").unlink()
     found = read_dataset(linked, roots=[tmp_path / "hub"])
-    assert [video.key for video in found.videos] == ["A/one.mp4", "A/two.mp4"]
+    assert keys(found) == ["A/one.mp4", "A/two.mp4"]
 
 
 @pytest.mark.parametrize("below", ["Actions/diving", "list"])
@@ -557,8 +533,7 @@ def test_missing_videos_are_refused_or_skipped(release, below):
         path, missing = release, ["diving/001", "diving/002"]
         for key in missing:
             (release / f"Actions/{key}.avi").unlink()
-    with pytest.raises(DatasetError, match=r"missing video \(2\)"):
-        read_dataset(path)
+    refused(path, r"missing video \(2\)")
     found = read_dataset(path, skip_missing=True)
     keys = [video.key for video in found.videos if not video.path.exists()]
     assert keys == missing
@@ -570,13 +545,11 @@ def test_another_case_is_hinted_at_and_another_unicode_form_is_read(tmp_path):
     touch(tmp_path, nfd, "Diving/One.mp4")
     found = read_dataset(manifest(tmp_path, "plongée.mp4,x,1,"))
     assert found.videos[0].key == "plongée.mp4" and found.videos[0].path.exists()
-    with pytest.raises(DatasetError, match="did you mean Diving/One.mp4?"):
-        read_dataset(manifest(tmp_path, "diving/one.mp4,x,1,"))
+    refused(manifest(tmp_path, "diving/one.mp4,x,1,"), "did you mean Diving/One.mp4?")
     assert [v.key for v in read_dataset(tmp_path).videos][1] == "plongée.mp4"
     touch(tmp_path, "plongée.mp4")
     if len(list(tmp_path.iterdir())) > 3:  # a file system that tells them apart
-        with pytest.raises(DatasetError, match="two forms of one name"):
-            read_dataset(tmp_path)
+        refused(tmp_path, "two forms of one name")
 
 
 @pytest.mark.parametrize(
@@ -590,26 +563,20 @@ def test_another_case_is_hinted_at_and_another_unicode_form_is_read(tmp_path):
 )
 def test_what_lists_commonly_get_wrong_is_hinted_at(tmp_path, written, there):
     touch(tmp_path, there, "clips/._" + there.removeprefix("clips/"))
-    with pytest.raises(DatasetError, match=f"did you mean {re.escape(there)}?"):
-        read_dataset(manifest(tmp_path, f"{written},x,1,"))
+    refused(manifest(tmp_path, f"{written},x,1,"), f"did you mean {re.escape(there)}?")
     touch(tmp_path, "clips/01.mp4", "clips/one.mov")  # two candidates: no hint
     if there != "clips/one.mp4" or written != "Clips/One.MP4":
-        with pytest.raises(DatasetError, match=r"missing video: \S+ \(line 2\)$"):
-            read_dataset(manifest(tmp_path, f"{written},x,1,"))
+        refused(
+            manifest(tmp_path, f"{written},x,1,"), r"missing video: \S+ \(line 2\)$"
+        )
 
 
 def test_names_with_blanks_upper_case_suffixes_and_equal_names_in_two_folders(tmp_path):
     names = ["cat/000.mp4", "dog/000.MP4", "drinking (31).Mp4"]
     touch(tmp_path, *names)
-    assert [video.key for video in read_dataset(tmp_path).videos] == names
+    assert keys(read_dataset(tmp_path)) == names
     path = manifest(tmp_path, *(f"{name},x,1," for name in names))
-    assert [video.key for video in read_dataset(path).videos] == names
-
-
-def test_converted_videos_of_the_release_are_read(release):
-    for path in (release / "Actions").rglob("*.avi"):
-        path.rename(path.with_suffix(".mp4"))
-    assert [video.key for video in read_dataset(release).videos][0] == "diving/001"
+    assert keys(read_dataset(path)) == names
 
 
 IGNORED = [
@@ -622,28 +589,23 @@ IGNORED = [
 @pytest.mark.parametrize("name", IGNORED)
 def test_what_systems_leave_behind_is_no_video(tmp_path, name):
     touch(tmp_path, "one.mp4", name)
-    assert [video.key for video in read_dataset(tmp_path).videos] == ["one.mp4"]
+    assert keys(read_dataset(tmp_path)) == ["one.mp4"]
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
-@pytest.mark.parametrize("separator", [",", ";", "\t"])
-def test_lists_in_every_form_give_the_same_videos(tmp_path, encoding, separator):
+@pytest.mark.parametrize("split", ["", "TRAIN", " train "])
+def test_further_columns_and_other_cases_are_read(tmp_path, split):
+    """Encodings and separators are in test_list_matrix.py."""
     touch(tmp_path, "one.mp4")
-    path = tmp_path / "list.csv"
     nfd = unicodedata.normalize("NFD", " plongée ")
-    for newline, split in itertools.product(("\n", "\r\n"), ("", "TRAIN", " train ")):
-        rows = [("Video", "action", "Surgeon", "score"), ("one.mp4", nfd, "B", "7.5")]
-        if split:
-            rows = [(*rows[0], "split"), (*rows[1], split)]
-        text = newline.join(separator.join(row) for row in rows)
-        path.write_bytes(text.encode(encoding))
-        found = read_dataset(path)
-        (video,) = found.videos
-        assert (video.key, video.action, video.score) == ("one.mp4", "plongée", 7.5)
-        assert video.split == split.strip().lower()
-        assert video.extra == {"Surgeon": "B"}
-        assert any("further columns: Surgeon" in note for note in found.notes)
-        assert ("`--folds` assigns" in found.notes[0]) == (not split)
+    header = "Video;action;Surgeon;score;split"
+    path = manifest(tmp_path, f"one.mp4;{nfd};B;7.5;{split}", header=header)
+    found = read_dataset(path)
+    (video,) = found.videos
+    assert (video.key, video.action, video.score) == ("one.mp4", "plongée", 7.5)
+    assert video.split == split.strip().lower()
+    assert video.extra == {"Surgeon": "B"}
+    assert any("further columns: Surgeon" in note for note in found.notes)
+    assert ("`--folds` assigns" in found.notes[0]) == (not split)
 
 
 def test_actions_that_look_alike_are_named(tmp_path):
@@ -654,8 +616,7 @@ def test_actions_that_look_alike_are_named(tmp_path):
 
 def test_keys_stand_alone_where_no_video_is_needed(tmp_path):
     path = manifest(tmp_path, "a/001,x,1,train", header="key,action,score,split")
-    with pytest.raises(DatasetError, match="keys alone needs --poses DIR"):
-        read_dataset(path)
+    refused(path, "keys alone needs --poses DIR")
     (video,) = read_dataset(path, labels_only=True).videos
     assert (video.key, video.score, video.split) == ("a/001", 1.0, "train")
     touch(tmp_path, "one.mp4")
@@ -667,8 +628,10 @@ def test_keys_stand_alone_where_no_video_is_needed(tmp_path):
 
 def test_an_action_that_is_too_long_for_file_names_is_refused(tmp_path):
     touch(tmp_path, "one.mp4")
-    with pytest.raises(DatasetError, match="line 2: action is 240 bytes long"):
-        read_dataset(manifest(tmp_path, f"one.mp4,{'x' * 240},1,"))
+    refused(
+        manifest(tmp_path, f"one.mp4,{'x' * 240},1,"),
+        "line 2: action is 240 bytes long",
+    )
 
 
 # A layout of one's own
@@ -696,5 +659,4 @@ def test_a_further_layout_is_one_module_and_one_line(tmp_path, monkeypatch):
         ("a.mp4", 3),
         ("b.mp4", 7.5),
     ]
-    with pytest.raises(DatasetError, match=r"a folder with scores.json, the AQA-7"):
-        read_dataset(tmp_path / "nowhere")
+    refused(tmp_path / "nowhere", r"a folder with scores.json, the AQA-7")

@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+from fakes import touch
 from scipy.io import savemat
 
 from aqa.cache.errors import AqaError
@@ -13,12 +14,6 @@ from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache, write_cache
 from aqa.extract.datasets import read_dataset
 from aqa.extract.datasets.released import read_pickle
-
-
-def touch(root, *names):
-    for name in names:
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).touch()
 
 
 def dump(value, path):

@@ -24,7 +24,6 @@ from aqa.extract.weights.load import inspect, load_weights, save_weights
 
 TINY = ARCHITECTURES["c3d-tiny"]
 FULL = ARCHITECTURES["c3d-full"]
-BGR, RGB = "BGR", "RGB"
 
 
 def convert(path, out, **presets):
@@ -50,11 +49,20 @@ def chunk(field, data):
     return varint(field << 3 | 2) + varint(len(data)) + data
 
 
+def five_axes(array, ids):
+    axes = (1,) * (5 - array.ndim) + array.shape
+    return b"".join(number(i, n) for i, n in zip(ids, axes, strict=True))
+
+
 def old_blob(array):
     """C3D 1.0: num, channels, length, height, width = 1..5, data = 6."""
-    axes = (1,) * (5 - array.ndim) + array.shape
-    shape = b"".join(number(i + 1, n) for i, n in enumerate(axes))
-    return shape + chunk(6, array.astype("<f4").tobytes())
+    return five_axes(array, range(1, 6)) + chunk(6, array.astype("<f4").tobytes())
+
+
+def legacy_blob(array):
+    """Before BlobShape: num, channels, height, width, and video-caffe's length."""
+    shape = five_axes(array, (1, 2, 7777, 3, 4))
+    return shape + chunk(5, array.astype("<f4").tobytes())
 
 
 def new_blob(array):
@@ -67,19 +75,6 @@ def double_blob(array):
     """Caffe proper, in double_data = 8, and each axis a field of its own."""
     dims = b"".join(number(1, n) for n in array.shape)
     return chunk(7, dims) + chunk(8, array.astype("<f8").tobytes())
-
-
-def legacy_blob(array):
-    """Before BlobShape: num, channels, height, width, and video-caffe's length."""
-    axes = (1,) * (5 - array.ndim) + array.shape
-    ids = (1, 2, 7777, 3, 4)
-    shape = b"".join(number(i, n) for i, n in zip(ids, axes, strict=True))
-    return shape + chunk(5, array.astype("<f4").tobytes())
-
-
-def later(blob):
-    """A file of `layer`s of such blobs."""
-    return bytes_file(lambda arrays: caffemodel(arrays, blob, layer=100))
 
 
 def caffemodel(arrays, blob, *, layer=2, fc6="fc6"):
@@ -161,75 +156,52 @@ def torch_file(made, **options):
     return lambda path, arrays: torch.save(made(arrays), path, **options)
 
 
-def bytes_file(made):
-    return lambda path, arrays: path.write_bytes(made(arrays))
+def caffe_file(blob, **options):
+    return lambda path, arrays: path.write_bytes(caffemodel(arrays, blob, **options))
 
 
-def case(write, pool5, channels, mean):
-    return SimpleNamespace(write=write, pool5=pool5, channels=channels, mean=mean)
+def safetensors_file(made):
+    return lambda path, arrays: save_file(made(arrays), path)
+
+
+def doubles(arrays):
+    return {name: value.double() for name, value in tensors(arrays).items()}
+
+
+def fine_tuned(arrays):
+    meta = {"epoch": 45, "version": "1.0"}
+    return {"meta": meta, "state_dict": mmaction(arrays, "backbone.", HEAD)}
 
 
 EXACT, ROUNDED, IMAGENET_BYTES = (90.25, 97.66, 101.41), (90, 98, 102), (104, 117, 128)
+#: Last pooling, order of channels and mean that go with an origin.
+CAFFE, NEW_CAFFE = ("ceil", "BGR", EXACT), ("ceil", "BGR", ROUNDED)
+TRAINED = ("padded", "BGR", ROUNDED)
+MM, MM_TRAINED = ("ceil", "RGB", IMAGENET_BYTES), ("padded", "RGB", IMAGENET_BYTES)
+OLD_FORM = {"_use_new_zipfile_serialization": False}
 
 FORMATS = {
-    "safetensors": case(
-        lambda path, arrays: save_file(tensors(arrays), path), "ceil", BGR, EXACT
-    ),
-    "safetensors in half the bits, back": case(
-        lambda path, arrays: save_file(
-            {name: value.double() for name, value in tensors(arrays).items()}, path
-        ),
-        "ceil",
-        BGR,
-        EXACT,
-    ),
-    "state dict": case(torch_file(tensors), "ceil", BGR, EXACT),
-    "state dict, DataParallel": case(
-        torch_file(lambda a: {f"module.{k}": v for k, v in tensors(a).items()}),
-        "ceil",
-        BGR,
-        EXACT,
-    ),
-    "c3d.pickle": case(
-        torch_file(pickled, _use_new_zipfile_serialization=False),
-        "ceil",
-        BGR,
-        EXACT,
-    ),
-    "a training run": case(torch_file(training), "padded", BGR, ROUNDED),
-    "a training run with NumPy's scalars": case(
+    "safetensors": (safetensors_file(tensors), CAFFE),
+    "safetensors in doubles": (safetensors_file(doubles), CAFFE),
+    "state dict": (torch_file(tensors), CAFFE),
+    "c3d.pickle": (torch_file(pickled, **OLD_FORM), CAFFE),
+    "a training run": (torch_file(training), TRAINED),
+    "a training run with NumPy's scalars": (
         torch_file(lambda a: training(a, lr=np.float64(1e-3), n=np.int64(4))),
-        "padded",
-        BGR,
-        ROUNDED,
+        TRAINED,
     ),
-    "wrapped twice": case(
-        torch_file(lambda a: {"model": {"state_dict": tensors(a)}}), "ceil", BGR, EXACT
+    "wrapped twice": (
+        torch_file(lambda a: {"model": {"state_dict": tensors(a)}}),
+        CAFFE,
     ),
-    "mmaction2, converted": case(torch_file(mmaction), "ceil", RGB, IMAGENET_BYTES),
-    "mmaction2, fine-tuned": case(
-        torch_file(
-            lambda a: {
-                "meta": {"epoch": 45, "version": "1.0"},
-                "state_dict": mmaction(a, "backbone.", HEAD),
-            }
-        ),
-        "padded",
-        RGB,
-        IMAGENET_BYTES,
-    ),
-    "caffemodel, C3D 1.0": case(
-        bytes_file(lambda a: caffemodel(a, old_blob)), "ceil", BGR, EXACT
-    ),
-    "caffemodel, C3D 1.0, Sports-1M's names": case(
-        bytes_file(lambda a: caffemodel(a, old_blob, fc6="fc6-1")), "ceil", BGR, EXACT
-    ),
-    "caffemodel, video-caffe": case(later(new_blob), "ceil", BGR, ROUNDED),
-    "caffemodel, upstream V1": case(
-        bytes_file(lambda a: caffemodel(a, new_blob)), "ceil", BGR, ROUNDED
-    ),
-    "caffemodel, doubles": case(later(double_blob), "ceil", BGR, ROUNDED),
-    "caffemodel, no BlobShape": case(later(legacy_blob), "ceil", BGR, ROUNDED),
+    "mmaction2, converted": (torch_file(mmaction), MM),
+    "mmaction2, fine-tuned": (torch_file(fine_tuned), MM_TRAINED),
+    "caffemodel, C3D 1.0": (caffe_file(old_blob), CAFFE),
+    "caffemodel, Sports-1M's names": (caffe_file(old_blob, fc6="fc6-1"), CAFFE),
+    "caffemodel, video-caffe": (caffe_file(new_blob, layer=100), NEW_CAFFE),
+    "caffemodel, upstream V1": (caffe_file(new_blob), NEW_CAFFE),
+    "caffemodel, doubles": (caffe_file(double_blob, layer=100), NEW_CAFFE),
+    "caffemodel, no BlobShape": (caffe_file(legacy_blob, layer=100), NEW_CAFFE),
 }
 
 
@@ -237,17 +209,14 @@ FORMATS = {
 def test_each_format_gives_the_same_features_and_its_preset(
     tmp_path, arrays, features, name
 ):
-    case, path = FORMATS[name], tmp_path / "weights"
-    case.write(path, arrays)
+    (write, preset), path = FORMATS[name], tmp_path / "weights"
+    write(path, arrays)
     weights = load_weights(str(path))
     assert weights.arch == "c3d-tiny"
     assert list(weights.state) == list(TINY.shapes())
     assert torch.equal(features.of(weights.state), features.expected)
-    assert (weights.pool5, weights.preprocessing.channels) == (
-        case.pool5,
-        case.channels,
-    )
-    assert weights.preprocessing.mean == case.mean
+    found = weights.preprocessing
+    assert (weights.pool5, found.channels, found.mean) == preset
     aside = {name.rpartition(".")[0].rpartition(".")[2] for name in weights.left_aside}
     assert aside <= {"fc7", "fc8", "fc_cls"} and len(weights.left_aside) >= 2
 
@@ -261,25 +230,22 @@ def test_each_format_gives_the_same_features_and_its_preset(
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_a_mutated_file_of_each_is_refused(tmp_path, arrays, name):
-    path = tmp_path / "weights"
-    broken = dict(arrays)
-    broken["conv3a.weight"] = arrays["conv3a.weight"][:, :, :2].copy()
-    FORMATS[name].write(path, broken)
-    with pytest.raises(
-        WeightsError, match=r"conv3a.*\(64, 32, 2, 3, 3\), not \(64, 32"
-    ):
-        load_weights(path)
-    missing = {k: v for k, v in arrays.items() if not k.startswith("conv5a")}
-    if "mmaction" not in name:
-        FORMATS[name].write(path, missing)
-        with pytest.raises(
-            WeightsError, match="missing conv5a.weight, missing conv5a.b"
-        ):
+    path, write = tmp_path / "weights", FORMATS[name][0]
+
+    def refused(arrays, reason):
+        write(path, arrays)
+        with pytest.raises(WeightsError, match=reason):
             load_weights(path)
-    FORMATS[name].write(path, arrays | {"conv2a.bias": np.full(32, np.nan, "f")})
-    with pytest.raises(WeightsError, match="not finite in conv2a.bias"):
-        load_weights(path)
-    FORMATS[name].write(path, arrays)
+
+    short = {"conv3a.weight": arrays["conv3a.weight"][:, :, :2].copy()}
+    refused(arrays | short, r"conv3a.*\(64, 32, 2, 3, 3\), not \(64, 32")
+    refused(
+        arrays | {"conv2a.bias": np.full(32, np.nan, "f")}, "not finite in conv2a.b"
+    )
+    if "mmaction" not in name:
+        missing = {k: v for k, v in arrays.items() if not k.startswith("conv5a")}
+        refused(missing, "missing conv5a.weight, missing conv5a.b")
+    write(path, arrays)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) * 2 // 3])
     with pytest.raises(WeightsError, match=str(path)):
@@ -291,15 +257,15 @@ def test_a_mutated_file_of_each_is_refused(tmp_path, arrays, name):
     "write",
     [
         torch_file(lambda a: a),
-        lambda path, a: save_file(a, path),
-        later(lambda array: double_blob(np.asarray(array))),
+        safetensors_file(lambda a: a),
+        caffe_file(lambda array: double_blob(np.asarray(array)), layer=100),
     ],
     ids=["PyTorch", "safetensors", "Caffe"],
 )
 def test_doubles_beyond_single_precision_are_refused(tmp_path, arrays, write):
-    doubles = {name: value.double() for name, value in tensors(arrays).items()}
-    doubles["conv2a.bias"][3] = 1e300
-    write(tmp_path / "w", doubles)
+    large = doubles(arrays)
+    large["conv2a.bias"][3] = 1e300
+    write(tmp_path / "w", large)
     with pytest.raises(WeightsError, match="w: conv2a.bias: numbers too large for"):
         load_weights(tmp_path / "w")
 
@@ -429,17 +395,12 @@ class Canary:
         return os.mkdir, (str(self.path),)
 
 
-@pytest.mark.parametrize("zipped", [True, False])
-def test_code_in_a_checkpoint_is_named_and_does_not_run(tmp_path, arrays, zipped):
+@pytest.mark.parametrize("options", [{}, OLD_FORM], ids=["zip", "old form"])
+def test_code_in_a_checkpoint_is_named_and_does_not_run(tmp_path, arrays, options):
     path, canary = tmp_path / "evil.pth", tmp_path / "canary"
-    torch.save(
-        {"state_dict": tensors(arrays), "meta": Canary(canary)},
-        path,
-        _use_new_zipfile_serialization=zipped,
-    )
-    with pytest.raises(
-        WeightsError, match="asks to run posix.mkdir when opened"
-    ) as error:
+    evil = {"state_dict": tensors(arrays), "meta": Canary(canary)}
+    torch.save(evil, path, **options)
+    with pytest.raises(WeightsError, match="asks to run posix.mkdir when o") as error:
         load_weights(path)
     assert "weights_only" not in str(error.value) and "\n" not in str(error.value)
     assert not canary.exists()
@@ -450,9 +411,7 @@ def test_code_in_a_checkpoint_is_named_and_does_not_run(tmp_path, arrays, zipped
 def test_a_bare_pickle_is_refused_unopened(tmp_path, protocol):
     path, canary = tmp_path / "c3d_model.pkl", tmp_path / "canary"
     path.write_bytes(pickle.dumps({"conv1a": Canary(canary)}, protocol))
-    with pytest.raises(
-        WeightsError, match="a bare Python pickle, which may run any code"
-    ):
+    with pytest.raises(WeightsError, match="a bare Python pickle, which may run any"):
         load_weights(path)
     assert not canary.exists()
 
@@ -486,10 +445,13 @@ def test_foreign_files_are_refused_with_what_they_are(tmp_path, name):
     assert inspect(tmp_path / name)["problem"]
 
 
-def changed(**arrays):
-    """The tiny network's state with some arrays replaced or added."""
-    names = {name.replace("__", "."): value for name, value in arrays.items()}
-    return lambda state: state | names
+def changed(name, change):
+    """The tiny network's state with an array replaced or added."""
+    return lambda state: state | {name: change(state.get(name))}
+
+
+def zeros(*shape, dtype=None):
+    return lambda _: torch.zeros(*shape, dtype=dtype)
 
 
 OTHERS = {
@@ -502,28 +464,25 @@ OTHERS = {
         "Conv3d_1a_7x7.weight": torch.zeros(2)
     },
     "no fc6.weight": lambda state: {k: v for k, v in state.items() if "fc6" not in k},
-    r"\(7, 9\); expected one of: c3d-tiny \(256": changed(
-        fc6__weight=torch.zeros(7, 9)
-    ),
-    "not a whole c3d-tiny: surplus lstm1.weight": changed(lstm1__weight=torch.zeros(7)),
-    "surplus conv3b.weight": changed(conv3b__weight=torch.zeros(7)),
-    "conv1a.bias is torch.int32": changed(
-        conv1a__bias=torch.zeros(16, dtype=torch.int)
-    ),
-    "fc6.bias is torch.int8": changed(fc6__bias=torch.zeros(256, dtype=torch.int8)),
+    r"\(7, 9\); expected one of: c3d-tiny \(256": changed("fc6.weight", zeros(7, 9)),
+    "not a whole c3d-tiny: surplus lstm1.weight": changed("lstm1.weight", zeros(7)),
+    "surplus conv3b.weight": changed("conv3b.weight", zeros(7)),
+    "conv1a.bias is torch.int32": changed("conv1a.bias", zeros(16, dtype=torch.int)),
+    "fc6.bias is torch.int8": changed("fc6.bias", zeros(256, dtype=torch.int8)),
     "expected a state dict, found list": lambda state: [1, 2],
     "found 'conv1a.weight': str": lambda state: {"conv1a.weight": "text"},
     # TensorFlow's and Keras's order, saved as it was.
-    "transposed, as TensorFl": lambda state: (
-        state | {"fc6.weight": state["fc6.weight"].T.contiguous()}
-    ),
-    r"conv1a.weight is \(3, 3, 3, 3, 16\), not \(16, 3, 3, 3, 3\)": lambda state: (
-        state | {"conv1a.weight": state["conv1a.weight"].permute(2, 3, 4, 1, 0).clone()}
+    "transposed, as TensorFl": changed("fc6.weight", lambda w: w.T.contiguous()),
+    r"conv1a.weight is \(3, 3, 3, 3, 16\), not \(16, 3, 3, 3, 3\)": changed(
+        "conv1a.weight", lambda w: w.permute(2, 3, 4, 1, 0).clone()
     ),
     # A Caffe without C3D's field of length reads four axes of five.
-    r"\(16, 3, 3, 3\), not": lambda state: (
-        state | {"conv1a.weight": state["conv1a.weight"][:, :, 0]}
-    ),
+    r"\(16, 3, 3, 3\), not": changed("conv1a.weight", lambda w: w[:, :, 0]),
+    "surplus backbone.conv1a.weight": changed("backbone.conv1a.weight", zeros(2)),
+    "fc6.weight and fc6-1.weight are both fc6": changed("fc6-1.weight", zeros(2)),
+    "several networks .student.conv1a, teacher": lambda state: {
+        f"{of}.{name}": v for of in ("student", "teacher") for name, v in state.items()
+    },
 }
 
 
@@ -544,21 +503,6 @@ def test_what_is_no_file_or_an_archive_is_refused(tmp_path, arrays):
         load_weights(tmp_path / "w.npz")
 
 
-def test_two_arrays_for_one_parameter_are_refused(tmp_path, arrays):
-    path = tmp_path / "w.pth"
-    state = tensors(arrays)
-    torch.save(state | {"backbone.conv1a.weight": state["conv1a.weight"] + 1}, path)
-    with pytest.raises(WeightsError, match="surplus backbone.conv1a.weight"):
-        load_weights(path)
-    torch.save(state | {"fc6-1.weight": state["fc6.weight"]}, path)
-    with pytest.raises(WeightsError, match="fc6.weight and fc6-1.weight are both fc6"):
-        load_weights(path)
-    other = {f"teacher.{name}": value + 1 for name, value in state.items()}
-    torch.save({f"student.{name}": v for name, v in state.items()} | other, path)
-    with pytest.raises(WeightsError, match="several networks .student.conv1a, teacher"):
-        load_weights(path)
-
-
 def test_a_checkpoint_that_holds_itself_ends(tmp_path, arrays):
     path = tmp_path / "w.pth"
     wrapped = tensors(arrays)
@@ -575,12 +519,11 @@ def test_a_checkpoint_that_holds_itself_ends(tmp_path, arrays):
 
 
 def test_a_tensor_that_claims_terabytes_is_refused_by_its_shape(tmp_path, arrays):
-    path = tmp_path / "w.pth"
     state = tensors(arrays)
     state["conv1a.weight"] = torch.zeros(1).expand(10**6, 10**6)
-    torch.save(state, path)
+    torch.save(state, tmp_path / "w.pth")
     with pytest.raises(WeightsError, match=r"conv1a.weight is \(1000000, 1000000\)"):
-        load_weights(path)
+        load_weights(tmp_path / "w.pth")
 
 
 def test_two_generations_or_two_layers_of_one_name_are_refused(tmp_path, arrays):
@@ -628,14 +571,14 @@ class OldTensor:
         return torch._utils._rebuild_tensor, (self.tensor._typed_storage(), *parts)
 
 
+def prefixed(*fronts):
+    return {front: put(front) for front in fronts}
+
+
 CHECKPOINTS = {
-    **{
-        prefix: put(prefix)
-        for prefix in (
-            *("_orig_mod.", "module._orig_mod.", "_orig_mod.module.", "module.module."),
-            *("model.", "net.", "encoder.", "backbone.", "model.backbone.module."),
-        )
-    },
+    **prefixed("module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."),
+    **prefixed("module.module.", "model.", "net.", "encoder.", "backbone."),
+    **prefixed("model.backbone.module."),
     "module. on the network, not on the head": put(
         "module.", **{"fc9.weight": torch.ones(4)}
     ),
@@ -644,25 +587,21 @@ CHECKPOINTS = {
     ),
     "torch.optim.swa_utils": put("module.", n_averaged=torch.tensor(7)),
     "Lightning": lambda a: {
-        "epoch": 1,
-        "global_step": 10,
-        "pytorch-lightning_version": "2.2",
+        **{"epoch": 1, "global_step": 10, "pytorch-lightning_version": "2.2"},
+        **{"hyper_parameters": {"lr": 0.1}, "optimizer_states": [{}], "callbacks": {}},
         "state_dict": put("model.")(a),
-        "hyper_parameters": {"lr": 0.1},
-        "optimizer_states": [{}],
-        "callbacks": {},
-    },  # fmt: skip
+    },
     "net_state_dict": lambda a: {"net_state_dict": tensors(a), "step": 7},
     "net": lambda a: {"net": put("module.")(a), "acc": 71.5, "epoch": 3},
     "a moving average beside": lambda a: {
         "model": {k: v + 1 for k, v in tensors(a).items()},
         "model_ema": tensors(a),
-    },  # fmt: skip
-    "thop's counters": lambda a: (
-        tensors(a) | {"total_ops": torch.zeros(1), "conv1a.total_params": torch.ones(1)}
+    },
+    "thop's counters": put(
+        "", **{"total_ops": torch.zeros(1), "conv1a.total_params": torch.ones(1)}
     ),
     "Parameters": lambda a: {k: torch.nn.Parameter(v) for k, v in tensors(a).items()},
-    "fc8 of 487 classes": lambda a: tensors(a) | {"fc8.weight": torch.ones(487, 5)},
+    "fc8 of 487 classes": put("", **{"fc8.weight": torch.ones(487, 5)}),
     "PyTorch 0.2": lambda a: {k: OldTensor(v) for k, v in pickled(a).items()},
 }
 

@@ -19,11 +19,6 @@ class WeightsError(AqaError):
 _TORCH_MAGIC = b"\x8a\n" + 0x1950A86A20F9469CFC6C.to_bytes(10, "little")
 _TENSORFLOW_FOOTER = 0xDB4775248B80FB57.to_bytes(8, "little")
 
-_KERAS = (
-    "an HDF5 file (Keras or Theano): the order of its axes differs from port to port. "
-    "Transpose convolutions to (out, in, time, row, column) and FC-6 to (out, C*T*H*W) "
-    "with h5py, and save them under Caffe's names as safetensors"
-)
 _TENSORFLOW = (
     "a TensorFlow checkpoint: its FC-6 rows are in another order, which depends on the "
     "port. Export the variables with TensorFlow, transpose convolutions from (time, "
@@ -38,18 +33,26 @@ _PICKLE = (
     "it, load it once, and save the arrays under Caffe's names as safetensors"
 )
 _ARCHIVE = "an archive: unpack it first"
-_TAR = (
-    "a tar archive, as torch.save wrote before 0.1.9: load it with such a torch and "
-    "save it again, or unpack it"
-)
-_SIGNATURES = (
-    (b"\x89HDF\r\n\x1a\n", _KERAS),
-    (b"7z\xbc\xaf\x27\x1c", _ARCHIVE),
-    (b"\x1f\x8b", _ARCHIVE),
-    (b"BZh", _ARCHIVE),
-    (b"\xfd7zXZ\x00", _ARCHIVE),
-    (b"version https://git-lfs", "a Git LFS pointer: fetch the file that it names"),
-    (b"<", "a web page, not the file behind it: download it again"),
+#: What the bytes from some place on say that a refused file is.
+_REFUSED = (
+    (
+        *(0, b"\x89HDF\r\n\x1a\n"),
+        "an HDF5 file (Keras or Theano): the order of its axes differs from port to "
+        "port. Transpose convolutions to (out, in, time, row, column) and FC-6 to "
+        "(out, C*T*H*W) with h5py, and save them under Caffe's names as safetensors",
+    ),
+    (0, b"7z\xbc\xaf\x27\x1c", _ARCHIVE),
+    (0, b"\x1f\x8b", _ARCHIVE),
+    (0, b"BZh", _ARCHIVE),
+    (0, b"\xfd7zXZ\x00", _ARCHIVE),
+    (0, b"version https://git-lfs", "a Git LFS pointer: fetch the file that it names"),
+    (0, b"<", "a web page, not the file behind it: download it again"),
+    (
+        *(257, b"ustar"),
+        "a tar archive, as torch.save wrote before 0.1.9: load it with such a torch "
+        "and save it again, or unpack it",
+    ),
+    (12, b"V 1", _TORCH7),
 )
 
 
@@ -117,14 +120,12 @@ def kind_of(path: Path) -> str:
 
 
 def _refusal(path: Path, head: bytes, tail: bytes) -> str | None:
-    for signature, reason in _SIGNATURES:
-        if head.startswith(signature):
+    for place, signature, reason in _REFUSED:
+        if head.startswith(signature, place):
             return reason
-    if head[257:262] == b"ustar":
-        return _TAR
     if tail == _TENSORFLOW_FOOTER or path.name.endswith((".ckpt.meta", "-00001")):
         return _TENSORFLOW
-    if head[12:15] == b"V 1" or path.suffix == ".t7":
+    if path.suffix == ".t7":
         return _TORCH7
     pickled = (head[:1] == b"\x80" and head[1:2] <= b"\x05") or path.suffix == ".pkl"
     if pickled and not (head.startswith(b"PK") or _TORCH_MAGIC in head[:64]):
