@@ -3,16 +3,17 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from fakes import FakeExtractor, dataset, encode, features_of, noise
+from fakes import KEYS, FakeExtractor, dataset, encode, noise
 
 from aqa.cache.errors import AqaError
 from aqa.cache.files import user_folder
 from aqa.cache.store import FeatureCache
 from aqa.extract import extractor as timing
-from aqa.extract.extractor import Extracted
 from aqa.extract.stage import Facts, extract
 
 
@@ -22,23 +23,10 @@ def user(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
 
 
-class Clock:
-    now = 100.0
-
-    def monotonic(self):
-        return self.now
-
-
 class Timed(FakeExtractor):
-    """Has a workload; after each video, `seconds` pass."""
+    """Has a workload."""
 
     workload = "made up"
-    seconds = 0.0
-
-    def extract(self, videos):
-        for result in super().extract(videos):
-            timing.time.now += self.seconds
-            yield result
 
 
 def test_times_of_earlier_runs_are_kept_by_machine_and_workload():
@@ -64,9 +52,10 @@ def test_a_damaged_or_unwritable_record_is_nothing_known(monkeypatch):
 
 
 def test_a_trial_takes_the_time_of_the_second_video(monkeypatch):
-    monkeypatch.setattr(timing, "time", Clock())
+    clock = iter([100.0, 107.0, 110.0, 0.0, 0.0])
+    stub = SimpleNamespace(monotonic=lambda: next(clock))
+    monkeypatch.setattr(timing, "time", stub)
     extractor = Timed()
-    extractor.seconds = 3.0
     assert timing.measure_time(extractor, dataset().videos) == 3.0
     assert extractor.seen == ["diving/001", "diving/002"]
     assert timing.measure_time(Timed(broken={"diving/001"}), dataset().videos) is None
@@ -103,12 +92,12 @@ def test_facts_are_said_once_per_kind():
 def test_what_was_decided_is_said_and_stands_with_the_sample(tmp_path):
     class Noting(FakeExtractor):
         def extract(self, videos):
-            for video, _ in super().extract(videos):
-                made = Extracted(features_of(video.key), 97, "ab" * 32, "a gap", ("x",))
-                yield video, made
+            for video, made in super().extract(videos):
+                yield video, replace(made, damage="a gap", notes=("x",))
 
     cache = tmp_path / "f.h5"
     made = extract(dataset(), cache, Noting())
+    assert made.damage == dict.fromkeys(KEYS, "a gap")
     (note,) = made.notes
     assert note.startswith("x: diving/00") and note.endswith("and 4 more")
     with FeatureCache.open(cache) as opened:

@@ -1,4 +1,4 @@
-"""Preprocessing against a literal half-pixel bilinear resize and by hand."""
+"""Frames to the network's input: by hand, by a literal bilinear resize and formula."""
 
 import numpy as np
 import pytest
@@ -7,9 +7,23 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aqa.cache.errors import AqaError
-from aqa.extract.preprocessing import PRESETS, Preprocessing, normalise, resize_crop
+from aqa.extract.config import ClipConfig
+from aqa.extract.preprocessing import (
+    PRESETS,
+    Preprocessing,
+    clip_starts,
+    fit_length,
+    normalise,
+    resize_crop,
+    shown_frames,
+)
 
 C3D = PRESETS["c3d"]
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
 
 
 def taps(source, target):
@@ -121,6 +135,85 @@ def test_a_mean_cube_of_another_order_is_refused():
         C3D.with_mean_cube(np.zeros((16, 3, 128, 171), np.float32))
 
 
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
+# Clips
+
+
+def numbered(count):
+    """Frames that hold their own 1-based number."""
+    values = np.arange(1, count + 1, dtype=np.uint8)
+    return np.broadcast_to(values[:, None, None, None], (count, 2, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("count", "keep", "fitted"),
+    [
+        (100, "last", [0, 0, 0, *range(1, 101)]),
+        (103, "last", range(1, 104)),
+        (110, "last", range(8, 111)),
+        (110, "first", range(1, 104)),
+        (110, "middle", range(4, 107)),
+    ],
+)
+def test_short_videos_begin_black_and_of_long_ones_some_frames_stay(
+    count, keep, fitted
+):
+    found = fit_length(numbered(count), ClipConfig(keep=keep))
+    assert found.shape == (103, 2, 2, 3) and found.dtype == np.uint8
+    assert found[:, 0, 0, 0].tolist() == list(fitted)
+
+
+def test_the_papers_clips():
+    starts = clip_starts(ClipConfig())
+    assert starts.shape == (6, 6)
+    assert starts[0].tolist() == [0, 16, 32, 48, 64, 80]
+    assert starts[5].tolist() == [5, 21, 37, 53, 69, 85]
+
+
+@given(length=st.integers(16, 400), offsets=st.integers(1, 10))
+def test_the_number_of_clips_is_the_papers_formula(length, offsets):
+    if length < 16 + offsets - 1:
+        with pytest.raises(AqaError, match="length: expected at least"):
+            ClipConfig(length=length, offsets=offsets)
+        return
+    config = ClipConfig(length=length, offsets=offsets)
+    assert config.clips == (length - (offsets - 1)) // 16
+
+
+@given(
+    length=st.integers(16, 300), offsets=st.integers(1, 8), stride=st.integers(1, 40)
+)
+def test_every_clip_fits_and_no_further_one_would(length, offsets, stride):
+    if length < 16 + offsets - 1:
+        return
+    config = ClipConfig(length=length, offsets=offsets, stride=stride)
+    starts = clip_starts(config)
+    assert starts.shape == (offsets, config.clips)
+    assert starts.min() == 0
+    assert starts.max() + 16 <= length < starts.max() + 16 + stride
+
+
+@pytest.mark.parametrize(
+    "bad", [{"stride": 0}, {"offsets": 0}, {"clip": 0}, {"keep": "best"}]
+)
+def test_odd_settings_are_refused(bad):
+    with pytest.raises(AqaError, match="expected"):
+        ClipConfig(**bad)
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [
+        (103, [range(k, k + 16) for k in range(0, 96, 16)]),
+        (20, [range(0)] * 5 + [range(0, 13)]),
+        (30, [range(0)] * 4 + [range(0, 7), range(7, 23)]),
+    ],
+)
+def test_frames_that_a_clip_shows(count, shown):
+    """103 - 20 = 83 are black: the last clip, 80 to 95, has frames 0 to 12."""
+    found = shown_frames(count, ClipConfig())
+    assert [list(frames) for frames in found] == [list(frames) for frames in shown]
+    video = np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None]
+    fitted = fit_length(video, ClipConfig())[:, 0, 0, 0]
+    for start, frames in zip(range(0, 96, 16), found, strict=True):
+        clip = fitted[start : start + 16]
+        assert clip[clip > 0].tolist() == [frame + 1 for frame in frames]

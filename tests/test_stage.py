@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import sys
-import textwrap
 import threading
 import time
 from dataclasses import replace
@@ -17,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from fakes import KEYS as FAKE_KEYS
-from fakes import FakeExtractor, dataset, features_of
+from fakes import FakeExtractor, Killed, dataset, features_of
 
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.files import locked
@@ -51,16 +50,11 @@ def test_every_video_reaches_the_cache_with_its_labels(cache):
 
 
 def test_what_is_finished_is_not_made_again(cache):
-    first = FakeExtractor()
-    write_part(
-        cache,
-        Sample(KEYS[2], "diving", "train", 50.0, 97, "ab" * 32),
-        features_of(KEYS[2]),
-        first.provenance,
-    )
+    first, second = FakeExtractor(), FakeExtractor()
+    sample = Sample(KEYS[2], "diving", "train", 50.0, 97, "ab" * 32)
+    write_part(cache, sample, features_of(KEYS[2]), first.provenance)
     extract(dataset(), cache, first)
     assert sorted(first.seen) == KEYS[:2] + KEYS[3:]
-    second = FakeExtractor()
     made = extract(dataset(), cache, second)
     assert (second.seen, made.skipped, made.merged) == ([], 7, True)
 
@@ -82,8 +76,7 @@ def test_failures_are_named_and_tried_again(cache):
 
 def test_where_nothing_can_be_used_there_is_no_cache(cache):
     made = extract(dataset(), cache, FakeExtractor(broken=set(KEYS)))
-    assert len(made.failures) == 7 and not made.merged
-    assert not cache.exists()
+    assert len(made.failures) == 7 and not made.merged and not cache.exists()
 
 
 def test_features_of_another_kind_are_refused_before_anything_runs(cache):
@@ -117,13 +110,8 @@ def test_a_plan_changes_nothing(cache):
 
 
 def test_an_interruption_leaves_what_was_finished(cache):
-    class Interrupted(FakeExtractor):
-        def extract(self, videos):
-            yield from super().extract(list(videos)[:3])
-            raise KeyboardInterrupt
-
-    begun, rest = Interrupted(), FakeExtractor()
-    with pytest.raises(KeyboardInterrupt):
+    begun, rest = FakeExtractor(dies_at=3), FakeExtractor()
+    with pytest.raises(Killed):
         extract(dataset(), cache, begun)
     assert extract(dataset(), cache, rest).skipped == 3
     assert sorted(begun.seen + rest.seen) == KEYS
@@ -200,16 +188,6 @@ def test_labels_that_are_not_the_data_set_s_are_counted(cache):
         assert list(opened.samples.score) == [50.0] * 7 + [1.0]
 
 
-def test_what_was_wrong_with_videos_that_were_taken_is_told(cache):
-    class Lenient(FakeExtractor):
-        def extract(self, videos):
-            for video, made in super().extract(videos):
-                damage = "12 frames missing" if video.key == KEYS[5] else ""
-                yield video, replace(made, damage=damage)
-
-    assert extract(dataset(), cache, Lenient()).damage == {KEYS[5]: "12 frames missing"}
-
-
 def test_an_unlabelled_video_has_no_score(cache):
     videos = (Video("a.avi", Path("a.avi"), "", "", math.nan),)
     extract(Dataset(Path("."), videos, ()), cache, FakeExtractor())
@@ -246,54 +224,46 @@ def test_what_a_killed_run_left_of_the_list_of_failures_goes(cache):
     assert [path.name for path in cache.parent.iterdir()] == [cache.name]
 
 
+#: Extracts to the cache that is named, slowly enough to be killed between videos.
+SLOW = f"""
+import sys, time
+from pathlib import Path
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from aqa.extract.stage import extract
+from fakes import FakeExtractor, dataset
+
+class Slow(FakeExtractor):
+    def extract(self, videos):
+        for result in super().extract(videos):
+            time.sleep(0.02)
+            yield result
+
+print("up", flush=True)
+sys.exit(0 if extract(dataset(), Path(sys.argv[1]), Slow()).merged else 1)
+"""
+
+
 @pytest.mark.slow
 def test_killed_at_any_instant_it_ends_in_the_same_bytes(tmp_path):
     """Ten runs, each killed at random up to nine times before one may finish."""
-    script = tmp_path / "run.py"
-    script.write_text(
-        textwrap.dedent(
-            f"""
-            import sys, time
-            from pathlib import Path
-            sys.path.insert(0, {str(Path(__file__).parent)!r})
-            from aqa.extract.stage import extract
-            from fakes import FakeExtractor, dataset
-
-            class Slow(FakeExtractor):
-                def extract(self, videos):
-                    for result in super().extract(videos):
-                        time.sleep(0.02)
-                        yield result
-
-            print("up", flush=True)
-            made = extract(dataset(), Path(sys.argv[1]), Slow())
-            sys.exit(0 if made.merged else 1)
-            """
-        )
-    )
-    whole = tmp_path / "whole.h5"
+    whole, cache = tmp_path / "whole.h5", tmp_path / "killed" / "features.h5"
     extract(dataset(), whole, FakeExtractor())
-    instants = random.Random(0)
-    cache = tmp_path / "killed" / "features.h5"
+    instants, kills = random.Random(0), 0
+    command = [sys.executable, "-c", SLOW, cache]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    kills = 0
     for _ in range(40):
-        run = subprocess.Popen(
-            [sys.executable, script, cache], stdout=subprocess.PIPE, env=environment
-        )
-        run.stdout.readline()
-        if kills < 10:
-            time.sleep(instants.uniform(0, 0.12))
-            run.send_signal(signal.SIGKILL)
-        ended = run.wait()
-        run.stdout.close()
-        kills += ended == -signal.SIGKILL
-        if ended == 0 and kills >= 10:
+        with subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) as run:
+            run.stdout.readline()
+            if kills < 10:
+                time.sleep(instants.uniform(0, 0.12))
+                run.send_signal(signal.SIGKILL)
+        kills += run.returncode == -signal.SIGKILL
+        if run.returncode == 0 and kills >= 10:
             break
-        if ended == 0:
+        if run.returncode == 0:
             # Finished before the kill came: begin anew.
             cache.unlink()
     assert kills >= 10
     assert cache.read_bytes() == whole.read_bytes()
     assert verify(cache) == []
-    assert [path.name for path in cache.parent.iterdir() if path.suffix == ".tmp"] == []
+    assert not list(cache.parent.glob("*.tmp"))
