@@ -48,8 +48,8 @@ def seeds(folder, canary: Canary) -> dict[str, list[bytes]]:
         for name, shape in test_weights.TINY.shapes().items()
     }
     files: dict[str, list[bytes]] = {}
-    for name, form in test_weights.FORMATS.items():
-        form.write(folder / "seed", arrays)
+    for name, (write, _) in test_weights.FORMATS.items():
+        write(folder / "seed", arrays)
         content = (folder / "seed").read_bytes()
         kind = "safetensors" if "safetensors" in name else "torch"
         kind = "caffemodel" if "caffe" in name else kind
