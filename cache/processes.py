@@ -8,7 +8,6 @@ Memory is in bytes.
 """
 
 import ctypes
-import math
 import multiprocessing
 import os
 import re
@@ -40,40 +39,11 @@ Result = TypeVar("Result")
 
 
 def usable_processors() -> int:
-    """Count the processors that this process may use: affinity and cgroup quota."""
-    try:
-        count = len(os.sched_getaffinity(0))
-    except AttributeError:  # not on macOS
-        count = os.cpu_count() or 1
-    return max(1, math.ceil(min(count, _cgroup_quota(Path("/")))))
+    """Count the processors that affinity and a container's quota leave this process."""
+    from joblib import cpu_count
 
-
-def _cgroup_quota(root: Path) -> float:
-    """Return the processors that control groups allow (v2, v1), inf without a limit."""
-    quotas = [math.inf]
-    for group in _read(root / "proc/self/cgroup").splitlines():
-        _, controllers, path = group.split(":", 2)
-        v1 = "cpu" in controllers.split(",")
-        if controllers and not v1:
-            continue
-        top = root / "sys/fs/cgroup" / ("cpu" if v1 else "")
-        # Inside a container the path may name a folder that only the host has.
-        folder = top / path.lstrip("/")
-        for place in {top, folder, *folder.parents}:
-            if not place.is_relative_to(top):
-                continue
-            files = ("cpu.cfs_quota_us", "cpu.cfs_period_us") if v1 else ("cpu.max",)
-            words = " ".join(_read(place / file) for file in files).split()
-            if len(words) == 2 and words[0].isdigit() and int(words[1]):
-                quotas.append(int(words[0]) / int(words[1]))
-    return min(quotas)
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""
+    count: int = cpu_count()
+    return count
 
 
 def share_processors() -> None:
@@ -110,8 +80,11 @@ def limit_memory(extra: int) -> None:
     The limit is on private writable memory: one on addresses would count what torch's
     libraries reserve without using it.
     """
-    held = re.search(r"VmData:\s+(\d+) kB", _read(Path("/proc/self/status")))
-    if held:
+    try:
+        status = Path("/proc/self/status").read_text()
+    except OSError:
+        return
+    if held := re.search(r"VmData:\s+(\d+) kB", status):
         most = int(held[1]) * 1024 + extra
         _, hard = resource.getrlimit(resource.RLIMIT_DATA)
         if hard != resource.RLIM_INFINITY:
@@ -157,16 +130,14 @@ def process_outcomes(
 ) -> Generator[Result | AqaError, None, None]:
     """Yield `function(item)` or the AqaError it ended in, in the order of `items`.
 
-    At most `workers` processes (None: one per usable processor) run at once, none is
-    more than a few items ahead of what was yielded. A process that crashes, or takes
-    more than `seconds` over an item, costs that item only. Each process first calls
-    `prepare(*arguments)`. Closing the iterator ends the processes. With `preload`,
-    they are forked from a server that has imported this module, which is faster where
-    the import is slow.
+    At most `workers` processes (None: one per usable processor) run at once, none more
+    than a few items ahead of what was yielded; each calls `prepare(*arguments)` first.
+    One that crashes, or takes more than `seconds` over an item, costs that item only.
+    With `preload`, they are forked from a server that has imported this module.
+    Closing the iterator ends them.
 
-    Raises:
-        AqaError: processes die before they do anything.
-        Exception: whatever else `function` raises.
+    Raises AqaError when processes die before they do anything, and whatever else than
+    an AqaError `function` raises.
     """
     from pebble import ProcessExpired, ProcessPool
 
