@@ -1,12 +1,11 @@
 """CSV tables, .npy arrays and MATLAB matrices that users bring, read within limits.
 
-Conventions: a table is UTF-8 or UTF-16 (a byte order mark decides), separated by
-comma, semicolon or tab (whichever splits the header into the names asked for), with a
-header in any order and case, then one row per line, whose number goes with it (the
-header is on line 1). Empty rows are skipped. Cells are returned as they are written:
-`aqa.cache.samples.normal_text` is applied by whoever knows that a cell is no path.
-Arrays hold numbers only; objects, which would have to be unpickled, are refused.
-MATLAB files are read in a child process with limits: versions 4 and 5 by SciPy, version
+Conventions: a table is UTF-8 or UTF-16 (a byte order mark decides), separated by comma,
+semicolon or tab (whichever splits the header into the names asked for), with a header
+in any order and case, then one row per line; the header is on line 1. Empty rows are
+skipped. Cells are returned as they are written: whoever knows that a cell is no path
+applies `normal_text`. Arrays hold numbers only; objects, which would be unpickled, are
+refused. MATLAB files are read in a child process: versions 4 and 5 by SciPy, version
 7.3, which is HDF5 and holds matrices transposed, by h5py.
 """
 
@@ -15,6 +14,7 @@ import csv
 import difflib
 import io
 import math
+import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -53,18 +53,11 @@ class Table:
         optional: Sequence[str] = (),
         ignored: Sequence[str] = (),
     ) -> None:
-        """Read the header.
+        """Read the header; columns in `ignored` are skipped where they are there.
 
-        Args:
-            path: the file.
-            required: names of columns that must be there.
-            optional: names of columns that may be.
-            ignored: names of columns that are skipped where they are there.
-
-        Raises:
-            AqaError: the file is missing, no regular file, too large, or of another
-                encoding; or its header lacks a column, has one twice, or has one whose
-                name looks like a misspelt missing one.
+        Raises AqaError for no regular file, one that is too large or of another
+        encoding, and for a header that lacks a `required` column, has one twice, or has
+        one that looks like a misspelt missing one.
         """
         self.path = Path(path)
         self._known, self._ignored = [*required, *optional], ignored
@@ -74,23 +67,20 @@ class Table:
         for name in columns:
             if columns.count(name) > 1:
                 raise AqaError(f"{self.path}: column {name[:80]!r} is there twice")
+        known = (*self._known, *ignored)
         self.columns = tuple(name for name in self._known if name in columns)
-        skipped = [name for name in columns if name in ignored]
-        self.extra = tuple(
-            name for name in columns if name not in (*self._known, *skipped)
-        )
+        self.extra = tuple(name for name in columns if name not in known)
         self._check_extra()
-        self.notes: tuple[str, ...] = ()
-        if self._separator != ",":
-            named = _SEPARATORS[self._separator]
-            self.notes += (f"{self.path}: separated by {named}",)
-        if self._encoding == "utf-16":
-            self.notes += (f"{self.path}: encoded as UTF-16",)
-        if self.extra:
-            self.notes += (f"{self.path}: further columns: {', '.join(self.extra)}",)
-        if skipped or "" in self._header:
-            names = ", ".join([*skipped, *["(unnamed)"] * ("" in self._header)])
-            self.notes += (f"{self.path}: ignored columns: {names}",)
+        skipped = [name for name in columns if name in ignored]
+        if "" in self._header:
+            skipped.append("(unnamed)")
+        decided = {
+            f"separated by {_SEPARATORS[self._separator]}": self._separator != ",",
+            "encoded as UTF-16": self._encoding == "utf-16",
+            f"further columns: {', '.join(self.extra)}": self.extra,
+            f"ignored columns: {', '.join(skipped)}": skipped,
+        }
+        self.notes = tuple(f"{self.path}: {what}" for what in decided if decided[what])
 
     def __iter__(self) -> Iterator[tuple[int, dict[str, str]]]:
         """Yield the line and the named fields of each row; AqaError over a bad row."""
@@ -111,15 +101,15 @@ class Table:
         path = self.path
         if not path.is_file():
             raise AqaError(f"{path}: no such file")
-        if (size := path.stat().st_size) > MAX_BYTES:
+        try:
+            with path.open("rb") as file:
+                size, start = os.fstat(file.fileno()).st_size, file.read(64)
+        except OSError as error:
+            raise AqaError(f"{path}: cannot be read: {error.strerror}") from error
+        if size > MAX_BYTES:
             raise AqaError(
                 f"{path}: {size} bytes; a CSV of at most {MAX_BYTES} is read"
             )
-        try:
-            with path.open("rb") as file:
-                start = file.read(64)
-        except OSError as error:
-            raise AqaError(f"{path}: cannot be read: {error.strerror}") from error
         if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
             raise AqaError(f"{path}: encoded as UTF-32; save it as UTF-8")
         if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -239,8 +229,7 @@ _HEADER, _WIDEST = 2**16, 16
 def read_npy(path: Path, most: int) -> NDArray[Any]:
     """Read at most `most` whole or floating-point numbers, of any shape without a 0.
 
-    Raises:
-        AqaError: the file holds something else, or not what its header says.
+    AqaError where the file holds something else, or not what its header says.
     """
     if (size := path.stat().st_size) > most * _WIDEST + _HEADER:
         raise AqaError(f"{path}: expected at most {most} numbers, found {size} bytes")
@@ -286,9 +275,7 @@ _HDF5 = b"\x89HDF\r\n\x1a\n"
 def read_matrix(path: Path, variable: str) -> NDArray[np.float64]:
     """Return the matrix `variable` of a file as float64.
 
-    Raises:
-        AqaError: no MATLAB file, no such variable, or not finite real numbers; names
-            the file.
+    AqaError for no MATLAB file, no such variable, or not finite real numbers.
     """
     from scipy.io import loadmat  # as an argument, so that the child's server loads it
 
@@ -336,7 +323,7 @@ def _load_matrix(
         names = ", ".join(brief(name) for name in sorted(found) if name[:2] != "__")
         raise AqaError(f"expected a variable {variable}, found {names or 'nothing'}")
     matrix = found[variable]
+    kind = getattr(matrix, "dtype", type(matrix).__name__)
     if not isinstance(matrix, np.ndarray) or matrix.dtype.kind not in "iuf":
-        kind = matrix.dtype if isinstance(matrix, np.ndarray) else type(matrix).__name__
         raise AqaError(f"expected {variable} to be a matrix of numbers, found {kind}")
     return matrix.astype(np.float64)
