@@ -295,7 +295,7 @@ def score(
             else:
                 from aqa.cache.exchange import read_features
 
-                x, _ = read_features(path)
+                x = read_features(path)[0]
                 # A copy: torch takes no view of bytes that must not change.
                 yield path, Scored(path, score_features(fitted, x.copy(), name))
         except AqaError as error:

@@ -32,32 +32,24 @@ SOME_FAILED = 3
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Show progress on stderr: a bar on a terminal, else a line now and then."""
+    from rich import progress as rich
     from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        TaskID,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
-    from rich.progress import Progress as Bars
 
     console = Console(stderr=True)
     if not console.is_terminal:
         yield log_lines()
         return
     columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
+        rich.TextColumn("{task.description}", markup=False),
+        rich.BarColumn(),
+        rich.MofNCompleteColumn(),
+        rich.TextColumn("{task.fields[rate]}"),
+        rich.TimeElapsedColumn(),
+        rich.TimeRemainingColumn(),
     )
     rate_of = pace()
-    bar: TaskID | None = None
-    with Bars(*columns, console=console, transient=True) as bars:
+    bar: rich.TaskID | None = None
+    with rich.Progress(*columns, console=console, transient=True) as bars:
 
         def show(done: float, total: float, label: str) -> None:
             nonlocal bar

@@ -84,7 +84,7 @@ def import_features(
         def load() -> Iterator[Features]:
             for done, source in enumerate(sources):
                 progress(done, len(sources), source.sample.key)
-                features, digest, _ = _read(source.path)
+                features, digest, _ = read_features(source.path)
                 if digest != source.sample.source_sha256:
                     raise AqaError(f"{source.path}: changed while it was imported")
                 padding = longest - features.shape[1]
@@ -139,7 +139,7 @@ def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
             if key in sources:
                 raise AqaError(f"key {key!r} is there twice")
             path = _inside(folder, row["file"])
-            features, digest, padding = _read(path)
+            features, digest, padding = read_features(path)
             shape = features.shape
             first = first or shape
             if (shape[0], shape[2]) != (first[0], first[2]):
@@ -187,16 +187,12 @@ def _inside(folder: Path, name: str) -> Path:
     return path
 
 
-def read_features(path: Path) -> tuple[Features, str]:
-    """Read a .npy file: float32 (offsets, clips, D), and the SHA-256 of the file.
+def read_features(path: Path) -> tuple[Features, str, int]:
+    """Read a .npy file: float32 (offsets, clips, D), the SHA-256 of the file, padding.
 
-    Clips of zeros at the ends are left out. AqaError names the file.
+    The padding is the number of clips of zeros at the ends, which are left out.
+    AqaError names the file.
     """
-    return _read(path)[:2]
-
-
-def _read(path: Path) -> tuple[Features, str, int]:
-    """Return what `read_features` does, and the number of clips left out."""
     try:
         if (size := path.stat().st_size) > MAX_BYTES:
             raise AqaError(f"{size} bytes; at most {MAX_BYTES} are read")

@@ -2,13 +2,12 @@
 
 Conventions: a dataset is accepted only when it lies in this very file (hard link, no
 external storage, not virtual), has the type and rank asked for and no filter but
-fletcher32, and when as many bytes are stored as its shape declares: then reading it
-allocates no more than the file's size. Text of fixed length is read here. HDF5 believes
+fletcher32, and when as many bytes are stored as its shape declares. HDF5 believes
 whatever a file says about text of varying length (a damaged size makes it fill
 gigabytes, a damaged heap sends it into an endless loop), so that is read by
-`aqa.cache.sandbox` only. Errors are AqaErrors that say what was found but do not name
-the file; `reading(path)` around them does. What the system itself refuses (permission,
-a device, memory) says nothing about the file: that is an UnreadableFile.
+`aqa.cache.sandbox` only. Errors are AqaErrors that do not name the file;
+`reading(path)` around them does. What the system itself refuses (permission, a device,
+memory) says nothing about the file: that is an UnreadableFile.
 """
 
 import errno
@@ -70,7 +69,7 @@ def reading(path: Path | None = None) -> Iterator[None]:
 
 
 class CheckedFile:
-    """An HDF5 file, open for reading; use it as a context manager or close it.
+    """An HDF5 file, open for reading until it is closed.
 
     With `varying`, text of varying length is read; otherwise it raises VaryingText.
     """

@@ -184,16 +184,13 @@ def plan_relabel(cache: Path | str, labels: Mapping[str, Label]) -> Relabelling:
 def relabel(
     cache: Path | str, labels: Mapping[str, Label], *, doubtful: bool = False
 ) -> Relabelling:
-    """Give the samples in `labels` new labels.
+    """Give the samples in `labels` new labels, as though extracted with these.
 
-    The cache is replaced whole, with the same features, as though it had been extracted
-    with these labels; the old file is kept beside it. Samples that `labels` does not
-    name keep theirs, and so do columns that the list does not have. Parts are merged
-    first: a killed merge may have left some, with the old labels.
-
-    Raises:
-        AqaError: there are doubts (keys that the cache lacks, most labels different)
-            and `doubtful` is false; or features are damaged. Nothing has changed then.
+    The old file is kept beside the new one. Samples that `labels` does not name keep
+    theirs, and so do columns that the list does not have. Parts are merged first: a
+    killed merge may have left some. AqaError, and nothing has changed, where there are
+    doubts (keys that the cache lacks, most labels different) and `doubtful` is false,
+    or features are damaged.
     """
     cache = Path(cache)
     if parts_folder(cache).exists():

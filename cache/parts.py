@@ -3,13 +3,10 @@
 Conventions: the part of a video is `<cache>.parts/<SHA-256 of its key>.h5`, a cache
 of one sample (see store.py), there whole or not at all; `provenance.json` beside the
 parts says what all of them are made with. A video is finished when its part, or its
-row in the cache, is sound; a damaged one counts as not done and is overwritten; one
-that cannot be read (UnreadableFile) stops everything, and stays. Any number of
-processes, on one machine or several, may write parts of one cache at once.
-
-A merge takes samples from parts, the cache and other sources. Copies of a key must be
-the same in labels, origin and features; the first that can be read sound is taken.
-Features are hashed and checked once when they are stored and once when they are merged.
+row in the cache, is sound; a damaged one is overwritten; one that cannot be read
+(UnreadableFile) stops everything, and stays. Any number of processes, on one machine
+or several, may write parts of one cache at once. Features are hashed and checked once
+when they are stored and once when they are merged.
 """
 
 import hashlib
@@ -104,8 +101,7 @@ def write_part(
     """Store one finished video, float32 (offsets, clips, D); durable on return.
 
     Replaces an older part of the same key. Waits while the cache is being merged, or
-    its first part written. Raises ProvenanceMismatch where there are other features,
-    and AqaError as `write_cache` does.
+    its first part written. ProvenanceMismatch where there are other features.
     """
     cache = Path(cache)
     make_folder(cache.parent)
@@ -327,23 +323,19 @@ def merge(
 ) -> Path:
     """Merge into `cache` its own parts and `sources`: other caches, folders of parts.
 
-    One sample is held at a time. The new cache replaces the old one whole; once that
-    is durable, the cache's own parts are removed (sources stay). Waits for other merges
-    and for parts being written. A part that comes from another video file than the
-    cache's row, or whose row is damaged, replaces it; any other two copies of a key
-    must be the same.
+    The new cache replaces the old one whole; once that is durable, the cache's own
+    parts are removed (sources stay). Waits for other merges and for parts being
+    written. A part that comes from another video file than the cache's row, or whose
+    row is damaged, replaces it; any other two copies of a key must be the same, and
+    the first that can be read sound is taken.
 
     Raises ProvenanceMismatch, or AqaError naming both files of every conflict, and
     leaves the cache as it was. Damaged parts of the cache are named and removed: the
-    next extraction makes them anew, the next merge goes on without. One that cannot
-    be read ends in UnreadableFile, and nothing is removed.
+    next extraction makes them anew, the next merge goes on without.
     """
     cache, folder = Path(cache), parts_folder(cache)
-    others = [
-        Path(source)
-        for source in sources
-        if Path(source).resolve() not in (cache.resolve(), folder.resolve())
-    ]
+    known = (cache.resolve(), folder.resolve())
+    others = [path for path in map(Path, sources) if path.resolve() not in known]
     left = folder.exists() or lock_of(cache).exists()
     if cache.exists() and not left and not others:
         return cache
@@ -382,10 +374,8 @@ def _merge(
 def verify(path: Path | str, progress: Progress = silent) -> list[str]:
     """List all problems of the cache at `path` and of its parts, one line each.
 
-    Checked are format, types, order and uniqueness of keys, labels, the checksum,
-    digest and finiteness of every sample's features, the digest of the provenance, and
-    that parts and cache have one provenance and shape. Changes nothing. Raises AqaError
-    when there is neither a cache nor a part.
+    Checked are labels, order of keys, digest and finiteness of every sample, and that
+    parts and cache have one provenance and shape. AqaError when there is neither.
     """
     path = Path(path)
     parts = list_parts(parts_folder(path))

@@ -43,14 +43,12 @@ SIMILAR_RATES = 1.26
 class Sample:
     """One video: its place in the data set, its labels and where it came from.
 
-    `source_sha256` and `source_probe` are digests of the video file (all of it; its
-    size and some of its bytes, see `aqa.cache.files.probe`), empty where unknown.
-    `damage` says in words what was wrong with a video that was used nevertheless.
-    `clips` is the number of real clips of a sequence that was padded in front, 0 where
-    nothing was padded. `extra` holds further label columns (fold, surgeon, ...), name
-    to text; empty values count as absent. `rate` is in frames per second, 0 where
-    unknown, as it is in files of earlier versions. Raises AqaError when a field breaks
-    the module's conventions.
+    `source_sha256` and `source_probe` (see `aqa.cache.files.probe`) are digests of the
+    video file, empty where unknown. `damage` says what was wrong with a video that was
+    used nevertheless. `clips` is the number of real clips of a sequence that was padded
+    in front, 0 where nothing was. `extra` holds further label columns, name to text;
+    empty values count as absent. `rate` is in frames per second, 0 where unknown.
+    Raises AqaError when a field breaks the module's conventions.
     """
 
     key: str

@@ -1,14 +1,12 @@
 """Run a foreign parser on an untrusted file in a child process with limits.
 
-Conventions: `call` starts one process per call, forked from a server process that has
-one thread and no state of the caller, so a parser may crash, hang or ask for any
-amount of memory. The server is a fresh interpreter, started by the first call; it
-keeps the modules of earlier calls loaded, so that later calls take milliseconds.
-Server and children end with the process that called. Functions must be importable
-(no lambdas, nothing defined in a script). Children cannot write files.
-
-Results are pickled; only NumPy arrays, built-in types and classes of this package are
-accepted, so that a parser that was taken over cannot run code in the caller.
+Conventions: `call` starts one process per call, forked from a server process of one
+thread, so a parser may crash, hang or ask for any amount of memory. The server is a
+fresh interpreter, started by the first call; it keeps modules loaded, so that later
+calls take milliseconds. Server and children end with the process that called. Functions
+must be importable (nothing defined in a script). Children cannot write files. Of their
+pickled results only arrays, built-in types and classes of this package are accepted, so
+that a parser that was taken over cannot run code in the caller.
 """
 
 import atexit
@@ -53,11 +51,9 @@ def call(
 ) -> Result:
     """Return `function(*args)`, computed in a child process.
 
-    Raises:
-        AqaError: the function raised, crashed or exceeded a limit; one line that does
-            not name the file. An AqaError of its own keeps its class.
-        UnreadableFile: the system refused (permission, I/O), or could not start the
-            child: this says nothing about the file.
+    AqaError, in one line that does not name the file, where the function raised,
+    crashed or exceeded a limit; UnreadableFile where the system refused (permission,
+    I/O), or could not start the child: this says nothing about the file.
     """
     request = pickle.dumps((function, args, limits, os.getcwd()))
     with _server.connect() as channel:

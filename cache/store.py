@@ -16,6 +16,7 @@ alike, and none is trusted (see hdf5_checks.py).
 
 import hashlib
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -43,22 +44,15 @@ VERSION = 2
 
 #: Columns of `samples`: of text, and of numbers by type. Optional ones are written
 #: where a value is set.
-TEXTS = (
-    "key",
-    "action",
-    "split",
-    "damage",
-    "source_sha256",
-    "feature_sha256",
-    "source_probe",
-)
+DIGESTS = ("source_sha256", "feature_sha256", "source_probe")
+TEXTS = ("key", "action", "split", "damage", *DIGESTS)
 NUMBERS = {"score": FLOAT64, "frames": INT32, "clips": INT32, "rate": FLOAT64}
 OPTIONAL = ("damage", "source_probe", "clips", "rate")
 
 Features = NDArray[np.float32]
 
 
-class FeatureCache:
+class FeatureCache(AbstractContextManager["FeatureCache"]):
     """An open cache; use it as a context manager, in the process that opened it."""
 
     path: Path
@@ -85,10 +79,9 @@ class FeatureCache:
     def open(cls, path: Path | str) -> "FeatureCache":
         """Open and check the cache at `path`; features are read later.
 
-        Raises AqaError, in one line, for a file that is missing, damaged, unfinished,
-        of another format or version, or hostile, and UnreadableFile (an AqaError) for
-        one that the system will not let us read. Reads labels only: checksums of
-        features are checked by `read`, digests by `read_sound`.
+        AqaError for a file that is missing, damaged, of another format or version, or
+        hostile, UnreadableFile for one that the system will not let us read. Checksums
+        of features are checked by `read`, digests by `read_sound`.
         """
         path = Path(path)
         with reading(path):
@@ -148,26 +141,22 @@ class FeatureCache:
         Raises AqaError naming the sample when it is damaged or not finite, and
         UnreadableFile when that cannot be told.
         """
-        key = self.samples.key[row]
+        place = f"{self.path}: sample {self.samples.key[row]!r}"
         try:
             features: Features = self.read([row])[0]
         except UnreadableFile:
             raise
         except AqaError as error:
-            raise AqaError(f"{self.path}: sample {key!r} is damaged") from error
+            raise AqaError(f"{place} is damaged") from error
         if digest_of(features) != self.samples.feature_sha256[row]:
-            raise AqaError(f"{self.path}: sample {key!r} is damaged: wrong SHA-256")
+            raise AqaError(f"{place} is damaged: wrong SHA-256")
         if not np.isfinite(features).all():
-            raise AqaError(f"{self.path}: sample {key!r} is not finite")
+            raise AqaError(f"{place} is not finite")
         return features
 
     def close(self) -> None:
         """Close the file; reading after that fails."""
         self._file.close()
-
-    def __enter__(self) -> "FeatureCache":
-        """Return the cache itself."""
-        return self
 
     def __exit__(self, *_: object) -> None:
         """Close the file."""
@@ -256,12 +245,11 @@ def write_cache(
 ) -> Path:
     """Write a cache that replaces `path` whole and durably, or leaves it as it was.
 
-    `features` yields a float32 (offsets, clips, D) per sample, in the samples' order.
-    Sorted samples are streamed, one held at a time; others are sorted first, all held.
-    With `digests` (samples must be sorted then) features come from `read_sound` and
-    are neither hashed nor checked for finite values again. Raises AqaError over
-    features that are not finite float32 of one shape, over a key that comes twice, and
-    when the disk refuses.
+    `features` yields a float32 (offsets, clips, D) per sample. Sorted samples are
+    streamed, one held at a time; others are sorted first, all held. With `digests`
+    (samples must be sorted then) features come from `read_sound` and are neither hashed
+    nor checked again. AqaError over features that are not finite float32 of one shape,
+    over a key that comes twice, and when the disk refuses.
     """
     path, samples = Path(path), list(samples)
     if not samples:
