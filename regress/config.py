@@ -227,7 +227,7 @@ class FitConfig(TrainingConfig):
     #: One of `LABELS`.
     labels: str = "final"
     #: Folds of the training rows whose held-out predictions calibrate intervals;
-    #: 0: none, and scores have no interval.
+    #: 0 or 1: none, and scores have no interval.
     calibration_folds: int = 3
 
 

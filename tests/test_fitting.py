@@ -76,6 +76,15 @@ def test_fit_reports_what_the_models_do(cache, tmp_path, mode, head):
     assert report.average["undefined"] == 0
 
 
+def test_why_rho_is_undefined_is_said(plant, tmp_path):
+    counts = {"diving": (14, 6), "gym_vault": (12, 2), "ski_big_air": (8, 0)}
+    path = plant(tmp_path / "features.h5", "shared", counts)
+    report = fit(path, replace(QUICK, head="svr"), tmp_path / "out")
+    said = "rho is undefined for gym_vault (2), ski_big_air (0): fewer than 3 labelled"
+    (warning,) = [each for each in report.warnings if "undefined" in each]
+    assert warning.startswith(said) and "--folds" in warning
+
+
 @pytest.mark.parametrize("head", ["lstm", "svr"])
 def test_test_labels_leave_no_trace(plant, tmp_path, head):
     """Every test label changed: not one bit of what was fitted changes."""

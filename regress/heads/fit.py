@@ -150,6 +150,7 @@ def fit(
         for found in results.values()
     ]
     tests = [found["n_test"] for found in results.values()]
+    warnings += _untested(results)
     average = {
         "fisher_z": _defined(metrics.fisher_mean(rhos, tests)),
         "arithmetic": _defined(metrics.arithmetic_mean(rhos)),
@@ -308,6 +309,21 @@ def _biases(model: Model) -> list[str]:
         "action alone (--mode single-action) or --label-scale zscore may do better"
         for action, known in model.calibration.items()
         if known.videos >= 10 and (known.low == 0 or known.high == 0)
+    ]
+
+
+def _untested(results: Mapping[str, Mapping[str, float | None]]) -> list[str]:
+    """Name the actions with too few test samples for a correlation."""
+    few = [
+        f"{action} ({said['n_test']})"
+        for action, said in results.items()
+        if (said["n_test"] or 0) < LEAST_TEST
+    ]
+    if not few:
+        return []
+    return [
+        f"rho is undefined for {', '.join(few)}: fewer than {LEAST_TEST} labelled test "
+        "samples; --folds K tests every sample in a cross-validation"
     ]
 
 
