@@ -69,10 +69,10 @@ def choose_precision(name: str, device: torch.device) -> str:
 
 def precision_note(precision: str, device: torch.device) -> str | None:
     """Return a warning if the precision is slow on this device."""
-    if precision == "bf16" and device.type == "cpu":
-        able = torch.cpu.get_capabilities()
-        if not any(has for name, has in able.items() if "bf16" in name):
-            return "this processor has no bf16 instructions: fp32 is much faster here"
+    able = torch.cpu.get_capabilities()
+    native = any(has for name, has in able.items() if "bf16" in name)
+    if precision == "bf16" and device.type == "cpu" and not native:
+        return "this processor has no bf16 instructions: fp32 is much faster here"
     return None
 
 
@@ -204,32 +204,33 @@ class C3DExtractor(VideoSource):
         that it computes while those are stored.
         """
         ahead = 1 if self.device.type == "cuda" else 0
-        queued: deque[tuple[Video, Callable[[], Extracted | AqaError]]] = deque()
+        queued: deque[tuple[Video, VideoError | tuple[Decoded, HostCopy]]] = deque()
         with closing(self.decode(videos)) as decoding:
             for video, decoded in decoding:
-                queued.append((video, self._begin(video, decoded)))
+                queued.append((video, self._begin(decoded)))
                 if len(queued) > ahead:
-                    first, finish = queued.popleft()
-                    yield first, finish()
-            for first, finish in queued:
-                yield first, finish()
+                    first, begun = queued.popleft()
+                    yield first, self._finish(first, begun)
+            for first, begun in queued:
+                yield first, self._finish(first, begun)
 
     def features(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         """Return features of one video: (t, crop, crop, 3) -> (offsets, clips, D)."""
         return HostCopy(self._compute(frames)).wait()[self._start_of]
 
     def _begin(
-        self, video: Video, decoded: Decoded | VideoError
-    ) -> Callable[[], Extracted | AqaError]:
-        """Queue a video on the device; return a function that fetches the result."""
-        if isinstance(decoded, AqaError):
-            return lambda: decoded
-        copy = HostCopy(self._compute(decoded.frames))
-        return partial(self._finish, video, decoded, copy)
+        self, decoded: Decoded | VideoError
+    ) -> VideoError | tuple[Decoded, HostCopy]:
+        if isinstance(decoded, VideoError):
+            return decoded
+        return decoded, HostCopy(self._compute(decoded.frames))
 
     def _finish(
-        self, video: Video, decoded: Decoded, copy: HostCopy
+        self, video: Video, begun: VideoError | tuple[Decoded, HostCopy]
     ) -> Extracted | AqaError:
+        if isinstance(begun, VideoError):
+            return begun
+        decoded, copy = begun
         features = copy.wait()[self._start_of]  # (distinct, D) -> (offsets, clips, D)
         if not np.isfinite(features).all():
             return AqaError(

@@ -15,7 +15,7 @@ Sources: facebookarchive/C3D `image_io.cpp` (resize) and `video_data_layer.cpp`
 """
 
 import hashlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -67,23 +67,15 @@ class Preprocessing:
 
     def record(self) -> dict[str, Any]:
         """Return all settings as JSON values; an image mean as its digest."""
+        record = {part.name: getattr(self, part.name) for part in fields(self)}
+        record["resize"] = "bilinear on uint8, half-pixel centres, not antialiased"
+        record["std"] = list(self.std)
         if isinstance(self.mean, np.ndarray):
             pixels = np.ascontiguousarray(self.mean, "<f4").tobytes()
-            mean: Any = {"image_sha256": hashlib.sha256(pixels).hexdigest()}
+            record["mean"] = {"image_sha256": hashlib.sha256(pixels).hexdigest()}
         else:
-            mean = list(self.mean)
-        return {
-            "width": self.width,
-            "height": self.height,
-            "resize": "bilinear on uint8, half-pixel centres, not antialiased",
-            "top": self.top,
-            "left": self.left,
-            "crop": self.crop,
-            "channels": self.channels,
-            "scale": self.scale,
-            "mean": mean,
-            "std": list(self.std),
-        }
+            record["mean"] = list(self.mean)
+        return record
 
     def __eq__(self, other: object) -> bool:
         """Compare the records."""

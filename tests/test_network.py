@@ -152,14 +152,14 @@ def test_features_that_are_not_finite_fail_for_that_video_only():
     extractor = C3DExtractor(config())
     video = Video("v", Path("v.avi"), "", "", 1.0)
     decoded = Decoded(noise(34), 50, ("a sign",), "ab" * 32)
-    made = extractor._begin(video, decoded)()
+    made = extractor._finish(video, extractor._begin(decoded))
     assert (made.frames, made.damage, made.source_sha256) == (50, "a sign", "ab" * 32)
     with torch.no_grad():
         extractor._net.fc6.bias[7] = float("inf")
-    failed = extractor._begin(video, decoded)()
+    failed = extractor._finish(video, extractor._begin(decoded))
     assert isinstance(failed, AqaError) and "expected finite features" in str(failed)
     error = VideoError("v.avi: expected a video")
-    assert extractor._begin(video, error)() is error
+    assert extractor._finish(video, extractor._begin(error)) is error
 
 
 def test_bf16_is_close_and_stands_in_the_provenance():

@@ -30,6 +30,8 @@ _CONVOLUTIONS = (
     *("conv1a", "conv2a", "conv3a", "conv3b"),
     *("conv4a", "conv4b", "conv5a", "conv5b"),
 )
+#: Places of the convolutions in c3d-pretrained.pth's `features`.
+_R_C3D = (0, 3, 6, 8, 11, 13, 16, 18)
 
 
 @dataclass(frozen=True)
@@ -62,40 +64,33 @@ LAYOUTS = (
         "Caffe's names",
         {name: name for name in (*_CONVOLUTIONS, "fc6")} | {"fc6-1": "fc6"},
         ("fc7", "fc8", "fc7-1", "fc8-1"),
-        (_C3D, "ceil"),
-        (_C3D, "padded"),
+        converted=(_C3D, "ceil"),
+        trained=(_C3D, "padded"),
     ),
     Layout(
         "c3d.pickle",
-        dict(zip(("conv1", "conv2"), _CONVOLUTIONS, strict=False))
+        {"conv1": "conv1a", "conv2": "conv2a"}
         | {name: name for name in (*_CONVOLUTIONS[2:], "fc6")},
         ("fc7", "fc8"),
-        (_C3D, "ceil"),
-        (_ROUNDED, "padded"),
+        converted=(_C3D, "ceil"),
+        trained=(_ROUNDED, "padded"),
     ),
     Layout(
         "c3d-pretrained.pth",
-        dict(
-            zip(
-                [f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)],
-                _CONVOLUTIONS,
-                strict=True,
-            )
-        )
+        dict(zip(map("features.{}".format, _R_C3D), _CONVOLUTIONS, strict=True))
         | {"classifier.0": "fc6"},
         ("classifier.3", "classifier.6"),
-        (_ROUNDED, "ceil"),
-        (_ROUNDED, "padded"),
+        converted=(_ROUNDED, "ceil"),
+        trained=(_ROUNDED, "padded"),
     ),
     Layout(
         "mmaction2",
         {f"{name}.conv": name for name in _CONVOLUTIONS} | {"fc6": "fc6"},
         ("fc7", "cls_head.fc_cls"),
-        (PRESETS["mmaction"], "ceil"),
-        (PRESETS["mmaction"], "padded"),
+        converted=(PRESETS["mmaction"], "ceil"),
+        trained=(PRESETS["mmaction"], "padded"),
     ),
 )
-
 
 #: Counters that the profiler thop leaves in a state dict.
 _COUNTERS = ("total_ops", "total_params")

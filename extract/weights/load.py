@@ -35,7 +35,7 @@ from aqa.extract.c3d import ARCHITECTURES, POOL5, Architecture, random_state
 from aqa.extract.preprocessing import PRESETS, Preprocessing
 from aqa.extract.weights.caffe import read_blob
 from aqa.extract.weights.formats import WeightsError, kind_of, random_seed
-from aqa.extract.weights.layouts import CHANNEL_MEANS, FROM_CAFFE, origin_of
+from aqa.extract.weights.layouts import CHANNEL_MEANS, FROM_CAFFE, Match, origin_of
 from aqa.extract.weights.read import (
     MEAN_IMAGE,
     STAMP,
@@ -152,7 +152,7 @@ def _random(seed: int, arch: Architecture) -> Weights:
 def _of_file(path: Path, contents: Contents) -> Weights:
     """Return the weights that a file holds; WeightsError names the file."""
     try:
-        if contents.problem is not None:
+        if contents.match is None:
             raise WeightsError(contents.problem)
         arrays = dict(contents.arrays)
         image = arrays.pop(MEAN_IMAGE, None)
@@ -163,13 +163,16 @@ def _of_file(path: Path, contents: Contents) -> Weights:
                 f"not finite in {', '.join(bad)}: a training that diverged"
             )
         weights = (
-            _presumed(contents, state)
+            _presumed(contents, contents.match)
             if contents.stamp is None
-            else _stamped(contents, state, image)
+            else _stamped(contents.stamp, contents.match.arch, state, image)
         )
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        return replace(weights, sha256=sha256, left_aside=contents.left_aside)
+        return replace(
+            weights,
+            state=state,
+            sha256=_file_digest(path),
+            left_aside=contents.match.left_aside,
+        )
     except WeightsError as error:
         message = str(error)
         raise WeightsError(
@@ -177,21 +180,25 @@ def _of_file(path: Path, contents: Contents) -> Weights:
         ) from None
 
 
-def _presumed(contents: Contents, state: Mapping[str, Tensor]) -> Weights:
-    """Describe a foreign file by what files of its kind are known to be."""
-    head = any("cls_head.fc_cls." in name for name in contents.left_aside)
+def _file_digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _presumed(contents: Contents, match: Match) -> Weights:
+    """Describe a foreign file, without its numbers, by what its kind is known to be."""
+    head = any("cls_head.fc_cls." in name for name in match.left_aside)
     trained = contents.training or head
-    layout, container = contents.layout, contents.container
-    preprocessing, pool5 = origin_of(layout, container, trained)
+    preprocessing, pool5 = origin_of(match.layout, contents.container, trained)
     how = "trained in PyTorch" if trained else FROM_CAFFE
     return Weights(
-        state=state,
-        arch=contents.arch,
-        name=f"{contents.arch}, {layout}",
+        state={},
+        arch=match.arch,
+        name=f"{match.arch}, {match.layout}",
         sha256="",
         preprocessing=preprocessing,
         pool5=pool5,
-        origin=f"{container}, laid out as {layout}, {how}",
+        origin=f"{contents.container}, laid out as {match.layout}, {how}",
         choices=contents.choices,
     )
 
@@ -223,23 +230,24 @@ def stamp_of(weights: Weights, digest: str = "") -> str:
 
 
 def _stamped(
-    contents: Contents,
+    stamp: str,
+    arch: str,
     state: Mapping[str, Tensor],
     image: NDArray[np.float32] | None,
 ) -> Weights:
-    """Return the weights of a file of ours, checked against its stamp."""
+    """Return the weights of a file of ours that holds `arch`, checked by its stamp."""
     try:
-        record = json.loads(contents.stamp or "")
+        record = json.loads(stamp)
         if record.pop("version") != _VERSION:
             raise WeightsError(f"a stamp of another version than {_VERSION}")
         digest = record.pop("state_sha256")
         values = dict(record.pop("preprocessing"))
-        if values["mean"] is None:
-            if image is None:
-                raise WeightsError(f"its stamp promises a tensor {MEAN_IMAGE}")
+        if values["mean"] is not None:
+            values["mean"] = tuple(map(float, values["mean"]))
+        elif image is not None:
             values["mean"] = image
         else:
-            values["mean"] = tuple(map(float, values["mean"]))
+            raise WeightsError(f"its stamp promises a tensor {MEAN_IMAGE}")
         values["std"] = tuple(map(float, values["std"]))
         for text in (*map(record.get, ("name", "arch", "pool5", "origin")), digest):
             if not isinstance(text, str) or not text.isprintable():
@@ -255,8 +263,8 @@ def _stamped(
         raise WeightsError(f"its stamp cannot be used: {brief(error)}") from None
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise WeightsError("its stamp is not what aqa writes") from None
-    if weights.arch != contents.arch:
-        raise WeightsError(f"its stamp says {weights.arch}, it holds {contents.arch}")
+    if weights.arch != arch:
+        raise WeightsError(f"its stamp says {weights.arch}, it holds {arch}")
     if digest and digest != state_digest(state):
         raise WeightsError("its numbers do not match its stamp: the file is damaged")
     return weights
@@ -381,8 +389,7 @@ def inspect(path: Path) -> dict[str, Any]:
         WeightsError: there is no file to read.
     """
     try:
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = _file_digest(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     record: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size}

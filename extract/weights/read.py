@@ -29,7 +29,7 @@ from aqa.cache.errors import AqaError, brief
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.weights.caffe import read_model
 from aqa.extract.weights.formats import WeightsError, kind_of
-from aqa.extract.weights.layouts import match
+from aqa.extract.weights.layouts import Match, match
 
 Array = NDArray[np.float32]
 Read = TypeVar("Read")
@@ -47,7 +47,8 @@ class Contents:
     """What a weights file holds.
 
     `shapes` are of all its arrays, under its own names. Either `arrays` are the
-    parameters up to FC-6, under Caffe's names, or `problem` says what does not fit.
+    parameters up to FC-6, under Caffe's names, and `match` is where they were found,
+    or `problem` says what does not fit.
     """
 
     #: The format in words.
@@ -59,10 +60,8 @@ class Contents:
     stamp: str | None = None
     #: What was chosen where the file left a choice.
     choices: tuple[str, ...] = ()
-    problem: str | None = None
-    layout: str = ""
-    arch: str = ""
-    left_aside: tuple[str, ...] = ()
+    problem: str = ""
+    match: Match | None = None
     arrays: Mapping[str, Array] = field(default_factory=dict, repr=False)
 
 
@@ -98,24 +97,12 @@ def in_child(reader: Callable[[Path], Read], path: Path) -> Read:
         raise WeightsError(f"{path}: {brief(error, 1000)}") from None
 
 
-def _contents(
-    container: str,
-    shapes: Mapping[str, tuple[int, ...]],
-    take: Callable[[str], Array],
-    training: bool = False,
-    stamp: str | None = None,
-    choices: tuple[str, ...] = (),
-) -> Contents:
+def _contents(found: Contents, take: Callable[[str], Array]) -> Contents:
     """Match the arrays with a network's parameters and copy those with `take`."""
-    found = Contents(container, dict(shapes), training, stamp, choices)
+    shapes = dict(found.shapes)
+    image = shapes.pop(MEAN_IMAGE, None) if found.stamp is not None else None
     try:
-        image = shapes.get(MEAN_IMAGE) if stamp is not None else None
-        of_network = {
-            name: shape
-            for name, shape in shapes.items()
-            if name != MEAN_IMAGE or image is None
-        }
-        matched = match(of_network)
+        matched = match(shapes)
         names = dict(matched.names)
         crop = ARCHITECTURES[matched.arch].crop
         if image == (3, crop, crop):
@@ -123,13 +110,7 @@ def _contents(
         arrays = {ours: take(theirs) for ours, theirs in names.items()}
     except WeightsError as error:
         return replace(found, problem=str(error))
-    return replace(
-        found,
-        layout=matched.layout,
-        arch=matched.arch,
-        left_aside=matched.left_aside,
-        arrays=arrays,
-    )
+    return replace(found, match=matched, arrays=arrays)
 
 
 def _as_float32(name: str, tensor: Tensor) -> Array:
@@ -157,7 +138,7 @@ def _read_safetensors(path: Path) -> Contents:
             return _as_float32(name, file.get_tensor(name))
 
         stamp = (file.metadata() or {}).get(STAMP)
-        return _contents("safetensors", shapes, take, stamp=stamp)
+        return _contents(Contents("safetensors", shapes, stamp=stamp), take)
 
 
 def _read_caffe(path: Path) -> Contents:
@@ -185,7 +166,7 @@ def _read_caffe(path: Path) -> Contents:
         except AqaError as error:
             raise WeightsError(f"{brief(name)}: {error}") from None
 
-    return _contents(f"Caffe, {generation} generation", shapes, take)
+    return _contents(Contents(f"Caffe, {generation} generation", shapes), take)
 
 
 # PyTorch.
@@ -240,7 +221,7 @@ def _read_pytorch(path: Path) -> Contents:
         return _as_float32(name, state[name])
 
     stamp = stamp if isinstance(stamp, str) else None
-    return _contents("PyTorch", shapes, take, training, stamp, choices)
+    return _contents(Contents("PyTorch", shapes, training, stamp, choices), take)
 
 
 def load_pickle(path: Path) -> Any:
