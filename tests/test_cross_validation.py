@@ -221,8 +221,7 @@ def test_variants_stand_beside_the_papers_way(cache, tmp_path):
 
 def test_an_experiment_is_one_module_and_one_line(cache, tmp_path, monkeypatch, aqa):
     """A new experiment: does a head of one action rank the others' samples?"""
-    from aqa.regress.experiments.describe import opening
-    from aqa.regress.experiments.result import Report, Result
+    from aqa.regress.experiments.result import Report, Result, opening
     from aqa.regress.experiments.rows import RowPlan, judge_rows
 
     module = ModuleType("first_action_only")

@@ -212,8 +212,9 @@ def test_a_missing_sample_is_named_and_does_not_hide_the_paper(released, tmp_pat
     study = open_study(
         released_cache(released, tmp_path / "f.h5", missing=gone), CONFIG
     )
-    assert study.released
-    assert "2 of the 1106 released samples" in study.paper_note
+    assert paper.released(study)
+    (note,) = paper.about_lists(study)
+    assert "2 of the 1106 released samples" in note
 
 
 def test_lists_that_differ_say_why_the_paper_is_not_shown(released, tmp_path):
@@ -221,6 +222,7 @@ def test_lists_that_differ_say_why_the_paper_is_not_shown(released, tmp_path):
     released["diving"][0] = (key, split, score + 1)
     cache = released_cache(released, tmp_path / "f.h5")
     study = open_study(cache, CONFIG)
-    assert not study.released
-    assert study.paper_note.startswith("the paper's numbers are not shown: 1 of 1106")
-    assert key in study.paper_note
+    assert not paper.released(study)
+    (note,) = paper.about_lists(study)
+    assert note.startswith("the paper's numbers are not shown: 1 of 1106")
+    assert key in note

@@ -12,7 +12,8 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig
-from aqa.regress.experiments.fine_tune import columns_of, subset
+from aqa.regress.experiments.fine_tune import columns_of, draw
+from aqa.regress.experiments.paper import released as is_released
 from aqa.regress.experiments.rows import near_random
 from aqa.regress.experiments.study import open_study
 
@@ -113,9 +114,9 @@ def test_an_actions_resamples_do_not_depend_on_the_other_actions(tmp_path):
 
 def test_the_released_lists_are_recognised_and_their_floor_is_known(released):
     study = open_study(released, CONFIG)
-    assert study.released
+    assert is_released(study)
     assert study.floor == pytest.approx(0.837, abs=5e-4)
-    assert open_study(released, replace(CONFIG, actions=("diving",))).released
+    assert is_released(open_study(released, replace(CONFIG, actions=("diving",))))
 
 
 def test_a_layout_with_the_same_counts_is_not_aqa7(released, tmp_path):
@@ -125,7 +126,7 @@ def test_a_layout_with_the_same_counts_is_not_aqa7(released, tmp_path):
         for name in study.actions
         for key, split, score in study.samples(name)
     ]
-    assert not open_study(write(tmp_path / "other.h5", samples), CONFIG).released
+    assert not is_released(open_study(write(tmp_path / "other.h5", samples), CONFIG))
 
 
 def test_fine_tuning_sizes_of_the_released_lists_are_the_papers(released):
@@ -135,7 +136,7 @@ def test_fine_tuning_sizes_of_the_released_lists_are_the_papers(released):
     found = {}
     for column in columns:
         found.setdefault(column.action, []).append(column.n_train)
-        assert column.sizes.test == 50
+        assert column.n_test == 50
         asked = column.asked
         assert (asked.iterations, asked.step) == {
             125: (2000, 500),
@@ -154,18 +155,17 @@ def test_fine_tuning_sizes_of_the_released_lists_are_the_papers(released):
 def test_drawn_samples_are_disjoint_nested_and_fixed_by_seed(released):
     study = open_study(released, CONFIG)
     [fold] = study.folds
+    smaller = {}
     for column in columns_of(study)[0]:
-        drawn = subset(study, column.sizes, fold, 3)
-        train = [set(drawn.train(n)) for n in column.sizes.train]
-        assert [len(rows) for rows in train] == list(column.sizes.train)
-        assert train[0] < train[1] < train[2]
-        assert len(set(drawn.test)) == 50
-        assert not set(drawn.test) & train[2]
-        again = subset(study, column.sizes, fold, 3)
-        np.testing.assert_array_equal(drawn.order, again.order)
-        assert set(subset(study, column.sizes, fold, 4).test) != set(drawn.test)
-        splits = study.features.split[drawn.order]
-        assert set(splits) == {"train", "test"}
+        train, test = map(set, draw(study, column, fold, 3))
+        assert (len(train), len(test)) == (column.n_train, 50)
+        assert not test & train
+        before = smaller.setdefault(column.action, [(set(), test)])
+        assert before[-1][0] < train and before[-1][1] == test
+        before.append((train, test))
+        assert [set(rows) for rows in draw(study, column, fold, 3)] == [train, test]
+        assert set(draw(study, column, fold, 4)[1]) != test
+        assert set(study.features.split[list(test)]) == {"train", "test"}
 
 
 def test_small_data_sets_get_sizes_in_proportion_and_say_so(tmp_path):
@@ -173,7 +173,7 @@ def test_small_data_sets_get_sizes_in_proportion_and_say_so(tmp_path):
     study = open_study(write(tmp_path / "f.h5", samples), CONFIG)
     columns, notes = columns_of(study)
     # 35 of 175: a fifth. 17 of 85: a fifth.
-    assert [(c.action, c.n_train, c.sizes.test) for c in columns] == [
+    assert [(c.action, c.n_train, c.n_test) for c in columns] == [
         ("diving", 5, 10),
         ("diving", 15, 10),
         ("diving", 25, 10),

@@ -314,9 +314,9 @@ def half_width(
 
 
 def covers_zero(ends: Sequence[float]) -> bool:
-    """Return whether an interval leaves the sign open; an undefined one does."""
+    """Return whether an interval is defined and leaves the sign open."""
     low, high = ends
-    return not (low > 0 or high < 0)
+    return low <= 0 <= high
 
 
 def probability_better(a: Floats, b: Floats) -> float:

@@ -17,17 +17,17 @@ from its training list. An action with too few samples gets smaller sizes in pro
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from functools import partial
 
 import numpy as np
 
 from aqa.cache.actions import BY_NAME
 from aqa.cache.errors import AqaError, counted
-from aqa.regress.config import FineTuneConfig, FineTuneSetting
+from aqa.regress.config import FineTuneSetting
 from aqa.regress.data import LEAST_TEST, LabelScale, Rows
 from aqa.regress.evaluation.bootstrap import (
     AVERAGES,
     Cell,
+    HeldOut,
     average,
     covers_zero,
     judge,
@@ -40,23 +40,21 @@ from aqa.regress.evaluation.metrics import (
     spearman,
 )
 from aqa.regress.experiments.describe import (
+    Metrics,
     compare_rows,
     describe,
     describe_average,
     in_words,
-    opening,
 )
-from aqa.regress.experiments.paper import OF_MANY, SOURCE, TABLE_4
+from aqa.regress.experiments.paper import OF_MANY, SOURCE, TABLE_4, released, whole
 from aqa.regress.experiments.result import (
-    CellNumbers,
-    Cells,
     FineTuneReport,
     FineTuneRow,
-    Metrics,
     PrintedSetting,
     PrintedSettings,
     Result,
     StartAverages,
+    opening,
 )
 from aqa.regress.experiments.rows import (
     Needs,
@@ -70,11 +68,28 @@ from aqa.regress.heads.tasks import HeadTask
 
 NAME = "fine-tune"
 TUNED, SCRATCH = "multi-action", "random"
-STARTS = (TUNED, SCRATCH)
-ROWS = {
-    TUNED: "heads fine-tuned from multi-action",
-    SCRATCH: "heads trained from scratch",
-}
+#: The starts of a head, and what the heads are called in sentences.
+STARTS = {TUNED: "fine-tuned from multi-action", SCRATCH: "trained from scratch"}
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of the table: an action, its training and its test samples.
+
+    `asked` is the setting that `n_train` stands for, `size` its place among the small,
+    the middle and the large one.
+    """
+
+    action: str
+    asked: FineTuneSetting
+    size: int
+    n_train: int
+    n_test: int
+
+    @property
+    def name(self) -> str:
+        """The column's name."""
+        return f"{self.action} n={self.n_train}"
 
 
 def needs(studies: Sequence[Study]) -> Needs:
@@ -99,23 +114,25 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
     """Follow every head's rho over its iterations and judge it at the last."""
     study = studies[0]
     columns, notes = columns_of(study)
-    judged = {
-        (column, start): _judged(study, trained, column, start)
-        for column in columns
-        for start in STARTS
+    cells: dict[str, dict[str, Cell]] = {start: {} for start in STARTS}
+    curves = {}
+    for column in columns:
+        for start in STARTS:
+            cell, curves[column, start] = _judged(study, trained, column, start)
+            cells[start][column.name] = cell
+    rows = [
+        _row(study, trained, column, start, cells[start], rho)
+        for (column, start), rho in curves.items()
+    ]
+    pair = {words: cells[start] for start, words in STARTS.items()}
+    compared = compare_rows(STARTS[TUNED], STARTS[SCRATCH], pair, study.draws)
+    averages = {
+        start: StartAverages(
+            **_averages([row for row in rows if row.init == start]),
+            last_over_samples=describe_average(list(own.values()), study.draws),
+        )
+        for start, own in cells.items()
     }
-    cells = {
-        start: {column.name: judged[column, start][0] for column in columns}
-        for start in STARTS
-    }
-    rows = []
-    for (column, start), (cell, iterations, curves) in judged.items():
-        numbers = describe(cell, study.draws, list(cells[start].values()))
-        rows.append(_row(column, start, numbers, iterations, curves))
-    tuned, scratch = "fine-tuned from multi-action", "trained from scratch"
-    pair = {tuned: cells[TUNED], scratch: cells[SCRATCH]}
-    compared = compare_rows(tuned, scratch, pair, study.draws)
-    averages = {start: _averages(study, rows, cells, start) for start in STARTS}
     report = FineTuneReport(
         **opening(study, NAME, notes),
         rows=rows,
@@ -138,164 +155,100 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
     )
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What an action's samples allow: `train` beside the settings they stand for."""
-
-    action: str
-    asked_test: int
-    test: int
-    settings: tuple[FineTuneSetting, ...]
-    train: tuple[int, ...]
-
-    @property
-    def reduced(self) -> str:
-        """How the sizes differ from those asked for; empty where they do not."""
-        asked = [setting.n_train for setting in self.settings]
-        if self.test == self.asked_test and list(self.train) == asked:
-            return ""
-        train = ", ".join(map(str, self.train))
-        return f"{title_of(self.action)} tests on {self.test} and trains on {train}"
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the table: an action and a training size that it allows."""
-
-    sizes: Sizes
-    asked: FineTuneSetting
-    n_train: int
-
-    @property
-    def action(self) -> str:
-        """The action that is fine-tuned on."""
-        return self.sizes.action
-
-    @property
-    def name(self) -> str:
-        """The column's name."""
-        return f"{self.action} n={self.n_train}"
+def columns_of(study: Study) -> tuple[list[Column], list[str]]:
+    """Return the columns that the samples allow, and notes on the sizes."""
+    columns: dict[str, Column] = {}
+    reduced, skipped = [], []
+    for action in study.actions:
+        sizes = _sizes(study, action)
+        if any(column.n_train < column.asked.n_train for column in sizes):
+            train = ", ".join(str(column.n_train) for column in sizes)
+            tests = sizes[0].n_test
+            reduced.append(f"{title_of(action)} tests on {tests} and trains on {train}")
+        for column in sizes:
+            if column.name in columns:
+                missing = f"it would be n = {column.n_train} again"
+            else:
+                missing = _shortage(study, column)
+            if missing:
+                asked = column.asked.n_train
+                skipped.append(f"skipped {title_of(action)} for n = {asked}: {missing}")
+            else:
+                columns[column.name] = column
+    notes = [
+        "fewer samples than the paper's sizes need, so all sizes of an action are "
+        f"reduced in proportion: {'; '.join(reduced)}"
+    ]
+    return list(columns.values()), [*(notes if reduced else ()), *skipped]
 
 
-@dataclass(frozen=True, eq=False)
-class Subset:
-    """One seed's samples of an action: `test` rows, and the `order` to train in."""
-
-    study: Study
-    test: Rows
-    order: Rows
-
-    def train(self, n: int) -> Rows:
-        """Return the first n rows to train on."""
-        return self.order[:n]
-
-    def scale(self, n: int) -> LabelScale:
-        """Return the label scale of the first n training rows, and of no others."""
-        rows, kind = self.train(n), self.study.config.label_scale
-        if len(rows) < 2:
-            raise AqaError(f"{counted(len(rows), 'training sample')}, 2 are needed")
-        return LabelScale.learn(self.study.features, rows, kind)
-
-
-def subset(study: Study, sizes: Sizes, fold: Fold, seed: int) -> Subset:
-    """Draw an action's samples with one seed."""
-    code = zlib.crc32(sizes.action.encode())
-    if study.fixed:
-        generator = np.random.default_rng([seed, code])
-        order = generator.permutation(study.listed_rows(sizes.action))
-        return Subset(study, order[: sizes.test], order[sizes.test :])
-    number = study.folds.index(fold)
-    generator = np.random.default_rng([seed, code, number + 1])
-    order = generator.permutation(fold.train_rows([sizes.action]))
-    return Subset(study, fold.test_rows(sizes.action), order)
-
-
-def sizes_of(study: Study, action: str) -> Sizes:
-    """Return the sizes of an action, in proportion where it has too few samples."""
+def _sizes(study: Study, action: str) -> list[Column]:
+    """Return an action's columns, in proportion where it has too few samples."""
     config = study.config.fine_tune
-    listed = len(study.listed_rows(action))
-    settings = _settings(config, action, listed)
-    largest = max(setting.n_train for setting in settings)
+    available = len(study.listed_rows(action))
+    # Those for many samples where the full data set has enough of the action.
+    full = BY_NAME[action].samples if action in BY_NAME else available
+    needed = config.test + max(setting.n_train for setting in config.settings)
+    settings = config.settings if full >= needed else config.few
+    wanted = max(setting.n_train for setting in settings)
     if study.fixed:
-        available, wanted, test = listed, config.test + largest, config.test
+        wanted += config.test
     else:
-        lists = [len(fold.train_rows([action])) for fold in study.folds]
-        available, wanted, test = min(lists), largest, study.tests[action].n
+        available = min(len(fold.train_rows([action])) for fold in study.folds)
 
     def in_proportion(count: int) -> int:
         return min(count, count * available // wanted)
 
-    return Sizes(
-        action=action,
-        asked_test=test,
-        test=in_proportion(test) if study.fixed else test,
-        settings=settings,
-        train=tuple(in_proportion(setting.n_train) for setting in settings),
-    )
+    tests = in_proportion(config.test) if study.fixed else study.tests[action].n
+    return [
+        Column(action, asked, size, in_proportion(asked.n_train), tests)
+        for size, asked in enumerate(settings)
+    ]
 
 
-def columns_of(study: Study) -> tuple[list[Column], list[str]]:
-    """Return the columns that the samples allow, and notes on the sizes."""
-    columns: list[Column] = []
-    reduced: list[str] = []
-    notes: list[str] = []
-    for action in study.actions:
-        sizes = sizes_of(study, action)
-        if sizes.reduced:
-            reduced.append(sizes.reduced)
-        for asked, n in zip(sizes.settings, sizes.train, strict=True):
-            column = Column(sizes, asked, n)
-            if column.name in {other.name for other in columns}:
-                missing = f"it would be n = {n} again"
-            else:
-                missing = _shortage(study, sizes, n)
-            if missing:
-                notes.append(
-                    f"skipped {title_of(action)} for n = {asked.n_train}: {missing}"
-                )
-            else:
-                columns.append(column)
-    if reduced:
-        notes.insert(
-            0,
-            "fewer samples than the paper's sizes need, so all sizes of an action are "
-            f"reduced in proportion: {'; '.join(reduced)}",
-        )
-    return columns, notes
-
-
-def _shortage(study: Study, sizes: Sizes, n: int) -> str:
-    """Say why training on `n` samples is impossible; empty where it is not."""
-    if sizes.test < LEAST_TEST:
-        return f"{sizes.test} test samples, at least {LEAST_TEST} are needed"
+def _shortage(study: Study, column: Column) -> str:
+    """Say why a column is impossible; empty where it is not."""
+    if column.n_test < LEAST_TEST:
+        return f"{column.n_test} test samples, at least {LEAST_TEST} are needed"
+    if column.n_train < 2:
+        return f"{counted(column.n_train, 'training sample')}, 2 are needed"
     try:
         for fold in study.folds:
             for seed in study.seeds:
-                subset(study, sizes, fold, seed).scale(n)
+                scale_of(study, draw(study, column, fold, seed)[0])
     except AqaError as error:
         return str(error)
     return ""
 
 
-def _settings(
-    config: FineTuneConfig, action: str, available: int
-) -> tuple[FineTuneSetting, ...]:
-    """Choose those for many samples where the full data set has enough of an action."""
-    full = BY_NAME[action].samples if action in BY_NAME else available
-    needed = config.test + max(setting.n_train for setting in config.settings)
-    return config.settings if full >= needed else config.few
+def draw(study: Study, column: Column, fold: Fold, seed: int) -> tuple[Rows, Rows]:
+    """Draw a column's training and test rows with one seed."""
+    action = column.action
+    code = zlib.crc32(action.encode())
+    if study.fixed:
+        generator = np.random.default_rng([seed, code])
+        order = generator.permutation(study.listed_rows(action))
+        tests, order = order[: column.n_test], order[column.n_test :]
+    else:
+        generator = np.random.default_rng([seed, code, study.folds.index(fold) + 1])
+        order = generator.permutation(fold.train_rows([action]))
+        tests = fold.test_rows(action)
+    return order[: column.n_train], tests
+
+
+def scale_of(study: Study, rows: Rows) -> LabelScale:
+    """Return the label scale of training rows, and of no others."""
+    return LabelScale.learn(study.features, rows, study.config.label_scale)
 
 
 def head_task(
     study: Study, column: Column, start: str, fold: Fold, seed: int
 ) -> HeadTask:
     """Return the task of one head, which watches its test samples."""
-    config = study.config
-    asked = column.asked
-    drawn = subset(study, column.sizes, fold, seed)
-    rows = drawn.train(column.n_train)
+    config, asked = study.config, column.asked
+    rows, tests = draw(study, column, fold, seed)
     scores = study.features.score[rows]
-    targets = drawn.scale(column.n_train).to_scaled(scores, column.action)
+    targets = scale_of(study, rows).to_scaled(scores, column.action)
     schedule = replace(config.schedule, iterations=asked.iterations, step=asked.step)
     pretrained = trained_on(study, fold, all_but(study, column.action), seed)
     return replace(
@@ -305,7 +258,7 @@ def head_task(
         targets=tuple(targets.tolist()),
         schedule=schedule.scaled(config.scale),
         init=pretrained if start == TUNED else None,
-        watch=as_rows(drawn.test),
+        watch=as_rows(tests),
         watch_every=max(1, round(config.fine_tune.every * config.scale)),
         keep_parameters=False,
     )
@@ -313,50 +266,52 @@ def head_task(
 
 def _judged(
     study: Study, trained: Trained, column: Column, start: str
-) -> tuple[Cell, tuple[int, ...], Floats]:
-    """Return a cell, the iterations of its curves, and rho (seeds, evaluations)."""
-    tests, last, curves = [], [], []
-    for seed in study.seeds:
-        watched = partial(_watched, study, trained, column, start, seed)
-        if study.fixed:
-            [fold] = study.folds
-            rows = subset(study, column.sizes, fold, seed).test
-            test, predicted = study.held_out(column.action, rows), watched(fold, rows)
-        else:
-            test = study.tests[column.action]
-            predicted = study.over_folds(column.action, watched)
-        tests.append(test)
-        last.append(predicted[-1])
-        curves.append([spearman(test.truth, guess) for guess in predicted])
-    cell = judge(tests, last, parts=study.fold_of(column.action))
-    fold = study.testing(column.action)[0]
-    task = head_task(study, column, start, fold, study.seeds[0])
-    return cell, trained.head(study, task).iterations, np.array(curves)
+) -> tuple[Cell, Floats]:
+    """Return a cell, and rho over the iterations (seeds, evaluations)."""
+    seeds = [_watched(study, trained, column, start, seed) for seed in study.seeds]
+    curves = [[spearman(test.truth, each) for each in found] for test, found in seeds]
+    cell = judge(
+        [test for test, _ in seeds],
+        [predicted[-1] for _, predicted in seeds],
+        parts=study.fold_of(column.action),
+    )
+    return cell, np.array(curves)
 
 
 def _watched(
+    study: Study, trained: Trained, column: Column, start: str, seed: int
+) -> tuple[HeldOut, Floats]:
+    """Return test samples and their predictions (evaluations, n), in judges' units."""
+
+    def predict(fold: Fold, _: Rows) -> Floats:
+        head = trained.head(study, head_task(study, column, start, fold, seed))
+        train, _ = draw(study, column, fold, seed)
+        return scale_of(study, train).to_units(head.watched, column.action)
+
+    if not study.fixed:
+        return study.tests[column.action], study.over_folds(column.action, predict)
+    [fold] = study.folds
+    _, tests = draw(study, column, fold, seed)
+    return study.held_out(column.action, tests), predict(fold, tests)
+
+
+def _row(
     study: Study,
     trained: Trained,
     column: Column,
     start: str,
-    seed: int,
-    fold: Fold,
-    _: Rows,
-) -> Floats:
-    """Return predictions of a fold's test rows (evaluations, n), in judges' units."""
-    head = trained.head(study, head_task(study, column, start, fold, seed))
-    scale = subset(study, column.sizes, fold, seed).scale(column.n_train)
-    return scale.to_units(head.watched, column.action)
-
-
-def _row(
-    column: Column,
-    start: str,
-    numbers: CellNumbers,
-    iterations: tuple[int, ...],
+    cells: Mapping[str, Cell],
     curves: Floats,
 ) -> FineTuneRow:
-    best = [_best(rhos) for rhos in curves]
+    fold = study.testing(column.action)[0]
+    task = head_task(study, column, start, fold, study.seeds[0])
+    iterations = trained.head(study, task).iterations
+    numbers = describe(cells[column.name], study.draws, list(cells.values()))
+    # (seeds,) the highest defined rho, and after how many iterations; nan, None: none
+    best = np.fmax.reduce(curves, axis=1)
+    places = [
+        np.flatnonzero(rho == high) for rho, high in zip(curves, best, strict=True)
+    ]
     return FineTuneRow(
         action=column.action,
         n_train=column.n_train,
@@ -365,38 +320,28 @@ def _row(
         iterations=iterations[-1],
         curve=list(zip(iterations, defined_mean(curves).tolist(), strict=True)),
         curve_per_seed=curves.tolist(),
-        best=arithmetic_mean([rho for _, rho in best]),
-        best_per_seed=[rho for _, rho in best],
-        best_iteration=[iterations[at] if at >= 0 else None for at, _ in best],
+        best=arithmetic_mean(best),
+        best_per_seed=best.tolist(),
+        best_iteration=[iterations[at[0]] if len(at) else None for at in places],
         last=numbers.mean,
         last_per_seed=numbers.spearman,
         **{each.name: getattr(numbers, each.name) for each in fields(Metrics)},
     )
 
 
-def _best(rhos: Floats) -> tuple[int, float]:
-    """Return place and value of the highest defined rho; (-1, nan) where none is."""
-    place = -1 if np.isnan(rhos).all() else int(np.nanargmax(rhos))
-    return place, float(rhos[place])
-
-
-def _averages(
-    study: Study, rows: Sequence[FineTuneRow], cells: Cells, start: str
-) -> StartAverages:
-    """Average all settings of a start before the first iteration, at last, at best."""
-    own = [row for row in rows if row.init == start]
-    sizes = np.array([[row.n_test] for row in own])
-
-    def averaged(rho: Sequence[Sequence[float]]) -> dict[str, float]:
-        z = fisher_z(np.array(rho, np.float64), sizes)  # (columns, seeds)
-        return {kind: arithmetic_mean(average(kind, z)) for kind in AVERAGES}
-
-    return StartAverages(
-        start=averaged([[curve[0] for curve in row.curve_per_seed] for row in own]),
-        last=averaged([row.last_per_seed for row in own]),
-        best=averaged([row.best_per_seed for row in own]),
-        last_over_samples=describe_average(list(cells[start].values()), study.draws),
-    )
+def _averages(rows: Sequence[FineTuneRow]) -> dict[str, dict[str, float]]:
+    """Average the settings of a start before the first iteration, at last, at best."""
+    sizes = np.array([[row.n_test] for row in rows])
+    found = {
+        "start": [[curve[0] for curve in row.curve_per_seed] for row in rows],
+        "last": [row.last_per_seed for row in rows],
+        "best": [row.best_per_seed for row in rows],
+    }
+    z = {moment: fisher_z(rho, sizes) for moment, rho in found.items()}
+    return {
+        moment: {kind: arithmetic_mean(average(kind, each)) for kind in AVERAGES}
+        for moment, each in z.items()  # (columns, seeds)
+    }
 
 
 def _findings(
@@ -409,8 +354,8 @@ def _findings(
     best = sum(tuned.best > scratch.best for tuned, scratch in pairs)
     begin = [in_words(averages[start].start["fisher_z"]) for start in STARTS]
     unsure = [
-        ROWS[start]
-        for start in STARTS
+        f"heads {words}"
+        for start, words in STARTS.items()
         if covers_zero(averages[start].last_over_samples.ci95["fisher_z"])
     ]
     noise = [
@@ -428,22 +373,16 @@ def _findings(
 
 
 def _printed(study: Study, columns: Sequence[Column]) -> PrintedSettings | None:
-    if not study.released:
+    if not released(study):
         return None
+    starts = [start for start in STARTS if whole(study) or start not in OF_MANY]
     return PrintedSettings(
         source=SOURCE.format(4),
         selection="best over all evaluated iterations, chosen on the test samples",
         rows=[
-            PrintedSetting(
-                column.action,
-                column.n_train,
-                start,
-                TABLE_4[start][column.action][
-                    column.sizes.settings.index(column.asked)
-                ],
-            )
-            for column in columns
-            for start in STARTS
-            if study.whole or start not in OF_MANY
+            PrintedSetting(each.action, each.n_train, start, rhos[each.size])
+            for each in columns
+            for start in starts
+            for rhos in [TABLE_4[start][each.action]]
         ],
     )

@@ -1,79 +1,34 @@
 """What an experiment hands over: the typed report behind report.json, and its cells.
 
-Conventions: the fields of these classes are the keys of report.json. nan stands for
-"undefined" and becomes null in JSON (`to_json`); fields marked `OPTIONAL` are left out
-where they are None. Lists "one per seed" are in the order of the seeds. Averages over
-actions come in two kinds, "fisher_z" and "arithmetic" (see `bootstrap.AVERAGES`).
+Conventions: the fields of these classes, and of those in `describe`, are the keys of
+report.json. nan stands for "undefined" and becomes null in JSON (`to_json`).
 """
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from importlib.metadata import version
 from typing import Any
 
 from numpy.typing import NDArray
 
-from aqa.regress.evaluation.bootstrap import Cell, Interval
-from aqa.regress.experiments.paper import PrintedRow
+from aqa import __version__
+from aqa.regress.config import Schedule, unlike_paper
+from aqa.regress.evaluation.metrics import largest_rho
+from aqa.regress.experiments.describe import (
+    OPTIONAL,
+    Average,
+    ByKind,
+    CellNumbers,
+    Cells,
+    Comparison,
+    Metrics,
+)
+from aqa.regress.experiments.paper import PrintedTable, about_lists
+from aqa.regress.experiments.study import Study, title_of
 
-OPTIONAL = {"optional": True}
-ByKind = Mapping[str, float]
-
-
-@dataclass(frozen=True)
-class FoldNumbers:
-    """A cell within one fold: rho per seed, its mean, and the samples tested."""
-
-    spearman: list[float]
-    mean: float
-    n_test: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metrics:
-    """Numbers of predictions over seeds.
-
-    `sd` is the standard deviation of rho over seeds, the interval that of its mean;
-    `kendall` and `rl2_x100` (times 100) are per seed, beside their means; `undefined`
-    counts seeds without a rho. In a cross-validation all this is over all folds'
-    predictions together, each sample predicted once, and `per_fold` within each fold.
-    """
-
-    sd: float
-    ci95: Interval
-    n_test: int
-    undefined: int
-    kendall: list[float]
-    kendall_mean: float
-    rl2_x100: list[float]
-    rl2_x100_mean: float
-    per_fold: dict[str, FoldNumbers] | None = field(default=None, metadata=OPTIONAL)
-
-
-@dataclass(frozen=True, kw_only=True)
-class CellNumbers(Metrics):
-    """One row on one action: rho per seed and its mean."""
-
-    spearman: list[float]
-    mean: float
-    matched: bool
-
-
-@dataclass(frozen=True)
-class Average:
-    """The averages of a row over `actions` actions, formed per seed, then averaged."""
-
-    fisher_z: float
-    arithmetic: float
-    sd: ByKind
-    ci95: Mapping[str, Interval]
-    per_seed: Mapping[str, list[float]]
-    actions: int
-    undefined: int
-
-    def of(self, kind: str) -> float:
-        """Return the average of a kind."""
-        return self.fisher_z if kind == "fisher_z" else self.arithmetic
+#: Below this many test samples a column is marked: its rho varies widely.
+FEW_TESTS = 10
 
 
 @dataclass(frozen=True)
@@ -128,26 +83,6 @@ class FineTuneRow(Metrics):
 
 
 @dataclass(frozen=True)
-class Difference:
-    """Better minus other in rho, its interval, and the share of resamples above 0."""
-
-    difference: float
-    ci95: Interval
-    probability: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two rows compared on the same resamples of test samples, `words` the outcome."""
-
-    better: str
-    other: str
-    per_column: Mapping[str, Difference]
-    average: Mapping[str, Difference]
-    words: str
-
-
-@dataclass(frozen=True)
 class StartAverages:
     """Averages over all fine-tuning settings: before, after, and at best."""
 
@@ -155,14 +90,6 @@ class StartAverages:
     last: ByKind
     best: ByKind
     last_over_samples: Average
-
-
-@dataclass(frozen=True)
-class PrintedTable:
-    """The paper's Table 2 or 3, by the corresponding row of ours."""
-
-    source: str
-    rows: Mapping[str, PrintedRow]
 
 
 @dataclass(frozen=True)
@@ -186,10 +113,10 @@ class PrintedSettings:
 
 @dataclass(frozen=True)
 class Opening:
-    """What every report says before its rows.
+    """What every report says before its rows (see `opening`).
 
-    `samples`: training and test samples by action; in a cross-validation all train
-    and all test, and `splits` counts them by fold.
+    `samples`: training and test samples by action; in a cross-validation the mean to
+    train and all that are tested.
     """
 
     experiment: str
@@ -228,8 +155,6 @@ class FineTuneReport(Opening):
 
 
 AnyReport = Report | FineTuneReport
-#: By row, then by column.
-Cells = Mapping[str, Mapping[str, Cell]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -250,13 +175,115 @@ class Result:
     pictures: tuple[str, ...] = ("dots",)
 
 
+def opening(
+    study: Study,
+    experiment: str,
+    notes: Sequence[str] = (),
+    others: Sequence[Study] = (),
+) -> dict[str, Any]:
+    """Return the fields of `Opening`.
+
+    `notes` follow those on the study; `others` are further studies behind the rows.
+    """
+    config = study.config
+    schedule = config.schedule.scaled(config.scale)
+    split = [] if study.fixed else [f"split: {study.split.words}"]
+    scales = {fold.name: dict(fold.scale.scale) for fold in study.folds}
+    return {
+        "experiment": experiment,
+        "created_with": {
+            "aqa": __version__,
+            **{name: version(name) for name in ("numpy", "torch", "scikit-learn")},
+        },
+        "provenance": dict(study.features.provenance.record),
+        "samples": {action: _counts(study, action) for action in study.actions},
+        "seeds": list(study.seeds),
+        "settings": {
+            "schedule": asdict(schedule),
+            "paper_length": schedule == Schedule(),
+            "lstm": asdict(config.lstm),
+            "svr": asdict(config.svr),
+            "label_scale": config.label_scale,
+            "label_deviations": scales[""] if study.fixed else scales,
+            "loss": config.loss,
+            "standardise": config.standardises(study.kind),
+            "split": study.split.words,
+            "differs_from_paper": [*split, *unlike_paper(config, study.kind)],
+            "bootstrap": {"resamples": config.bootstrap, "seed": config.bootstrap_seed},
+        },
+        "floor": {"pooled_action_mean": study.floor},
+        "notes": [*study.notes, *_notes(study), *_about_poses(study, *others), *notes],
+    }
+
+
+def _counts(study: Study, action: str) -> dict[str, int]:
+    """Return training and test samples; in a cross-validation, the mean to train."""
+    train = sum(len(fold.train_rows([action])) for fold in study.folds)
+    return {
+        "train": round(train / len(study.folds)),
+        "test": sum(len(fold.test_rows(action)) for fold in study.folds),
+    }
+
+
+def _notes(study: Study) -> list[str]:
+    """Say how length, split, seeds and samples limit what the numbers mean."""
+    config = study.config
+    notes = []
+    asked = config.schedule.scaled(config.scale).iterations
+    if asked != Schedule().iterations:
+        alike = (
+            "" if config.scale == 1 else ", and every other schedule is scaled alike"
+        )
+        notes.append(
+            f"not the paper's length: heads train for {asked:,} iterations where the "
+            f"paper trains for {Schedule().iterations:,}{alike}"
+        )
+    if not study.fixed:
+        meaning = (
+            "intervals resample whole groups: they speak of other groups like these"
+            if study.split.groups is not None
+            else "intervals resample samples, and take the folds' models as given"
+        )
+        notes.append(
+            f"{study.split.words}: each sample is predicted once, by heads that saw "
+            f"nothing of its fold, and all predictions are judged together; {meaning}"
+        )
+    if config.seeds == 1:
+        notes.append(
+            "one seed: intervals cover test samples only, not what another seed would "
+            "give; --seeds N repeats everything with N of them"
+        )
+    notes += about_lists(study)
+    few = [
+        f"{title_of(action)} (n = {test.n}: 1 counts as {largest_rho(test.n):.3f})"
+        for action, test in study.tests.items()
+        if test.n < FEW_TESTS
+    ]
+    if few:
+        notes.append(
+            f"few test samples, so rho varies widely and a perfect ranking is limited "
+            f"in Fisher's z: {', '.join(few)}"
+        )
+    return notes
+
+
+def _about_poses(*studies: Study) -> list[str]:
+    """Say which protocol rows of poses follow, where there are any."""
+    if not any(study.kind.startswith("pose-") for study in studies):
+        return []
+    return [
+        "rows of pose features follow the split and the metric of all other rows, not "
+        "the protocol of Pirsiavash et al. (2014), the mean rho over random splits"
+    ]
+
+
 def to_json(value: Any) -> Any:
     """Return a report as JSON takes it: None for every number that is not finite."""
     if is_dataclass(value):
-        found = {each.name: (getattr(value, each.name), each) for each in fields(value)}
+        found = {each: getattr(value, each.name) for each in fields(value)}
         return {
-            name: to_json(item)
-            for name, (item, each) in found.items()
+            each.name: to_json(item)
+            for each, item in found.items()
             if not (item is None and each.metadata.get("optional"))
         }
     if isinstance(value, Mapping):

@@ -18,7 +18,7 @@ from aqa.regress.data import Rows
 from aqa.regress.evaluation import metrics
 from aqa.regress.evaluation.bootstrap import Cell, covers_zero, judge
 from aqa.regress.evaluation.metrics import Floats
-from aqa.regress.experiments.describe import describe_row
+from aqa.regress.experiments.describe import describe, describe_average
 from aqa.regress.experiments.result import Pooled, Row
 from aqa.regress.experiments.study import Fold, Study
 from aqa.regress.experiments.svr_tasks import SvrTask, TriedSvr
@@ -47,27 +47,37 @@ def as_rows(rows: Iterable[int]) -> tuple[int, ...]:
     return tuple(int(row) for row in rows)
 
 
+def all_but(study: Study, action: str) -> tuple[str, ...]:
+    """Return every action but one."""
+    return tuple(name for name in study.actions if name != action)
+
+
 def trained_on(study: Study, fold: Fold, actions: Iterable[str], seed: int) -> HeadTask:
     """Return the LSTM head of a fold's training lists of these actions."""
     wanted = [action for action in study.actions if action in set(actions)]
     rows = fold.train_rows(wanted)
     if not len(rows):
         raise AqaError(f"{fold.name}: no training sample of {', '.join(wanted)}")
+    left_out = [action for action in study.actions if action not in wanted]
+    known = "all actions"
+    if len(wanted) == 1:
+        known = wanted[0]
+    elif len(left_out) == 1:
+        known = f"all but {left_out[0]}"
+    groups = None
+    if study.config.loss == "rank":  # only within an action are scores ranked
+        named = study.features.action[rows]
+        groups = tuple(study.actions.index(name) for name in named)
     return HeadTask(
-        name=f"LSTM on {_described(study, wanted)}{_in(fold)}, seed {seed}",
+        name=f"LSTM on {known}{_in(fold)}, seed {seed}",
         rows=as_rows(rows),
         targets=fold.targets(rows),
         seed=seed,
         schedule=study.config.schedule.scaled(study.config.scale),
         loss=study.config.loss,
-        groups=_groups(study, rows) if study.config.loss == "rank" else None,
+        groups=groups,
         standardise=study.config.standardises(study.kind),
     )
-
-
-def _groups(study: Study, rows: Rows) -> tuple[int, ...]:
-    """Return the number of each row's action: only within one are scores ranked."""
-    return tuple(study.actions.index(name) for name in study.features.action[rows])
 
 
 def untrained(study: Study, seed: int) -> HeadTask:
@@ -81,18 +91,6 @@ def untrained(study: Study, seed: int) -> HeadTask:
         watch=as_rows(np.sort(tests)),
         keep_parameters=False,
     )
-
-
-def all_but(study: Study, action: str) -> tuple[str, ...]:
-    """Return every action but one."""
-    return tuple(name for name in study.actions if name != action)
-
-
-def _described(study: Study, actions: list[str]) -> str:
-    left_out = [name for name in study.actions if name not in actions]
-    if len(actions) == 1:
-        return actions[0]
-    return f"all but {left_out[0]}" if len(left_out) == 1 else "all actions"
 
 
 def _in(fold: Fold) -> str:
@@ -110,7 +108,7 @@ class RowPlan:
     """A row before it is judged.
 
     `train_on` gives, for a judged action, the actions that its head is trained on;
-    `matched` marks cells where they are the judged one, where others are not.
+    `mark_matched` marks cells where they are the judged one, where others are not.
     """
 
     name: str
@@ -144,32 +142,29 @@ class RowPlan:
             seed=seed,
         )
 
+    def tasks(self, action: str) -> Iterator[HeadTask | SvrTask]:
+        """Yield the tasks of an action's cell, by seed and fold."""
+        for seed in self.seeds:
+            for fold in self.study.testing(action):
+                yield self.task(fold, action, seed)
+
     def needs(self) -> Needs:
         """Yield every task of the row."""
         for action in self.study.actions:
-            for fold in self.study.testing(action):
-                for seed in self.seeds:
-                    yield self.study, self.task(fold, action, seed)
+            for task in self.tasks(action):
+                yield self.study, task
 
-    def cells(self, trained: Trained) -> dict[str, Cell]:
-        """Judge the row on every action."""
-        found = {}
-        for action in self.study.actions:
-            test = self.study.tests[action]
-            predicted = [self._predicted(trained, action, seed) for seed in self.seeds]
-            found[action] = judge(
-                [test] * len(predicted),
-                predicted,
-                matched=self.mark_matched and self.train_on(action) == (action,),
-                units=self._in_units(action),
-                parts=self.study.fold_of(action),
-            )
-        return found
-
-    def _in_units(self, action: str) -> bool:
-        """Tell whether predictions are scores: of a seen action, by a squared loss."""
+    def cell(self, trained: Trained, action: str) -> Cell:
+        """Judge the row on an action."""
+        actions = self.train_on(action)
         ranked = self.head == "lstm" and self.study.config.loss == "rank"
-        return action in self.train_on(action) and not ranked
+        return judge(
+            [self.study.tests[action]] * len(self.seeds),
+            [self._predicted(trained, action, seed) for seed in self.seeds],
+            matched=self.mark_matched and actions == (action,),
+            units=action in actions and not ranked,
+            parts=self.study.fold_of(action),
+        )
 
     def _predicted(self, trained: Trained, action: str, seed: int) -> Floats:
         """Return predictions for an action's test samples, in judges' units (n,)."""
@@ -193,15 +188,14 @@ class RowPlan:
         return self.study.over_folds(action, predict_fold)
 
     def choices(self, trained: Trained) -> dict[str, list[dict[str, Any]]]:
-        """Return what the row's SVRs chose, by action, per seed (and fold)."""
+        """Return what the row's SVRs chose, by action, per seed and fold."""
         if self.head == "lstm":
             return {}
         return {
             action: [
                 trained.svrs[task].choice
-                for seed in self.seeds
-                for fold in self.study.testing(action)
-                if isinstance(task := self.task(fold, action, seed), SvrTask)
+                for task in self.tasks(action)
+                if isinstance(task, SvrTask)
             ]
             for action in self.study.actions
         }
@@ -234,29 +228,40 @@ def judge_rows(
     table: dict[str, dict[str, Cell]] = {}
     rows = []
     for plan in plans:
-        cells = table[plan.name] = plan.cells(trained)
-        more: dict[str, Any] = {}
+        study = plan.study
+        cells = {action: plan.cell(trained, action) for action in study.actions}
+        together = list(cells.values())
+        row = Row(
+            name=plan.name,
+            mode=plan.mode,
+            head=plan.head,
+            per_action={
+                action: describe(cell, study.draws, together)
+                for action, cell in cells.items()
+            },
+            average=describe_average(together, study.draws),
+        )
         if full:
-            more = {
-                "features": plan.study.cache or plan.study.kind,
-                "copies": plan.copies,
-                "choices": plan.choices(trained),
-                "pooled": _pooled(cells),
-            }
-        draws = plan.study.draws
-        rows.append(describe_row(plan.name, plan.mode, plan.head, cells, draws, **more))
+            row = replace(
+                row,
+                features=study.cache or study.kind,
+                copies=plan.copies,
+                choices=plan.choices(trained),
+                pooled=_pooled(together),
+            )
+        table[plan.name] = cells
+        rows.append(row)
     return table, rows
 
 
-def _pooled(cells: Mapping[str, Cell]) -> Pooled:
+def _pooled(cells: list[Cell]) -> Pooled:
     """Return rho over the test samples of all actions together, per seed."""
-    each = cells.values()
     rho = [
         metrics.spearman(
-            np.concatenate([cell.tests[seed].truth for cell in each]),
-            np.concatenate([cell.predicted[seed] for cell in each]),
+            np.concatenate([cell.tests[seed].truth for cell in cells]),
+            np.concatenate([cell.predicted[seed] for cell in cells]),
         )
-        for seed in range(len(next(iter(each)).rho))
+        for seed in range(len(cells[0].rho))
     ]
     return Pooled(rho, metrics.arithmetic_mean(rho))
 
@@ -274,14 +279,9 @@ def svr_notes(rows: Iterable[Row]) -> list[str]:
 
 def near_random(rows: Iterable[Row]) -> list[str]:
     """Name the rows that are not distinguishable from a random ranking."""
-    open_sign: list[str] = []
-    without: list[str] = []
-    for row in rows:
-        ends = row.average.ci95["fisher_z"]
-        if np.isnan(ends).any():
-            without.append(row.name)
-        elif covers_zero(ends):
-            open_sign.append(row.name)
+    ends = {row.name: row.average.ci95["fisher_z"] for row in rows}
+    open_sign = [name for name, each in ends.items() if covers_zero(each)]
+    without = [name for name, each in ends.items() if np.isnan(each).any()]
     notes = []
     if open_sign:
         notes.append(
@@ -296,7 +296,6 @@ def near_random(rows: Iterable[Row]) -> list[str]:
     return notes
 
 
-def _listed(names: Iterable[str]) -> str:
+def _listed(names: list[str]) -> str:
     """Join names of rows; those of a further cache hold a comma themselves."""
-    names = list(names)
     return ("; " if any("," in name for name in names) else ", ").join(names)

@@ -8,9 +8,9 @@ needs more clips than one, and features with an SVR of their own add it.
 
 from collections.abc import Iterator, Sequence
 
-from aqa.regress.experiments.describe import compare_rows, opening, printed
-from aqa.regress.experiments.paper import POSES, TABLE_2
-from aqa.regress.experiments.result import Report, Result
+from aqa.regress.experiments.describe import compare_rows
+from aqa.regress.experiments.paper import POSES, TABLE_2, printed
+from aqa.regress.experiments.result import Report, Result, opening
 from aqa.regress.experiments.rows import (
     HEADS,
     Needs,

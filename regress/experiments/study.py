@@ -31,7 +31,6 @@ from aqa.regress.evaluation.bootstrap import (
     draw_samples,
 )
 from aqa.regress.evaluation.metrics import Floats, action_means, spearman
-from aqa.regress.experiments.paper import listed, unlisted
 from aqa.regress.splits import Split, split_features
 
 
@@ -154,44 +153,6 @@ class Study:
         """Whether an SVR differs from that of other variants: it has no rank loss."""
         return not (self.variant and self.config.loss == "rank")
 
-    @property
-    def whole(self) -> bool:
-        """Whether all actions of the paper's experiments are judged, and no others."""
-        return set(self.actions) == set(EXPERIMENT_ACTIONS)
-
-    @cached_property
-    def released(self) -> bool:
-        """Whether samples are of AQA-7 in the paper's split; some may be missing."""
-        return self.fixed and not self._unlisted
-
-    @cached_property
-    def paper_note(self) -> str:
-        """Why the paper's numbers are not shown, or differ in their data; else ""."""
-        asked = sum(map(listed, self.actions))
-        found = sum(len(self.listed_rows(action)) for action in self.actions)
-        if self.released and found < asked:
-            return (
-                f"{asked - found} of the {asked} released samples of these actions "
-                "are missing; the paper's numbers are of all of them"
-            )
-        # On a data set of another kind nobody expects the paper's numbers.
-        if self.released or not self.fixed or len(self._unlisted) > found / 2:
-            return ""
-        return (
-            f"the paper's numbers are not shown: {len(self._unlisted)} of {found} "
-            f"samples are not in the released lists or differ in split or score "
-            f"(first {self._unlisted[0]})"
-        )
-
-    @cached_property
-    def _unlisted(self) -> list[str]:
-        """Keys of samples that differ from AQA-7's released lists."""
-        return [
-            key
-            for action in self.actions
-            for key in unlisted(action, self.samples(action))
-        ]
-
     @cached_property
     def floor(self) -> float:
         """Pooled rho of predicting each action's mean training score."""
@@ -250,8 +211,7 @@ def title_of(action: str) -> str:
 def open_study(cache: Path, config: CompareConfig) -> Study:
     """Load a cache and find out which of its actions can be judged.
 
-    Raises `AqaError` when no action can be judged, saying
-    why of each.
+    Raises `AqaError` when no action can be judged, saying why of each.
     """
     features = load(cache, config.actions)
     split = split_features(features, config.split)

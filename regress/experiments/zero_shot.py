@@ -14,9 +14,9 @@ from functools import partial
 
 from aqa.cache.errors import AqaError
 from aqa.regress.evaluation.bootstrap import covers_zero
-from aqa.regress.experiments.describe import compare_rows, opening, printed
-from aqa.regress.experiments.paper import TABLE_3
-from aqa.regress.experiments.result import Report, Result, Row
+from aqa.regress.experiments.describe import compare_rows
+from aqa.regress.experiments.paper import TABLE_3, printed
+from aqa.regress.experiments.result import Report, Result, Row, opening
 from aqa.regress.experiments.rows import (
     Needs,
     RowPlan,

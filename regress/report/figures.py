@@ -22,10 +22,10 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from aqa.regress.evaluation.bootstrap import Interval, covers_zero
+from aqa.regress.evaluation.bootstrap import Interval
+from aqa.regress.experiments.describe import CellNumbers
 from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
-    CellNumbers,
     FineTuneReport,
     FineTuneRow,
     Report,
@@ -334,7 +334,7 @@ def matrix(result: Result) -> Picture:
 
 def _annotate(axes: Axes, x: int, y: int, cell: CellNumbers, bold: bool) -> None:
     """Write a cell's rho on its colour; frame it where it is matched."""
-    value = cell.mean
+    value, (low, high) = cell.mean, cell.ci95
     axes.text(
         x,
         y,
@@ -342,7 +342,7 @@ def _annotate(axes: Axes, x: int, y: int, cell: CellNumbers, bold: bool) -> None
         ha="center",
         va="center",
         color="white" if defined(value) and abs(value) > DARK else INK,
-        fontweight="bold" if bold and not covers_zero(cell.ci95) else "normal",
+        fontweight="bold" if bold and (low > 0 or high < 0) else "normal",
     )
     if cell.matched:
         corner = (x - 0.46, y - 0.44)

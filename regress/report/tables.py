@@ -10,14 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from aqa.regress.evaluation.bootstrap import AVERAGES
-from aqa.regress.experiments.describe import FEW_TESTS, capital
+from aqa.regress.experiments.describe import Average, CellNumbers, Comparison, capital
 from aqa.regress.experiments.fine_tune import SCRATCH, TUNED
 from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
+    FEW_TESTS,
     AnyReport,
-    Average,
-    CellNumbers,
-    Comparison,
     FineTuneReport,
     FineTuneRow,
     PrintedSetting,
