@@ -57,7 +57,7 @@ def cache_info(cache: Path, as_json: bool) -> None:
         parts = [f"{count} {split}" for split, count in splits.items()]
         said = ", ".join(parts).replace("(none)", "in neither list")
         click.echo(printable(f"  {action}: {said}"))
-    _print_lines(f"  {note}" for note in found["notes"])
+    _print(f"  {note}" for note in found["notes"])
     click.echo(json.dumps(found["provenance"], indent=2))
 
 
@@ -73,11 +73,9 @@ def cache_verify(cache: Path, as_json: bool) -> None:
 
     with progress_bar() as progress:
         problems = verify(cache, progress)
-    if as_json:
-        print_json({"cache": str(cache), "sound": not problems, "problems": problems})
-    else:
-        _print_lines(problems)
-        click.echo(f"{cache}: {f'{len(problems)} problems' if problems else 'sound'}")
+    summary = f"{len(problems)} problems" if problems else "sound"
+    found = {"cache": str(cache), "sound": not problems, "problems": problems}
+    _print(found if as_json else [*problems, f"{cache}: {summary}"])
     if problems:
         raise click.exceptions.Exit(AqaError.exit_code)
 
@@ -100,10 +98,7 @@ def cache_merge(sources: tuple[Path, ...], cache: Path, as_json: bool) -> None:
         merged = merge(cache, sources, progress)
         # Where there was nothing to merge, nothing was checked yet.
         raise_any(verify(merged))
-    if as_json:
-        print_json({"cache": str(merged)})
-    else:
-        click.echo(merged)
+    _print({"cache": str(merged)} if as_json else [merged])
 
 
 #: Read labels in other forms; the extraction stage adds the lists of data sets.
@@ -137,20 +132,20 @@ def cache_relabel(
     found = (read(labels) for read in OTHER_LISTS)
     new = next(filter(None, found), None) or read_labels(labels)
     plan = plan_relabel(cache, new)
-    _print_lines([*new.notes, *plan.notes], err=True)
+    _print([*new.notes, *plan.notes], err=True)
     if not as_json:
         counts = ", ".join(f"{count} {name}" for name, count in plan.counts.items())
         click.echo(
             f"{cache}: {plan.changed} of {plan.samples} samples change"
             + (f" ({printable(counts)})" if counts else "")
         )
-        _print_lines(f"  {example}" for example in plan.examples)
+        _print(f"  {example}" for example in plan.examples)
         if plan.changed > len(plan.examples):
             click.echo("  ...")
         if plan.unlisted:
             click.echo(f"  {plan.unlisted} samples are not in the list: they stay")
         if dry_run:
-            _print_lines(f"  {doubt}" for doubt in plan.doubts)
+            _print(f"  {doubt}" for doubt in plan.doubts)
     done = plan if dry_run else relabel(cache, new, doubtful=yes)
     if as_json:
         kept = str(done.kept) if done.kept else None
@@ -180,11 +175,9 @@ def cache_import(labels: Path, name: str, cache: Path, as_json: bool) -> None:
     from aqa.cache.exchange import import_features
 
     made = import_features(labels, name, cache)
-    _print_lines(made.notes, err=True)
-    if as_json:
-        print_json({**asdict(made), "cache": str(made.cache)})
-    else:
-        click.echo(f"{made.cache}: {made.samples} samples of shape {made.shape}")
+    _print(made.notes, err=True)
+    said = f"{made.cache}: {made.samples} samples of shape {made.shape}"
+    _print({**asdict(made), "cache": str(made.cache)} if as_json else [said])
 
 
 @cache.command(
@@ -220,12 +213,14 @@ def cache_export(out: Path, cache: Path, as_json: bool) -> None:
     from aqa.cache.exchange import export
 
     shapes = export(cache, out)
-    if as_json:
-        print_json({"out": str(out), "arrays": shapes})
-    else:
-        click.echo(f"{out}: " + ", ".join(f"{k} {v}" for k, v in shapes.items()))
+    said = f"{out}: " + ", ".join(f"{k} {v}" for k, v in shapes.items())
+    _print({"out": str(out), "arrays": shapes} if as_json else [said])
 
 
-def _print_lines(lines: Iterable[Any], err: bool = False) -> None:
-    for line in lines:
+def _print(found: dict[str, Any] | Iterable[Any], err: bool = False) -> None:
+    """Print a dictionary as JSON, anything else line by line."""
+    if isinstance(found, dict):
+        print_json(found)
+        return
+    for line in found:
         click.echo(printable(line), err=err)

@@ -132,11 +132,6 @@ class CheckedFile:
         self._require_whole(dataset, kind.get_size())
         return dataset
 
-    def numbers(self, name: str, kind: Any) -> list[Any]:
-        """Read a column of FLOAT64 or INT32."""
-        values: list[Any] = self.dataset(name, kind, rank=1)[:].tolist()
-        return values
-
     def texts(self, name: str) -> list[str]:
         """Read a column of UTF-8 texts."""
         column = self._find(name, h5py.Dataset, rank=1)

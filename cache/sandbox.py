@@ -157,7 +157,7 @@ class _Server:
     """The process that children are forked from; one per calling process."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
 
@@ -174,7 +174,7 @@ class _Server:
                     return ours
                 except OSError as error:
                     failure = error
-                    self._stop()
+                    self.stop()
         ours.close()
         raise UnreadableFile(f"cannot be read: no child process: {failure}")
 
@@ -199,18 +199,15 @@ class _Server:
                 env={**os.environ, **one_thread},
             )
 
-    def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-        if self._process is not None:
-            self._process.kill()
-            self._process.wait()
-        self._control = self._process = None
-
     def stop(self) -> None:
         """End the server and its children."""
         with self._lock:
-            self._stop()
+            if self._control is not None:
+                self._control.close()
+            if self._process is not None:
+                self._process.kill()
+                self._process.wait()
+            self._control = self._process = None
 
     def forget(self) -> None:
         """In a forked process: leave the server to the parent."""

@@ -184,11 +184,11 @@ def read_head(file: CheckedFile) -> Head:
     for name in (*TEXTS, *NUMBERS):
         if name in there or name not in OPTIONAL:
             column = f"samples/{name}"
-            columns[name] = (
-                file.texts(column)
-                if name in TEXTS
-                else file.numbers(column, NUMBERS[name])
-            )
+            if name in TEXTS:
+                columns[name] = file.texts(column)
+            else:
+                numbers = file.dataset(column, NUMBERS[name], rank=1)
+                columns[name] = numbers[:].tolist()
     further = file.members("samples/extra", None) if "extra" in there else []
     extra = {name: file.texts(f"samples/extra/{name}") for name in further}
     return Head(attributes, columns, extra, file.identity)
