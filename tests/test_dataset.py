@@ -107,12 +107,8 @@ def test_real_lists_have_the_counts_of_the_paper(shared_data, tmp_path):
 def test_release_is_found_at_the_folder_and_below_it(release, below):
     dataset = read_dataset(release.parent if below else release)
     assert dataset.root == release
-    assert keys(dataset) == [
-        "diving/001",
-        "diving/002",
-        "gym_vault/003",
-        "gym_vault/007",
-    ]
+    vaults = ["gym_vault/003", "gym_vault/007"]
+    assert keys(dataset) == ["diving/001", "diving/002", *vaults]
     first = dataset.videos[0]
     assert (first.action, first.split) == ("diving", "train")
     assert first.score == MIDDLE["diving"]
@@ -188,11 +184,8 @@ def test_an_action_in_no_list_comes_whole_and_unlabelled_by_name(release):
     touch(release, "Actions/trampoline/notes.txt", "Actions/trampoline/4/x.jpg")
     assert len(read_dataset(release).videos) == 4
     dataset = read_dataset(release, ["trampoline"])
-    assert [(v.key, v.split) for v in dataset.videos] == [
-        ("trampoline/003", ""),
-        ("trampoline/012", ""),
-    ]
-    assert all(math.isnan(video.score) for video in dataset.videos)
+    assert keys(dataset) == ["trampoline/003", "trampoline/012"]
+    assert all(v.split == "" and math.isnan(v.score) for v in dataset.videos)
     assert "2 videos in no list, unlabelled: trampoline" in dataset.notes[1]
     both = read_dataset(release, ["diving", "trampoline"])
     assert len(both.videos) == 4
@@ -403,9 +396,9 @@ def test_manifest_header_and_encoding_are_checked(tmp_path):
     refused(path, "header 'video,score,split' lacks action")
     path.write_bytes(b"video,action,score,split\n\xff\xfe,diving,50,train\n")
     refused(path, "not UTF-8 after line 0")
-    with pytest.raises(DatasetError, match="no sample of the action: vault, found"):
-        touch(tmp_path, "one.avi")
-        read_dataset(manifest(tmp_path, "one.avi,figure,1,"), ["vault"])
+    touch(tmp_path, "one.avi")
+    path = manifest(tmp_path, "one.avi,figure,1,")
+    refused(path, "no sample of the action: vault, found", ["vault"])
 
 
 @settings(FUZZ, max_examples=200)
@@ -454,8 +447,7 @@ def test_what_is_no_data_set_is_refused(tmp_path, made):
     elif made == "file":
         path.touch()
     refused(path, "expected")
-    with pytest.raises(DatasetError):
-        read_dataset(path, ["diving"])
+    refused(path, "expected", ["diving"])
 
 
 # Files elsewhere, missing, and named otherwise
@@ -642,21 +634,17 @@ def test_a_further_layout_is_one_module_and_one_line(tmp_path, monkeypatch):
 
     def read(request):
         table = json.loads((request.path / "scores.json").read_text())
-        videos = tuple(
+        videos = (
             Video(key, request.path / key, "squat", "", score)
-            for key, score in sorted(table.items())
+            for key, score in table.items()
         )
-        return Dataset(request.path, videos, ())
+        return Dataset(request.path, tuple(videos), ())
 
     def matches(path):
         return (path / "scores.json").is_file()
 
     layout = Layout("a folder with scores.json", matches, read)
     monkeypatch.setattr(datasets, "LAYOUTS", [layout, *datasets.LAYOUTS])
-    (tmp_path / "scores.json").write_text('{"b.mp4": 7.5, "a.mp4": 3}')
-    found = read_dataset(tmp_path)
-    assert [(video.key, video.score) for video in found.videos] == [
-        ("a.mp4", 3),
-        ("b.mp4", 7.5),
-    ]
+    (tmp_path / "scores.json").write_text('{"a.mp4": 3, "b.mp4": 7.5}')
+    assert [video.score for video in read_dataset(tmp_path).videos] == [3, 7.5]
     refused(tmp_path / "nowhere", r"a folder with scores.json, the AQA-7")

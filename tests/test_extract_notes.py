@@ -123,26 +123,33 @@ def test_fps_resamples_and_stands_in_the_provenance_only_if_given(aqa, tmp_path)
     aqa(*asked, "--cache", tmp_path / "plain.h5", "--fps", 25, code=4)
 
 
+ABSENT = "Error: absent.pth: cannot be read (No such file"
+
+
 @pytest.mark.parametrize(
-    ("message", "arguments"),
+    ("message", "command"),
     [
-        ("nowhere", ["--videos", "nowhere", "--weights", "random"]),
-        ("nowhere.pth", ["--videos", "v", "--weights", "nowhere.pth"]),
-        ("--weights: expected", ["--videos", "v"]),
-        ("needs --poses", ["--videos", "v", "--features", "pose-dct"]),
+        ("nowhere", "extract --videos nowhere --weights random"),
+        (ABSENT, "extract --videos v --weights absent.pth"),
+        ("--weights: expected", "extract --videos v"),
+        ("needs --poses", "extract --videos v --features pose-dct"),
+        (ABSENT, "score v.mp4 --model m --weights absent.pth"),
+        (ABSENT, "pretrain --videos . --out w --init absent.pth"),
+        (ABSENT, "weights inspect absent.pth"),
+        (ABSENT, "weights convert absent.pth w"),
     ],
 )
-def test_errors_that_need_no_torch_come_before_it_is_loaded(
-    tmp_path, message, arguments
-):
+def test_errors_that_need_no_torch_come_before_it_is_loaded(tmp_path, message, command):
     """In a process of its own, where an import of torch is an error."""
     encode(tmp_path / "v/a.avi", noise(4))
     script = (
         "import sys; sys.modules['torch'] = None\n"
         "from aqa.cli import main; main(sys.argv[1:])"
     )
-    command = [sys.executable, "-c", script, "extract", *arguments]
-    ran = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    ran = subprocess.run(
+        [sys.executable, "-c", script, *command.split()],
+        **{"capture_output": True, "text": True, "cwd": tmp_path},
+    )
     assert message in ran.stderr and "Traceback" not in ran.stderr, ran.stderr
     assert ran.returncode in (AqaError.exit_code, 2)
 

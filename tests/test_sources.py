@@ -9,49 +9,42 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import MADE, FakeExtractor
 
 from aqa.cache.errors import AqaError
 from aqa.cache.files import probe
-from aqa.cache.parts import part_path, write_part
-from aqa.cache.provenance import Provenance
+from aqa.cache.parts import merge, part_path, write_part
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video
-from aqa.extract.extractor import Extracted, VideoSource, source_changed, source_sha256
+from aqa.extract.extractor import Extracted, source_changed, source_sha256
 from aqa.extract.stage import extract, plan
 from aqa.extract.videos.frame_folder import folder_sha256
 
-PROVENANCE = Provenance({"features": "bytes"})
 
-
-class Extractor(VideoSource):
+class Extractor(FakeExtractor):
     """Features that are the first byte of the file; an empty one fails."""
-
-    provenance = PROVENANCE
-
-    def __init__(self):
-        self.seen = []
 
     def extract(self, videos):
         for video in videos:
             self.seen.append(video.key)
             content = video.path.read_bytes()
-            if not content:
-                yield video, AqaError(f"{video.path}: expected a video, found nothing")
-                continue
-            features = np.full((1, 2, 3), content[0], np.float32)
-            yield video, Extracted(features, 9, hashlib.sha256(content).hexdigest())
+            made = AqaError(f"{video.path}: expected a video, found nothing")
+            if content:
+                features = np.full((1, 2, 3), content[0], np.float32)
+                made = Extracted(features, 9, hashlib.sha256(content).hexdigest())
+            yield video, made
 
 
 @pytest.fixture
 def videos(tmp_path):
-    made = []
-    for name in ("a.avi", "b.avi", "c.avi"):
-        path = tmp_path / "videos" / name
-        path.parent.mkdir(exist_ok=True)
-        path.write_bytes(name.encode())
-        made.append(Video(name, path, "", "", 1.0))
-    return Dataset(tmp_path / "videos", tuple(made), ())
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    names = "a.avi", "b.avi", "c.avi"
+    for name in names:
+        (folder / name).write_bytes(name.encode())
+    made = tuple(Video(name, folder / name, "", "", 1.0) for name in names)
+    return Dataset(folder, made, ())
 
 
 @pytest.fixture
@@ -91,7 +84,7 @@ def test_a_replaced_video_is_done_again_though_its_old_time_was_kept(videos, cac
 def test_one_replaced_before_the_merge_is_done_again(videos, cache):
     video = videos.videos[0]
     sample = Sample("a.avi", "", "", 1.0, 9, source_sha256(video.path))
-    write_part(cache, sample, np.zeros((1, 2, 3), np.float32), PROVENANCE)
+    write_part(cache, sample, np.zeros((1, 2, 3), np.float32), MADE)
     assert len(plan(videos, cache, Extractor()).todo) == 2
     tick()
     video.path.write_bytes(b"another")
@@ -204,7 +197,7 @@ def test_a_folder_that_became_no_video_fails_alone(videos, cache):
     (folder / "img_00001.jpg").write_bytes(b"d")
     made = replace(videos, videos=(*videos.videos, Video("d", folder, "", "", 1.0)))
     sample = Sample("d", "", "", 1.0, 9, source_sha256(folder))
-    write_part(cache, sample, np.zeros((1, 2, 3), np.float32), PROVENANCE)
+    write_part(cache, sample, np.zeros((1, 2, 3), np.float32), MADE)
     tick()
     (folder / "other_00001.jpg").write_bytes(b"d")
     assert [video.key for video in plan(made, cache, Extractor()).todo][-1] == "d"
@@ -245,7 +238,6 @@ def test_a_failure_is_remembered_by_later_shards_and_listed_at_once(videos, cach
 
 def test_parts_that_were_merged_by_hand_are_not_missed(videos, cache):
     """Another shard merges while this one works."""
-    from aqa.cache.parts import merge
 
     class Meddled(Extractor):
         def extract(self, videos):
@@ -255,6 +247,5 @@ def test_parts_that_were_merged_by_hand_are_not_missed(videos, cache):
 
     both = replace(videos, videos=videos.videos[:2])
     extract(both, cache, Extractor(), (1, 2))
-    made = extract(both, cache, Meddled(), (0, 2))
-    assert made.merged
+    assert extract(both, cache, Meddled(), (0, 2)).merged
     assert values(cache) == [ord("a"), ord("b")]

@@ -5,8 +5,6 @@ import json
 import os
 import pickle
 import struct
-import subprocess
-import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -658,25 +656,3 @@ def test_inspect_exits_with_1_on_what_cannot_be_used(tmp_path, arrays, aqa):
     found = aqa("weights", "inspect", tmp_path / "bad", "--json", code=1)
     assert "a web page" in json.loads(found.stdout)["problem"]
     assert "problem: " in aqa("weights", "inspect", tmp_path / "bad", code=1).stdout
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        ["extract", "--videos", ".", "--weights", "absent.pth"],
-        ["score", "v.mp4", "--model", "m", "--weights", "absent.pth"],
-        ["pretrain", "--videos", ".", "--out", "w", "--init", "absent.pth"],
-        ["weights", "inspect", "absent.pth"],
-        ["weights", "convert", "absent.pth", "w"],
-    ],
-)
-def test_missing_weights_are_said_before_torch_is_loaded(command):
-    script = (
-        "import sys; sys.modules['torch'] = None\n"
-        "from aqa.cli import main; main(sys.argv[1:])"
-    )
-    ran = subprocess.run(
-        [sys.executable, "-c", script, *command], capture_output=True, text=True
-    )
-    assert ran.returncode == 1
-    assert ran.stderr.startswith("Error: absent.pth: cannot be read (No such file")
