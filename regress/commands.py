@@ -194,7 +194,7 @@ def fit(
         return
     from rich.console import Console
 
-    from aqa.regress.report.text_table import rich_table
+    from aqa.regress.report.formats import rich_table
 
     Console().print(rich_table(report.table()))
     for path in report.models:

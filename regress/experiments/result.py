@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from aqa import __version__
 from aqa.regress.config import Schedule, unlike_paper
+from aqa.regress.evaluation.bootstrap import AVERAGES, Interval
 from aqa.regress.evaluation.metrics import largest_rho
 from aqa.regress.experiments.describe import (
     OPTIONAL,
@@ -58,6 +59,22 @@ class Row:
         default=None, metadata=OPTIONAL
     )
     pooled: Pooled | None = field(default=None, metadata=OPTIONAL)
+
+    def values(self) -> dict[str, tuple[float, Interval, float]]:
+        """Return value, interval, standard deviation by action, then by average."""
+        found = {
+            action: (cell.mean, cell.ci95, cell.sd)
+            for action, cell in self.per_action.items()
+        }
+        for kind in AVERAGES:
+            average = self.average
+            found[kind] = average.of(kind), average.ci95[kind], average.sd[kind]
+        return found
+
+    def matched(self, column: str) -> bool:
+        """Return whether the head was trained on the action that a column judges."""
+        cell = self.per_action.get(column)
+        return cell is not None and cell.matched
 
 
 @dataclass(frozen=True, kw_only=True)

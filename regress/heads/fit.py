@@ -43,7 +43,7 @@ from aqa.regress.heads.model_file import (
 )
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.registry import Head, Part, kind_of
-from aqa.regress.report.text_table import Entry, Line, Table, number
+from aqa.regress.report.formats import Entry, Line, Table, number
 from aqa.regress.splits import Split, split_features
 
 #: Settings that change nothing in a model, or stand in it by themselves.

@@ -22,9 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from aqa.regress.evaluation.bootstrap import Interval
 from aqa.regress.experiments.describe import CellNumbers
-from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
     FineTuneReport,
     FineTuneRow,
@@ -33,8 +31,8 @@ from aqa.regress.experiments.result import (
     Row,
 )
 from aqa.regress.experiments.study import title_of
+from aqa.regress.report.formats import defined, number
 from aqa.regress.report.tables import column_title, setting_title, varied
-from aqa.regress.report.text_table import defined, number
 
 
 @dataclass(frozen=True)
@@ -131,13 +129,12 @@ PAPER: dict[str, Any] = {
 
 def dots(result: Result) -> Picture:
     """Draw every row of the table in every column, the paper's marks beside ours."""
-    report = _table_report(result)
-    rows = report.rows
-    printed = dict(report.paper.rows) if report.paper else {}
-    marked = [row.name for row in rows if row.name in printed]
-    groups = [*report.samples, "average"]
-    titles = [*(column_title(report, action) for action in report.samples), "average"]
-    pens = _pens(rows)
+    report = _with_rows(result)
+    rows, pens = report.rows, _pens(report.rows)
+    printed = report.paper.rows if report.paper else {}
+    marked = any(row.name in printed for row in rows)
+    groups = {action: column_title(report, action) for action in report.samples}
+    groups["fisher_z"] = "average"
     step = len(rows) + GAP
 
     def paint(figure: Figure) -> None:
@@ -147,13 +144,14 @@ def dots(result: Result) -> Picture:
             axes.axhline(place * step - 0.5 - GAP / 2, color=FAINT, zorder=0)
             for nth, (row, pen) in enumerate(zip(rows, pens, strict=True)):
                 y = place * step + nth
-                value, ends = _value(row, group)
+                value, ends, _ = row.values()[group]
                 axes.plot(ends, [y, y], color=pen.colour, linewidth=2, alpha=0.45)
                 axes.plot(value, y, pen.marker, markersize=5.5, **face(pen))
-                if row.name in marked:
-                    axes.plot(_printed_value(printed[row.name], group), y, **PAPER)
+                if row.name in printed:
+                    paper = printed[row.name]
+                    axes.plot(paper.per_action.get(group, paper.average), y, **PAPER)
         middles = [place * step + (len(rows) - 1) / 2 for place in range(len(groups))]
-        axes.set_yticks(middles, titles, fontsize=9)
+        axes.set_yticks(middles, list(groups.values()), fontsize=9)
         axes.tick_params(axis="y", length=0, labelcolor=INK)
         axes.set_ylim(len(groups) * step - 0.5 - GAP / 2, -0.5 - GAP / 2)
         axes.grid(axis="x")
@@ -164,7 +162,7 @@ def dots(result: Result) -> Picture:
             handles.append(Line2D([], [], linestyle="", label="the paper", **PAPER))
         figure.legend(handles=handles, loc="outside upper left", ncols=2)
 
-    legend = LEGEND_ROOM * ((len(rows) + bool(marked) + 1) // 2)
+    legend = LEGEND_ROOM * ((len(rows) + marked + 1) // 2)
     return Picture(
         report.experiment,
         draw(report.experiment, (7.2, 0.6 + legend + ROOM * step * len(groups)), paint),
@@ -176,7 +174,7 @@ def dots(result: Result) -> Picture:
     )
 
 
-def _table_report(result: Result) -> Report:
+def _with_rows(result: Result) -> Report:
     assert isinstance(result.report, Report), "the picture needs rows over actions"
     return result.report
 
@@ -186,16 +184,16 @@ def _pens(rows: Sequence[Row]) -> list[Pen]:
 
     Further caches and variants have their own pair of colours, and each its markers.
     """
-    labels = list(dict.fromkeys((row.features, _variant(row)) for row in rows))
+    labels = [(row.features, _variant(row)) for row in rows]
+    distinct = list(dict.fromkeys(labels))
     found = []
-    for row in rows:
-        head, further = row.head, labels.index((row.features, _variant(row)))
-        hollow = row.mode == "single-action"
+    for row, label in zip(rows, labels, strict=True):
+        head, further = row.head, distinct.index(label)
+        single, every = (ORANGE, SKY) if further else (VERMILION, BLUE)
         marker = MEANS[head] if (row.copies or 1) > 1 else MARKERS[head]
-        single, every = VERMILION, BLUE
         if further:
-            single, every = ORANGE, SKY
             marker = FURTHER[head][(further - 1) % len(FURTHER[head])]
+        hollow = row.mode == "single-action"
         pen = single if hollow else every
         found.append(replace(pen, marker=marker, hollow=hollow))
     return found
@@ -205,18 +203,6 @@ def _variant(row: Row) -> str:
     """Return what follows the head in a row's name, but for averaged copies."""
     _, _, rest = row.name.partition(", ")
     return "" if rest.startswith("mean of") else rest
-
-
-def _value(row: Row, group: str) -> tuple[float, Interval]:
-    """Return value and interval of a row in one group."""
-    if group == "average":
-        return row.average.fisher_z, row.average.ci95["fisher_z"]
-    cell = row.per_action[group]
-    return cell.mean, cell.ci95
-
-
-def _printed_value(printed: PrintedRow, group: str) -> float:
-    return printed.average if group == "average" else printed.per_action[group]
 
 
 PENS = {"multi-action": BLUE, "random": VERMILION}
@@ -293,7 +279,7 @@ LONG = 9
 
 def matrix(result: Result) -> Picture:
     """Draw the table as a matrix: what was trained on by what was judged."""
-    report = _table_report(result)
+    report = _with_rows(result)
     rows = report.rows
     actions = list(report.samples)
     titles = [_broken(column_title(report, action)) for action in actions]

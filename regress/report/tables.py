@@ -6,11 +6,16 @@ column says how many test samples it has, and whether they are few.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+from scipy.stats import rankdata
+
 from aqa.regress.evaluation.bootstrap import AVERAGES
-from aqa.regress.experiments.describe import Average, CellNumbers, Comparison, capital
+from aqa.regress.evaluation.metrics import arithmetic_mean
+from aqa.regress.experiments.describe import Comparison, Metrics, capital
 from aqa.regress.experiments.fine_tune import SCRATCH, TUNED
 from aqa.regress.experiments.paper import PrintedRow
 from aqa.regress.experiments.result import (
@@ -20,10 +25,11 @@ from aqa.regress.experiments.result import (
     FineTuneRow,
     PrintedSetting,
     Report,
+    Result,
     Row,
 )
 from aqa.regress.experiments.study import title_of
-from aqa.regress.report.text_table import Entry, Line, Table, bracket, defined, number
+from aqa.regress.report.formats import Entry, Line, Table, bracket, defined, number
 
 AVERAGE_TITLES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
 #: The average by which the paper formed that of its table.
@@ -32,13 +38,6 @@ MATCHED = (
     "in parentheses: trained and tested on the same action, left out of the row's "
     "average"
 )
-
-
-def intervals(report: AnyReport) -> str:
-    """Say what the brackets of a table hold."""
-    return f"in brackets the 95 % interval over {varied(report)}" + (
-        "; sd: standard deviation over seeds" if len(report.seeds) > 1 else ""
-    )
 
 
 def varied(report: AnyReport) -> str:
@@ -60,23 +59,144 @@ def setting_title(action: str, n: int, tests: int = FEW_TESTS) -> str:
     return f"{title_of(action)}, n={n}{few}"
 
 
-def by_action(report: Report, name: str, title: str) -> Table:
+def main_table(result: Result) -> Table:
+    """Make the paper's table of an experiment."""
+    if isinstance(result.report, FineTuneReport):
+        return _fine_tuning(result.report, *result.table)
+    return _by_action(result.report, *result.table)
+
+
+def _by_action(report: Report, name: str, title: str) -> Table:
     """Make rows over actions and both averages, the paper's line under each of ours."""
-    actions = list(report.samples)
     printed = dict(report.paper.rows) if report.paper else {}
-    best = _best(report)
+    best: dict[str, float] = {}
+    for row in report.rows:
+        for column, (value, *_) in row.values().items():
+            if defined(value) and not row.matched(column):
+                best[column] = max(value, best.get(column, value))
     lines = []
     for row in report.rows:
-        entries = [_cell(row.per_action[name], best.get(name)) for name in actions]
-        entries += [_average(row.average, kind, best.get(kind)) for kind in AVERAGES]
+        entries = []
+        for column, (value, ci95, sd) in row.values().items():
+            text, details = number(value), _details(ci95, sd)
+            if row.matched(column):
+                entries.append(Entry(f"({text})", details))
+            else:
+                entries.append(Entry(text, details, value == best.get(column)))
         lines.append(Line(title_of(row.name), tuple(entries)))
         if row.name in printed:
             lines.append(_printed(printed.pop(row.name), report, "paper"))
     for row_name, cells in printed.items():
         lines.append(_printed(cells, report, f"paper: {row_name}"))
-    columns = [column_title(report, action) for action in actions]
+    columns = [column_title(report, action) for action in report.samples]
     columns += AVERAGE_TITLES.values()
-    return Table(name, title, "", tuple(columns), tuple(lines), tuple(_notes(report)))
+    notes = [_intervals(report)]
+    if any(row.matched(column) for row in report.rows for column in row.per_action):
+        notes.append(MATCHED)
+    notes += _source_and_undefined(report)
+    return Table(name, title, "", tuple(columns), tuple(lines), tuple(notes))
+
+
+def _printed(cells: PrintedRow, report: Report, label: str) -> Line:
+    """Make a line of the paper; its average stands under the rule that formed it."""
+    rule = PAPER_AVERAGES.get(report.experiment)
+    values = [cells.per_action[action] for action in report.samples]
+    values += [cells.average if kind == rule else math.nan for kind in AVERAGES]
+    return Line(label, tuple(map(_or_empty, values)), paper=True)
+
+
+def _or_empty(value: float | None) -> Entry:
+    return Entry(number(value) if defined(value) else "")
+
+
+def _details(ci95: Sequence[float], sd: float) -> tuple[str, ...]:
+    """Return interval, and standard deviation over seeds, where they are defined."""
+    texts = (bracket(ci95), f"sd {sd:.3f}" if defined(sd) else "")
+    return tuple(filter(None, texts))
+
+
+def _intervals(report: AnyReport) -> str:
+    """Say what the brackets of a table hold."""
+    return f"in brackets the 95 % interval over {varied(report)}" + (
+        "; sd: standard deviation over seeds" if len(report.seeds) > 1 else ""
+    )
+
+
+def _source_and_undefined(report: AnyReport) -> list[str]:
+    """Name the paper's table, and the rows whose rho is undefined somewhere."""
+    notes = [f"paper: {report.paper.source}"] if report.paper else []
+    counts: dict[str, int] = {}
+    for row in report.rows:
+        if isinstance(row, Row):
+            count = sum(cell.undefined for cell in row.per_action.values())
+            counts[row.name] = count
+        else:
+            counts[f"{row.action} n={row.n_train} from {row.init}"] = row.undefined
+    named = [f"{name} ({count})" for name, count in counts.items() if count]
+    if named:
+        notes.append(
+            "rho is undefined where all predictions are equal or one is not a number; "
+            f"it is left out of means: {', '.join(named)}"
+        )
+    return notes
+
+
+def _fine_tuning(report: FineTuneReport, name: str, title: str) -> Table:
+    """Make Table 4, with the last iteration beside the best."""
+    printed = _by_setting(report.paper.rows) if report.paper else {}
+    # Both starts, or scratch alone, or nothing.
+    starts = max(map(len, printed.values()), default=0)
+    lines = []
+    for setting, pair in _by_setting(report.rows).items():
+        ahead = max(filter(defined, (row.last for row in pair)), default=None)
+        entries = [
+            Entry(number(row.last), _details(row.ci95, row.sd), row.last == ahead)
+            for row in pair
+        ]
+        others = [*pair, *printed.get(setting, ())]
+        entries += [Entry(number(row.best)) for row in others]
+        lines.append(Line(setting_title(*setting, pair[0].n_test), tuple(entries)))
+    both = [report.averages[start] for start in (SCRATCH, TUNED)]
+    for kind, label in AVERAGE_TITLES.items():
+        values = [each.last[kind] for each in both] + [each.best[kind] for each in both]
+        entries = [Entry(number(value)) for value in values] + [Entry("")] * starts
+        lines.append(Line(f"average, {label}", tuple(entries)))
+    columns = ["scratch, last", "tuned, last", "scratch, best", "tuned, best"]
+    columns += ["paper: scratch, best", "paper: tuned, best"][:starts]
+    notes = (
+        "scratch starts from random weights, tuned from the head trained on all other "
+        "actions",
+        "last: after the last iteration; best: the highest of all evaluated ones, "
+        "chosen on the test samples, as the paper does, and so too high",
+        _tested(report),
+        _intervals(report),
+        *_source_and_undefined(report),
+    )
+    return Table(name, title, "", tuple(columns), tuple(lines), notes)
+
+
+def _by_setting(
+    rows: Sequence[FineTuneRow | PrintedSetting],
+) -> dict[tuple[str, int], list[Any]]:
+    """Group rows by action and training size, from scratch first."""
+    found: dict[tuple[str, int], list[Any]] = {}
+    for row in sorted(rows, key=lambda row: (SCRATCH, TUNED).index(row.init)):
+        found.setdefault((row.action, row.n_train), []).append(row)
+    return found
+
+
+def _tested(report: FineTuneReport) -> str:
+    """Say how many samples each action is tested on, and where they are from."""
+    tests = {title_of(row.action): row.n_test for row in report.rows}
+    sizes = [f"{n} of {action}" for action, n in tests.items()]
+    if len(set(tests.values())) == 1:
+        sizes = [f"{report.rows[0].n_test} of each action"]
+    if report.rows[0].per_fold is not None:
+        return f"tested on every sample once, in its fold: {', '.join(sizes)}"
+    return (
+        "tested on samples that each seed draws from an action's training and test "
+        f"lists together, none of which it trains on: {', '.join(sizes)}"
+    )
 
 
 def comparison(report: AnyReport, found: Comparison, name: str) -> Table:
@@ -96,17 +216,13 @@ def comparison(report: AnyReport, found: Comparison, name: str) -> Table:
         )
         for label, cell in columns.items()
     ]
-    return Table(
-        name,
-        f"{capital(found.better)} minus {found.other}",
-        "",
-        ("difference", "95 % interval", "P(better)"),
-        tuple(lines),
-        (
-            f"P(better): share of paired bootstrap resamples, over {varied(report)}, "
-            "in which the first has the higher rho; it is not a p-value",
-        ),
+    note = (
+        f"P(better): share of paired bootstrap resamples, over {varied(report)}, in "
+        "which the first has the higher rho; it is not a p-value"
     )
+    title = f"{capital(found.better)} minus {found.other}"
+    heads = ("difference", "95 % interval", "P(better)")
+    return Table(name, title, "", heads, tuple(lines), (note,))
 
 
 def _column(report: AnyReport, name: str) -> str:
@@ -114,206 +230,59 @@ def _column(report: AnyReport, name: str) -> str:
     return setting_title(action, int(n)) if size else column_title(report, name)
 
 
-def fine_tuning(report: FineTuneReport, name: str, title: str) -> Table:
-    """Make Table 4, with the last iteration beside the best."""
-    paper = report.paper
-    printed = _by_setting(paper.rows) if paper else {}
-    # Both starts, or scratch alone, or nothing.
-    starts = max(map(len, printed.values()), default=0)
-    lines = []
-    for setting, pair in _by_setting(report.rows).items():
-        ahead = max(filter(defined, (row.last for row in pair)), default=None)
-        entries = [
-            Entry(number(row.last), _details(row.ci95, row.sd), row.last == ahead)
-            for row in pair
-        ]
-        others = [*pair, *printed.get(setting, ())]
-        entries += [Entry(number(row.best)) for row in others]
-        title_of_line = setting_title(*setting, pair[0].n_test)
-        lines.append(Line(title_of_line, tuple(entries)))
-    for kind, label in AVERAGE_TITLES.items():
-        both = [report.averages[start] for start in (SCRATCH, TUNED)]
-        values = [each.last[kind] for each in both] + [each.best[kind] for each in both]
-        entries = [Entry(number(value)) for value in values] + [Entry("")] * starts
-        lines.append(Line(f"average, {label}", tuple(entries)))
-    columns = ["scratch, last", "tuned, last", "scratch, best", "tuned, best"]
-    columns += ["paper: scratch, best", "paper: tuned, best"][:starts]
-    notes = [
-        "scratch starts from random weights, tuned from the head trained on all other "
-        "actions",
-        "last: after the last iteration; best: the highest of all evaluated ones, "
-        "chosen on the test samples, as the paper does, and so too high",
-        _tested(report),
-        intervals(report),
-        *_undefined(report),
-    ]
-    if paper:
-        notes.append(f"paper: {paper.source}")
-    return Table(name, title, "", tuple(columns), tuple(lines), tuple(notes))
-
-
-def _best(report: Report) -> dict[str, float]:
-    """Return the highest value of each column, matched cells left aside."""
-    found: dict[str, list[float]] = {}
-    for row in report.rows:
-        cells = row.per_action.items()
-        values = [(name, cell.mean) for name, cell in cells if not cell.matched]
-        values += [(kind, row.average.of(kind)) for kind in AVERAGES]
-        for column, value in values:
-            if defined(value):
-                found.setdefault(column, []).append(value)
-    return {column: max(values) for column, values in found.items()}
-
-
-def _cell(cell: CellNumbers, best: float | None) -> Entry:
-    text, details = number(cell.mean), _details(cell.ci95, cell.sd)
-    if cell.matched:
-        return Entry(f"({text})", details)
-    return Entry(text, details, strong=best is not None and cell.mean == best)
-
-
-def _average(average: Average, kind: str, best: float | None) -> Entry:
-    value = average.of(kind)
-    details = _details(average.ci95[kind], average.sd[kind])
-    return Entry(number(value), details, best is not None and value == best)
-
-
-def _details(ci95: Sequence[float], sd: float) -> tuple[str, ...]:
-    """Return interval, and standard deviation over seeds, where they are defined."""
-    texts = (bracket(ci95), f"sd {sd:.3f}" if defined(sd) else "")
-    return tuple(filter(None, texts))
-
-
-def _printed(cells: PrintedRow, report: Report, label: str) -> Line:
-    """Make a line of the paper; its average stands under the rule that formed it."""
-    rule = PAPER_AVERAGES.get(report.experiment)
-    values = [cells.per_action[action] for action in report.samples]
-    values += [cells.average if kind == rule else math.nan for kind in AVERAGES]
-    entries = (Entry(number(value) if defined(value) else "") for value in values)
-    return Line(label, tuple(entries), paper=True)
-
-
-def _notes(report: Report) -> list[str]:
-    notes = [intervals(report)]
-    if any(cell.matched for row in report.rows for cell in row.per_action.values()):
-        notes.append(MATCHED)
-    if report.paper:
-        notes.append(f"paper: {report.paper.source}")
-    return [*notes, *_undefined(report)]
-
-
-def _tested(report: FineTuneReport) -> str:
-    """Say how many samples each action is tested on, and where they are from."""
-    tests = {title_of(row.action): row.n_test for row in report.rows}
-    sizes = [f"{n} of {action}" for action, n in tests.items()]
-    if len(set(tests.values())) == 1:
-        sizes = [f"{report.rows[0].n_test} of each action"]
-    if report.rows[0].per_fold is not None:
-        return f"tested on every sample once, in its fold: {', '.join(sizes)}"
-    return (
-        "tested on samples that each seed draws from an action's training and test "
-        f"lists together, none of which it trains on: {', '.join(sizes)}"
-    )
-
-
-def _undefined(report: AnyReport) -> list[str]:
-    """Name the rows whose rho is undefined somewhere, and how often."""
-    counts: dict[str, int] = {}
-    for row in report.rows:
-        if isinstance(row, Row):
-            count = sum(cell.undefined for cell in row.per_action.values())
-            counts[row.name] = count
-        else:
-            counts[f"{row.action} n={row.n_train} from {row.init}"] = row.undefined
-    named = [f"{name} ({count})" for name, count in counts.items() if count]
-    if not named:
-        return []
-    return [
-        "rho is undefined where all predictions are equal or one is not a number; it "
-        f"is left out of means: {', '.join(named)}"
-    ]
-
-
-AnySetting = FineTuneRow | PrintedSetting
-
-
-def _by_setting(
-    rows: Sequence[AnySetting],
-) -> dict[tuple[str, int], list[Any]]:
-    """Group rows by action and training size, from scratch first."""
-    found: dict[tuple[str, int], list[Any]] = {}
-    for start in (SCRATCH, TUNED):
-        for row in rows:
-            if row.init == start:
-                found.setdefault((row.action, row.n_train), []).append(row)
-    return found
-
-
 def details(report: AnyReport) -> tuple[Table, ...]:
     """Make the tables besides the main one: other metrics, pooled rho, choices."""
-    name = report.experiment
-    kendall = _metric(report, f"{name}-kendall", "kendall_mean", "Kendall's tau-b")
-    rl2 = _metric(
-        report, f"{name}-rl2", "rl2_x100_mean", "R-l2 times 100 (lower is better)"
-    )
-    found = [kendall, *([rl2] if rl2.lines else []), *_per_fold(report)]
+    kendall = _metric(report, "kendall_mean", "Kendall's tau-b", "{:.3f}")
+    rl2 = _metric(report, "rl2_x100_mean", "R-l2 times 100 (lower is better)", "{:.2f}")
+    found = [kendall, rl2, _per_fold(report)]
     if isinstance(report, Report):
-        if any(row.pooled for row in report.rows):
-            found.insert(0, _pooled(report))
-        if any(row.choices for row in report.rows):
-            found.append(_choices(report))
-    return tuple(found)
+        found = [_pooled(report), *found, _choices(report)]
+    return tuple(table for table in found if table.lines)
 
 
-def _metric(report: AnyReport, name: str, metric: str, title: str) -> Table:
-    """Make the table of another metric; rows without any value are left out."""
-    text = "{:.2f}" if metric.startswith("rl2") else "{:.3f}"
+def _metric(report: AnyReport, metric: str, title: str, text: str) -> Table:
+    """Make the table of another metric; rows without any R-l2 are left out."""
+    kind = metric.partition("_")[0]
+    name, lines = f"{report.experiment}-{kind}", []
     if isinstance(report, FineTuneReport):
-        lines = tuple(
-            Line(
-                setting_title(*setting),
-                tuple(Entry(number(getattr(row, metric), text)) for row in pair),
-            )
-            for setting, pair in _by_setting(report.rows).items()
-        )
-        return Table(name, title, "", ("scratch, last", "tuned, last"), lines)
-    lines = tuple(
-        _metric_line(row, lambda cell: float(getattr(cell, metric)), text)
-        for row in report.rows
-        if any(defined(getattr(cell, metric)) for cell in _unseen(row))
-        or metric == "kendall_mean"
+        for setting, pair in _by_setting(report.rows).items():
+            shown = [number(getattr(row, metric), text) for row in pair]
+            lines.append(Line(setting_title(*setting), tuple(map(Entry, shown))))
+        heads = ("scratch, last", "tuned, last")
+        return Table(name, title, "", heads, tuple(lines))
+    matched = False
+    for row in report.rows:
+        values = {each: getattr(cell, metric) for each, cell in row.per_action.items()}
+        unseen = [value for each, value in values.items() if not row.matched(each)]
+        matched |= len(unseen) < len(values)
+        if kind == "rl2" and not any(map(defined, unseen)):
+            continue
+        shown = [
+            f"({number(value, text)})" if row.matched(each) else number(value, text)
+            for each, value in values.items()
+        ]
+        shown.append(number(arithmetic_mean(unseen), text))
+        lines.append(Line(title_of(row.name), tuple(map(Entry, shown))))
+    columns = tuple(column_title(report, action) for action in report.samples)
+    return Table(
+        name,
+        f"{title} by action",
+        "",
+        (*columns, AVERAGE_TITLES["arithmetic"]),
+        tuple(lines),
+        (MATCHED,) if matched else (),
     )
-    matched = any(len(_unseen(row)) < len(row.per_action) for row in report.rows)
-    columns = [column_title(report, action) for action in report.samples]
-    columns.append(AVERAGE_TITLES["arithmetic"])
-    notes = (MATCHED,) if matched else ()
-    return Table(name, f"{title} by action", "", tuple(columns), lines, notes)
-
-
-def _unseen(row: Row) -> list[CellNumbers]:
-    return [cell for cell in row.per_action.values() if not cell.matched]
-
-
-def _metric_line(row: Row, metric: Callable[[CellNumbers], float], text: str) -> Line:
-    entries = []
-    for cell in row.per_action.values():
-        shown = number(metric(cell), text)
-        entries.append(Entry(f"({shown})" if cell.matched else shown))
-    kept = [value for value in map(metric, _unseen(row)) if defined(value)]
-    entries.append(Entry(number(sum(kept) / len(kept) if kept else None, text)))
-    return Line(title_of(row.name), tuple(entries))
 
 
 def _choices(report: Report) -> Table:
     """Make the table of what cross-validation chose for each SVR."""
-    actions = list(report.samples)
     lines = tuple(
-        Line(row.name, tuple(_chosen(row.choices[action]) for action in actions))
+        Line(row.name, tuple(_chosen(row.choices[name]) for name in report.samples))
         for row in report.rows
         if row.choices and row.copies == 1
     )
     note = "kernel, cost and epsilon; where they differ by seed or fold, each once"
-    columns = tuple(map(title_of, actions))
+    columns = tuple(map(title_of, report.samples))
     return Table("choices", "What the SVRs chose", "", columns, lines, (note,))
 
 
@@ -329,29 +298,24 @@ def _chosen(found: Sequence[Mapping[str, Any]]) -> Entry:
 
 def _pooled(report: Report) -> Table:
     """Make the table of rho pooled over all actions, beside its baseline."""
-    values = {"knows only the action": report.floor["pooled_action_mean"]}
-    values |= {row.name: row.pooled.mean for row in report.rows if row.pooled}
-    return Table(
-        "pooled",
-        "All actions pooled",
-        "",
-        ("pooled rho",),
-        tuple(Line(name, (Entry(number(rho)),)) for name, rho in values.items()),
-        (
-            "The first line predicts each action's mean training score and sees no "
-            "video: pooled rho mostly says which action is seen. It is no measure of "
-            "quality.",
-        ),
+    values = {row.name: row.pooled.mean for row in report.rows if row.pooled}
+    if values:
+        floor = report.floor["pooled_action_mean"]
+        values = {"knows only the action": floor, **values}
+    lines = tuple(Line(name, (Entry(number(rho)),)) for name, rho in values.items())
+    note = (
+        "The first line predicts each action's mean training score and sees no video: "
+        "pooled rho mostly says which action is seen. It is no measure of quality."
     )
+    return Table("pooled", "All actions pooled", "", ("pooled rho",), lines, (note,))
 
 
-def _per_fold(report: AnyReport) -> list[Table]:
+def _per_fold(report: AnyReport) -> Table:
     """Make the table of rho within each fold, where there are folds."""
-    cells: dict[str, CellNumbers | FineTuneRow] = {}
+    cells: dict[str, Metrics] = {}
     for row in report.rows:
         if isinstance(row, FineTuneRow):
-            setting = setting_title(row.action, row.n_train)
-            cells[f"{setting}, {row.init}"] = row
+            cells[f"{setting_title(row.action, row.n_train)}, {row.init}"] = row
         else:
             for action, cell in row.per_action.items():
                 cells[f"{title_of(row.name)}: {title_of(action)}"] = cell
@@ -359,20 +323,72 @@ def _per_fold(report: AnyReport) -> list[Table]:
     names = list(dict.fromkeys(name for folds in found.values() for name in folds))
     lines = []
     for label, folds in found.items():
-        means = [folds[name].mean if name in folds else None for name in names]
-        kept = list(filter(defined, means))
-        entries = [Entry(number(mean) if defined(mean) else "") for mean in means]
-        entries.append(Entry(number(sum(kept) / len(kept) if kept else None)))
-        lines.append(Line(label, tuple(entries)))
-    if not lines:
-        return []
+        means = [folds[name].mean if name in folds else math.nan for name in names]
+        entries = (*map(_or_empty, means), Entry(number(arithmetic_mean(means))))
+        lines.append(Line(label, entries))
     note = (
         "rho over the test samples of one fold, mean over seeds; empty where a fold "
         "tests fewer than two samples or predictions are constant. The other tables "
         "judge all folds' predictions together"
     )
     columns = (*names, "mean of folds")
-    title = "Within each fold"
-    return [
-        Table(f"{report.experiment}-folds", title, "", columns, tuple(lines), (note,))
-    ]
+    name, title = f"{report.experiment}-folds", "Within each fold"
+    return Table(name, title, "", columns, tuple(lines), (note,))
+
+
+@dataclass(frozen=True)
+class Extreme:
+    """A test sample whose predicted rank is near to or far from the true one."""
+
+    column: str
+    key: str
+    texts: tuple[str, str, str, str]  # judges, predicted, rank, predicted rank
+    worst: bool
+
+
+def best_row(result: Result) -> str:
+    """Name the row with the highest average, or the first where rows have none."""
+    averages = {
+        row.name: row.average.fisher_z
+        for row in result.report.rows
+        if isinstance(row, Row) and row.name in result.cells
+    }
+    return max(averages, key=averages.__getitem__, default=next(iter(result.cells)))
+
+
+def extreme_samples(result: Result, count: int) -> list[Extreme]:
+    """Return the `count` best and worst predicted samples of each column.
+
+    Of `best_row`, the first seed; ranks are within a column.
+    """
+    found = []
+    for column, cell in result.cells[best_row(result)].items():
+        test, predicted = cell.tests[0], cell.predicted[0]
+        ranks, guessed = rankdata(test.truth), rankdata(predicted)
+        order = np.argsort(np.abs(ranks - guessed), kind="stable")
+        few = min(count, len(order) // 2)
+        for nth, place in enumerate((*order[:few], *order[len(order) - few :])):
+            texts = (
+                number(test.truth[place], "{:.2f}"),
+                number(predicted[place], "{:.2f}"),
+                f"{ranks[place]:g}",
+                f"{guessed[place]:g}",
+            )
+            key = str(result.keys[test.rows[place]])
+            found.append(Extreme(column, key, texts, nth >= few))
+    return found
+
+
+def extremes(result: Result, count: int = 3) -> Table:
+    """Make the table of the best and worst predicted samples."""
+    return Table(
+        f"{result.report.experiment}-extremes",
+        f"Best and worst predicted samples: {best_row(result)}",
+        "sample",
+        ("judges", "predicted", "rank", "predicted rank"),
+        tuple(
+            Line(f"{each.column}: {each.key}", tuple(map(Entry, each.texts)))
+            for each in extreme_samples(result, count)
+        ),
+        ("first seed; of each column the nearest ranks first, then the furthest",),
+    )

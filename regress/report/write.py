@@ -23,35 +23,32 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
-from scipy.stats import rankdata
 
 from aqa.cache.files import write_file
-from aqa.regress.experiments.result import (
-    AnyReport,
-    FineTuneReport,
-    Result,
-    Row,
-    to_json,
-)
+from aqa.regress.experiments.result import AnyReport, FineTuneReport, Result, to_json
 from aqa.regress.experiments.study import title_of
-from aqa.regress.report.export import numbers_csv, predictions_csv, table_csv
-from aqa.regress.report.score_page import jpeg, render
-from aqa.regress.report.tables import by_action, comparison, details, fine_tuning
-from aqa.regress.report.text_table import (
-    Entry,
-    Line,
+from aqa.regress.report.formats import (
     Table,
     escape,
     latex,
     number,
+    numbers_csv,
+    predictions_csv,
     rich_table,
     sentence,
+    table_csv,
+)
+from aqa.regress.report.score_page import jpeg, render
+from aqa.regress.report.tables import (
+    comparison,
+    details,
+    extreme_samples,
+    extremes,
+    main_table,
 )
 
 if TYPE_CHECKING:
     from aqa.regress.report.figures import Picture
-
-    Drawn = tuple[tuple[Picture, ...], tuple[tuple[str, str], ...]]
 
 #: From keys of samples to frames of those videos that can be shown: (n, h, w, 3) RGB.
 Strips = Callable[[Sequence[str]], Mapping[str, NDArray[np.uint8]]]
@@ -99,6 +96,11 @@ class Run:
     command: str = ""
     date: str = ""
 
+    @property
+    def title(self) -> str:
+        """The title of the page."""
+        return f"Action quality: {self.data}"
+
 
 @dataclass(frozen=True)
 class Section:
@@ -107,10 +109,7 @@ class Section:
     `strips` are captions with frames of a video side by side, as JPEG in base64.
     """
 
-    name: str
-    title: str
-    question: str
-    findings: tuple[str, ...]
+    result: Result
     notes: tuple[str, ...]
     tables: tuple[Table, ...]
     details: tuple[Table, ...]
@@ -118,13 +117,11 @@ class Section:
     strips: tuple[tuple[str, str], ...] = ()
 
 
-def shared_notes(reports: Sequence[AnyReport]) -> tuple[str, ...]:
+def shared_notes(results: Sequence[Result]) -> tuple[str, ...]:
     """Return notes that every one of several reports has: they are printed once."""
-    first, *others = reports
+    first, *others = (result.report.notes for result in results)
     return tuple(
-        note
-        for note in first.notes
-        if others and all(note in other.notes for other in others)
+        note for note in first if others and all(note in other for other in others)
     )
 
 
@@ -136,94 +133,24 @@ def section_of(
 ) -> Section:
     """Make an experiment's section; notes that are `shared` are left out."""
     report = result.report
+    compared = (
+        comparison(report, found, f"{report.experiment}-claim-{nth}")
+        for nth, found in enumerate(report.claims, 1)
+    )
     return Section(
-        report.experiment,
-        result.title,
-        result.question,
-        tuple(report.findings),
+        result,
         tuple(note for note in report.notes if note not in shared),
-        (
-            main_table(result),
-            *(
-                comparison(report, found, f"{report.experiment}-claim-{nth}")
-                for nth, found in enumerate(report.claims, 1)
-            ),
-        ),
+        (main_table(result), *compared),
         (*details(report), extremes(result)),
         pictures,
         strips,
     )
 
 
-def main_table(result: Result) -> Table:
-    """Make the paper's table of an experiment."""
-    if isinstance(result.report, FineTuneReport):
-        return fine_tuning(result.report, *result.table)
-    return by_action(result.report, *result.table)
-
-
-@dataclass(frozen=True)
-class Extreme:
-    """A test sample whose predicted rank is near to or far from the true one."""
-
-    column: str
-    key: str
-    texts: tuple[str, str, str, str]  # judges, predicted, rank, predicted rank
-    worst: bool
-
-
-def best_row(result: Result) -> str:
-    """Name the row with the highest average, or the first where rows have none."""
-    averages = {
-        row.name: row.average.fisher_z
-        for row in result.report.rows
-        if isinstance(row, Row) and row.name in result.cells
-    }
-    return max(averages, key=averages.__getitem__, default=next(iter(result.cells)))
-
-
-def extreme_samples(result: Result, count: int) -> list[Extreme]:
-    """Return the `count` best and worst predicted samples of each column.
-
-    Of `best_row`, the first seed; ranks are within a column.
-    """
-    found = []
-    for column, cell in result.cells[best_row(result)].items():
-        test, predicted = cell.tests[0], cell.predicted[0]
-        ranks, guessed = rankdata(test.truth), rankdata(predicted)
-        order = np.argsort(np.abs(ranks - guessed), kind="stable")
-        few = min(count, len(order) // 2)
-        for nth, place in enumerate((*order[:few], *order[len(order) - few :])):
-            texts = (
-                number(test.truth[place], "{:.2f}"),
-                number(predicted[place], "{:.2f}"),
-                f"{ranks[place]:g}",
-                f"{guessed[place]:g}",
-            )
-            key = str(result.keys[test.rows[place]])
-            found.append(Extreme(column, key, texts, nth >= few))
-    return found
-
-
-def extremes(result: Result, count: int = 3) -> Table:
-    """Make the table of the best and worst predicted samples."""
-    return Table(
-        f"{result.report.experiment}-extremes",
-        f"Best and worst predicted samples: {best_row(result)}",
-        "sample",
-        ("judges", "predicted", "rank", "predicted rank"),
-        tuple(
-            Line(f"{each.column}: {each.key}", tuple(map(Entry, each.texts)))
-            for each in extreme_samples(result, count)
-        ),
-        ("first seed; of each column the nearest ranks first, then the furthest",),
-    )
-
-
-def strips_of(result: Result, strips: Strips) -> tuple[tuple[str, str], ...]:
+def strips_of(result: Result, strips: Strips | None) -> tuple[tuple[str, str], ...]:
     """Return the best and the worst predicted video of each action, with frames."""
-    if isinstance(result.report, FineTuneReport):
-        return ()  # its columns are many settings of the same actions
+    if strips is None or isinstance(result.report, FineTuneReport):
+        return ()  # columns of fine-tuning are many settings of the same actions
     samples = extreme_samples(result, 1)
     frames = strips([sample.key for sample in samples])
     found = []
@@ -241,36 +168,27 @@ def strips_of(result: Result, strips: Strips) -> tuple[tuple[str, str], ...]:
 
 
 def write_report(
-    results: Sequence[Result],
-    out: Path,
-    run: Run | None = None,
-    strips: Strips | None = None,
+    results: Sequence[Result], out: Path, run: Run, strips: Strips | None = None
 ) -> Path:
     """Write the run's files, and each experiment's own; returns the page's path."""
     # Here: a table on a terminal needs no drawing library.
     from aqa.regress.report.figures import pictures_of
 
-    drawn: dict[str, Drawn] = {
-        result.report.experiment: (
-            pictures_of(result),
-            strips_of(result, strips) if strips else (),
-        )
-        for result in results
-    }
+    sections = []
+    shared = shared_notes(results)
     for result in results:
-        _write_files([result], drawn, out / result.report.experiment, run)
-    return _write_files(results, drawn, out, run)
+        drawn = pictures_of(result), strips_of(result, strips)
+        alone = section_of(result, (), *drawn)
+        _write_files([alone], (), out / result.report.experiment, run)
+        sections.append(section_of(result, shared, *drawn))
+    return _write_files(sections, shared, out, run)
 
 
 def _write_files(
-    results: Sequence[Result], drawn: "Mapping[str, Drawn]", out: Path, run: Run | None
+    sections: Sequence[Section], shared: Sequence[str], out: Path, run: Run
 ) -> Path:
+    results = [section.result for section in sections]
     reports = [result.report for result in results]
-    shared = shared_notes(reports)
-    sections = [
-        section_of(result, shared, *drawn[result.report.experiment])
-        for result in results
-    ]
     text = json.dumps(joined(reports), indent=1, allow_nan=False)
     written = {
         "report.json": text + "\n",
@@ -278,8 +196,8 @@ def _write_files(
         "table.csv": table_csv(reports),
         "predictions.csv": predictions_csv(results),
         "tables.tex": latex([table for each in sections for table in each.tables]),
-        "report.md": markdown(reports, sections, run),
-        "report.html": page(reports, sections, run),
+        "report.md": markdown(sections, shared, run),
+        "report.html": page(sections, shared, run),
     }
     for section in sections:
         for picture in section.pictures:
@@ -298,41 +216,36 @@ def joined(reports: Sequence[AnyReport]) -> dict[str, Any]:
     return {"experiment": "all", "created_with": created_with, "reports": objects}
 
 
-def title_of_page(run: Run | None) -> str:
-    """Return the title: which data set was asked."""
-    return f"Action quality: {run.data}" if run else "Action quality"
-
-
-def page(
-    reports: Sequence[AnyReport], sections: Sequence[Section], run: Run | None = None
-) -> str:
-    """Return the self-contained HTML page."""
+def page(sections: Sequence[Section], shared: Sequence[str], run: Run) -> str:
+    """Return the self-contained HTML page; `shared` notes stand before the sections."""
+    reports = [section.result.report for section in sections]
     return render(
         "page.html.jinja",
         minus=_minus,
         sentence=sentence,
         unbroken=_unbroken,
-        title=title_of_page(run),
+        title=run.title,
         files=DOWNLOADS,
         facts=facts(reports[0], run),
-        notes=shared_notes(reports),
+        notes=shared,
         sections=sections,
         methods=METHODS,
         provenances=provenances(reports),
     )
 
 
-def markdown(
-    reports: Sequence[AnyReport], sections: Sequence[Section], run: Run | None = None
-) -> str:
+def markdown(sections: Sequence[Section], shared: Sequence[str], run: Run) -> str:
     """Return the same as Markdown; pictures are those in the folder `figures`."""
-    parts = [f"# {escape(title_of_page(run))}"]
+    reports = [section.result.report for section in sections]
     lines = facts(reports[0], run).items()
-    parts.append("\n".join(f"- **{name}**: {escape(text)}" for name, text in lines))
-    parts += [f"> {escape(sentence(note))}" for note in shared_notes(reports)]
+    parts = [
+        f"# {escape(run.title)}",
+        "\n".join(f"- **{name}**: {escape(text)}" for name, text in lines),
+        *(f"> {escape(sentence(note))}" for note in shared),
+    ]
     for section in sections:
-        parts += [f"## {section.title}", section.question]
-        parts += [f"**{escape(finding)}**" for finding in section.findings]
+        parts += [f"## {section.result.title}", section.result.question]
+        parts += [f"**{escape(text)}**" for text in section.result.report.findings]
         parts += [f"> {escape(sentence(note))}" for note in section.notes]
         for picture in section.pictures:
             parts.append(f"![{escape(picture.alt)}](figures/{picture.name}.svg)")
@@ -355,7 +268,7 @@ def provenances(reports: Sequence[AnyReport]) -> dict[str, str]:
     return {label: json.dumps(record, indent=2) for label, record in records.items()}
 
 
-def facts(report: AnyReport, run: Run | None = None) -> dict[str, str]:
+def facts(report: AnyReport, run: Run) -> dict[str, str]:
     """Return what the numbers were made from, one line each."""
     lists = report.samples.values()
     train, test = (sum(counts[name] for counts in lists) for name in ("train", "test"))
@@ -372,9 +285,9 @@ def facts(report: AnyReport, run: Run | None = None) -> dict[str, str]:
             "only the action, no video"
         ),
         "Made with": ", ".join(f"{k} {v}" for k, v in report.created_with.items()),
+        "Command": run.command,
+        "Date": run.date,
     }
-    if run:
-        found |= {"Command": run.command, "Date": run.date}
     return {name: text for name, text in found.items() if text}
 
 
@@ -405,18 +318,20 @@ def print_results(results: Sequence[Result], console: Console) -> None:
     """
     if not console.is_terminal:
         console = Console(file=console.file, width=WIDE)
-    shared = shared_notes([result.report for result in results])
+    shared = shared_notes(results)
     for result in results:
-        section = section_of(result, shared)
-        console.print(rich_table(section.tables[0]))
-        _print_lines(section.findings, console)
-        _print_lines([f"Note: {note}" for note in section.notes], console)
+        report = result.report
+        notes = [note for note in report.notes if note not in shared]
+        console.print(rich_table(main_table(result)))
+        _print_lines(report.findings, notes, console)
         console.print()
-    _print_lines([f"Note: {note}" for note in shared], console)
+    _print_lines((), shared, console)
 
 
-def _print_lines(lines: Sequence[str], console: Console) -> None:
-    for line in lines:
+def _print_lines(
+    findings: Sequence[str], notes: Sequence[str], console: Console
+) -> None:
+    for line in (*findings, *(f"Note: {note}" for note in notes)):
         if console.is_terminal:
             console.print(Padding(Text(line), (0, 0, 0, 2)))
         else:
