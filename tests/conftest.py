@@ -1,8 +1,10 @@
 """Fixtures that more than one test file needs, named by the state they give."""
 
+import csv
 import os
 import signal
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -52,6 +54,17 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture
+def released(shared_data):
+    """The released lists: key, split and score of each sample by action."""
+    lists = defaultdict(list)
+    with open(shared_data / "aqa7" / "aqa7_split4_readable.csv") as file:
+        for row in csv.DictReader(file):
+            key = f"{row['action']}/{int(row['sample']):03d}"
+            lists[row["action"]].append((key, row["split"], float(row["score"])))
+    return lists
 
 
 @pytest.fixture(autouse=True)

@@ -25,7 +25,7 @@ from aqa.regress.config import (
 )
 from aqa.regress.data import load
 from aqa.regress.experiments import EXPERIMENTS, fine_tune, single_vs_all, zero_shot
-from aqa.regress.experiments.compare import _train, compare
+from aqa.regress.experiments.compare import compare, train
 from aqa.regress.experiments.result import to_json
 from aqa.regress.experiments.study import open_study
 
@@ -168,7 +168,7 @@ def test_nothing_of_a_folds_test_samples_enters_its_heads(cache, tmp_path, split
         assert len(tasks) == 20
         for _, task in tasks:
             assert not set(task.rows) & set(tested)
-        trained = _train([each], tasks, tmp_path / str(id(each)), lambda *_: None)
+        trained = train([each], tasks, tmp_path / str(id(each)), lambda *_: None)
         outcomes.append((trained.heads[""], trained.svrs))
     (heads, svrs), (spoilt_heads, spoilt_svrs) = outcomes
     assert set(heads) == set(spoilt_heads) and set(svrs) == set(spoilt_svrs)

@@ -23,6 +23,8 @@ from aqa.regress.experiments.describe import compare_rows, describe, describe_av
 COUNT = 400
 DRAWS = SeedDraws(COUNT, 0)
 UP, DOWN, FLAT = [1, 2, 3, 4, 5, 6], [6, 5, 4, 3, 2, 1], [2] * 6
+#: rho with UP: 1 - 6 * 2 / 210 and 1 - 6 * 8 / 210.
+GOOD, FAIR = [2, 1, 3, 4, 5, 6], [3, 2, 1, 4, 5, 6]
 
 
 def cell(truth, *predicted, seed=0, matched=False):
@@ -35,11 +37,9 @@ def cell(truth, *predicted, seed=0, matched=False):
 
 def compare(better, other, pairs):
     """Compare two rows whose cells are given as pairs by column."""
-    rows = {
-        name: {column: cells[side] for column, cells in pairs.items()}
-        for side, name in enumerate((better, other))
-    }
-    return compare_rows(better, other, rows, DRAWS)
+    sides = zip(*pairs.values(), strict=True)
+    rows = [dict(zip(pairs, cells, strict=True)) for cells in sides]
+    return compare_rows(better, other, {better: rows[0], other: rows[1]}, DRAWS)
 
 
 def test_a_cells_numbers_by_hand():
@@ -61,22 +61,21 @@ def test_the_interval_of_one_seed_is_bonett_and_wrights():
     half = norm.ppf(0.975) * math.sqrt((1 + rho**2 / 2) / (6 - 3))
     expected = np.tanh(np.arctanh(rho) + np.array([-half, half]))
     # The resamples stand for a normal distribution; their spread is estimated.
-    found = describe(cell(UP, guess), DRAWS).ci95
-    np.testing.assert_allclose(found, expected, atol=0.02)
-
-
-def test_a_perfect_ranking_has_an_interval_all_the_same():
+    found = describe(cell(UP, guess), DRAWS)
+    np.testing.assert_allclose(found.ci95, expected, atol=0.02)
+    assert math.isnan(found.sd)
+    # A perfect ranking has an interval all the same.
     low, high = describe(cell(UP, UP), DRAWS).ci95
     assert 0.4 < low < largest_rho(6) < high == 1
 
 
 def test_three_test_samples_give_no_interval():
     found = describe(cell([1, 2, 3], [1, 2, 3]), DRAWS)
-    assert found.mean == 1 and all(map(math.isnan, found.ci95))
+    assert found.mean == 1 and np.isnan(found.ci95).all()
     both = describe_average([cell(UP, UP), cell([1, 2, 3], [1, 2, 3])], DRAWS)
-    assert all(map(math.isnan, both.ci95["fisher_z"]))
+    assert np.isnan(both.ci95["fisher_z"]).all()
     four = describe(cell([1, 2, 3, 4], [1, 2, 4, 3]), DRAWS)
-    assert not any(map(math.isnan, four.ci95))
+    assert np.isfinite(four.ci95).all()
 
 
 def test_what_varies_with_seeds_widens_the_interval():
@@ -94,40 +93,28 @@ def test_what_varies_with_seeds_widens_the_interval():
     assert (np.arctanh(d) - np.arctanh(c)) / 2 > 1.96 * z.std(ddof=1) / math.sqrt(3)
 
 
-def test_one_seed_has_no_spread():
-    assert math.isnan(describe(cell(UP, UP), DRAWS).sd)
-
-
 def test_undefined_seeds_are_counted_and_left_out():
     found = describe(cell(UP, UP, FLAT), DRAWS)
-    assert found.undefined == 1
-    assert found.mean == 1
+    assert (found.undefined, found.mean) == (1, 1)
     assert math.isnan(found.spearman[1])
     assert not math.isnan(found.ci95[0])
     nothing = describe(cell(UP, FLAT), DRAWS)
-    assert math.isnan(nothing.mean)
-    assert all(map(math.isnan, nothing.ci95))
+    assert math.isnan(nothing.mean) and np.isnan(nothing.ci95).all()
 
 
 def test_ranks_are_not_scores():
-    ranks = replace(cell(UP, UP), units=False)
-    found = describe(ranks, DRAWS)
+    found = describe(replace(cell(UP, UP), units=False), DRAWS)
     assert math.isnan(found.rl2_x100_mean) and found.mean == 1
 
 
 def test_averages_leave_matched_cells_and_undefined_values_out():
-    cells = [
-        cell(UP, [2, 1, 3, 4, 5, 6]),
-        cell(UP, [3, 2, 1, 4, 5, 6], seed=1),
-        cell(UP, FLAT, seed=2),
-        cell(UP, DOWN, seed=3, matched=True),
-    ]
-    found = describe_average(cells, DRAWS)
+    guesses = (GOOD, FAIR, FLAT)
+    cells = [cell(UP, guess, seed=seed) for seed, guess in enumerate(guesses)]
+    found = describe_average([*cells, cell(UP, DOWN, matched=True)], DRAWS)
     rhos = [1 - 6 * 2 / 210, 1 - 6 * 8 / 210]
     assert found.arithmetic == pytest.approx(np.mean(rhos))
     assert found.fisher_z == pytest.approx(fisher_mean(rhos, 6))
-    assert found.actions == 3
-    assert found.undefined == 1
+    assert (found.actions, found.undefined) == (3, 1)
     for kind in ("fisher_z", "arithmetic"):
         low, high = found.ci95[kind]
         assert low < found.of(kind) < high
@@ -143,35 +130,38 @@ def test_averages_are_formed_for_each_seed_and_then_averaged():
     assert found.ci95["arithmetic"][0] < -0.99 < 0.99 < found.ci95["arithmetic"][1]
 
 
-def test_a_difference_that_holds_is_said_to_hold():
+@pytest.fixture
+def sides():
+    """A truth, three good guesses of it, and twenty of nothing."""
     generator = np.random.default_rng(0)
     truth = generator.normal(size=40)
     good = [truth + generator.normal(scale=0.3, size=40) for _ in range(3)]
-    bad = generator.normal(size=(3, 40))
-    pairs = {"a": (cell(truth, *good), cell(truth, *bad))}
-    found = compare("good", "bad", pairs)
+    return truth, good, generator.normal(size=(20, 40))
+
+
+def test_a_difference_that_holds_is_said_to_hold(sides):
+    truth, good, bad = sides
+    a, b = cell(truth, *good), cell(truth, *bad[:3])
+    found = compare("good", "bad", {"a": (a, b)})
     assert found.average["fisher_z"].probability == 1
     assert found.words.startswith("Good is better than bad: +")
-    other = compare("bad", "good", {"a": pairs["a"][::-1]})
+    other = compare("bad", "good", {"a": (b, a)})
     assert other.words.startswith("Bad is worse than good: -")
     single = compare("good", "bad", {"a": (cell(truth, good[0]), cell(truth, bad[0]))})
     assert single.words.endswith("no verdict.")
 
 
-def test_a_row_of_many_draws_is_compared_with_one_of_few_seeds():
-    generator = np.random.default_rng(1)
-    truth = generator.normal(size=40)
-    good = [truth + generator.normal(scale=0.3, size=40) for _ in range(3)]
-    drawn = generator.normal(size=(20, 40))
-    found = compare("good", "random", {"a": (cell(truth, *good), cell(truth, *drawn))})
+def test_a_row_of_many_draws_is_compared_with_one_of_few_seeds(sides):
+    truth, good, bad = sides
+    pair = cell(truth, *good), cell(truth, *bad)
+    found = compare("good", "random", {"a": pair})
     assert found.words.startswith("Good is better than random: +")
-    rho = [describe(each, DRAWS).mean for each in (cell(truth, *good),
-                                                   cell(truth, *drawn))]  # fmt: skip
+    rho = [describe(each, DRAWS).mean for each in pair]
     assert found.average["arithmetic"].difference == pytest.approx(rho[0] - rho[1])
 
 
 def test_a_difference_between_equals_is_not_settled():
-    same = cell(UP, [2, 1, 3, 4, 5, 6], [1, 2, 3, 4, 6, 5])
+    same = cell(UP, GOOD, [1, 2, 3, 4, 6, 5])
     found = compare("one", "other", {"a": (same, same)})
     assert found.per_column["a"].probability == 0.5
     assert found.per_column["a"].difference == 0
@@ -179,33 +169,23 @@ def test_a_difference_between_equals_is_not_settled():
     assert "do not settle which is better" in found.words
 
 
-def test_a_difference_of_what_is_undefined_says_so():
+def test_differences_that_are_undefined_or_have_no_interval_are_said_in_words():
     flat = cell(UP, FLAT)
     found = compare("one", "other", {"a": (flat, flat)})
     assert "undefined" in found.words
     assert math.isnan(found.average["fisher_z"].probability)
+    test = HeldOut("a", np.arange(6), np.array(UP), Resamples(UP, np.zeros((COUNT, 6))))
+    pair = [judge([test], [np.array(guess)]) for guess in (UP, DOWN)]
+    found = compare("one", "other", {"a": pair})
+    assert "no interval" in found.words and "nan" not in found.words
 
 
 def test_a_column_without_one_side_counts_for_neither():
     """Each side's average is over the columns that both have."""
-    good, poor = [2, 1, 3, 4, 5, 6], [3, 2, 1, 4, 6, 5]
-    pairs = {
-        "a": (cell(UP, poor), cell(UP, poor)),
-        "b": (cell(UP, FLAT, seed=1), cell(UP, good, seed=1)),
-    }
-    found = compare("one", "other", pairs)
-    for kind in ("fisher_z", "arithmetic"):
-        assert found.average[kind].difference == 0
-        assert found.average[kind].ci95 == (0, 0)
-        assert found.average[kind].probability == 0.5
-
-
-def test_a_difference_without_an_interval_is_said_in_words():
-    test = HeldOut("a", np.arange(6), np.array(UP), Resamples(UP, np.zeros((COUNT, 6))))
-    sides = [judge([test], [np.array(guess)]) for guess in (UP, DOWN)]
-    found = compare("one", "other", {"a": sides})
-    assert "no interval" in found.words
-    assert "nan" not in found.words
+    poor = cell(UP, [3, 2, 1, 4, 6, 5])
+    pairs = {"a": (poor, poor), "b": (cell(UP, FLAT, seed=1), cell(UP, GOOD, seed=1))}
+    for found in compare("one", "other", pairs).average.values():
+        assert (found.difference, found.ci95, found.probability) == (0, (0, 0), 0.5)
 
 
 def test_groups_are_drawn_whole_and_widen_the_interval():
@@ -241,8 +221,15 @@ def test_few_groups_have_students_interval():
     assert wider == pytest.approx(t.ppf(0.975, 7) / norm.ppf(0.975))
 
 
-def test_an_undefined_interval_says_nothing_of_zero():
-    assert not covers_zero([math.nan, math.nan])
-    assert covers_zero([-0.1, 0.1])
-    assert not covers_zero([0.1, 0.2])
-    assert not covers_zero([-0.2, -0.1])
+@pytest.mark.parametrize(
+    ("ends", "covers"),
+    [
+        ((-0.1, 0.1), True),
+        ((0, 0), True),
+        ((0.1, 0.2), False),
+        ((-0.2, -0.1), False),
+        ((math.nan, math.nan), False),
+    ],
+)
+def test_which_intervals_cover_zero(ends, covers):
+    assert covers_zero(ends) == covers

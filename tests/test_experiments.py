@@ -1,33 +1,35 @@
 """The experiments run together: what they share, report, refuse and never look at."""
 
+import csv
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import compare
 
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import read_labels, relabel
 from aqa.regress.data import load
-from aqa.regress.experiments import compare as running
 from aqa.regress.experiments import fine_tune, single_vs_all, svr_tasks, zero_shot
-from aqa.regress.experiments.compare import _unique
-from aqa.regress.experiments.result import to_json
+from aqa.regress.experiments.compare import train
 from aqa.regress.experiments.study import open_study
 from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
 from aqa.regress.heads.tasks import HeadStore, HeadTask
 
 
-def compare(*arguments, **options):
-    """Run experiments; return their report.json objects."""
-    return [to_json(each.report) for each in running.compare(*arguments, **options)]
+def tasks_of(study, kind, *modules):
+    """Return each task of a kind that experiments need, starts before the rest."""
+    tasks = [task for module in modules for _, task in module.needs([study])]
+    starts = [task.init for task in tasks if isinstance(task, HeadTask) and task.init]
+    found = dict.fromkeys([*starts, *tasks])
+    return [task for task in found if isinstance(task, kind)]
 
 
-def heads_of(module, study):
-    """Return the LSTM tasks that an experiment needs."""
-    return _unique(
-        task for _, task in module.needs([study]) if isinstance(task, HeadTask)
-    )
+@pytest.fixture
+def quick(compared):
+    """The settings of `compared` with one seed and one copy."""
+    return replace(compared.config, average_offsets=False, seeds=1)
 
 
 def test_the_report_is_strict_json_and_what_compare_returns(compared):
@@ -35,52 +37,37 @@ def test_the_report_is_strict_json_and_what_compare_returns(compared):
     found = json.loads(text, parse_constant=lambda name: pytest.fail(name))
     assert found["experiment"] == "all"
     assert found["reports"] == compared.reports
-    assert [report["experiment"] for report in found["reports"]] == [
-        "single-vs-all",
-        "zero-shot",
-        "fine-tune",
-    ]
-
-
-def test_every_report_has_what_the_design_asks_for(compared):
+    names = [report["experiment"] for report in compared.reports]
+    assert names == ["single-vs-all", "zero-shot", "fine-tune"]
     for report in compared.reports:
-        assert {
-            "experiment",
-            "created_with",
-            "provenance",
-            "samples",
-            "seeds",
-            "settings",
-            "rows",
-            "floor",
-            "paper",
-        } <= set(report)
+        assert {"created_with", "settings", "rows"} <= set(report)
         assert report["provenance"] == {"features": "c3d", "arch": "planted"}
         assert report["seeds"] == [0, 1]
         assert report["samples"]["diving"] == {"train": 14, "test": 8}
         assert report["paper"] is None
         assert report["floor"]["pooled_action_mean"] is not None
-
-
-def test_a_run_that_is_not_the_papers_length_says_so(compared):
-    for report in compared.reports:
         assert report["settings"]["paper_length"] is False
         assert report["settings"]["schedule"]["iterations"] == 24
         assert report["settings"]["schedule"]["step"] == 10
         assert any("not the paper's length" in note for note in report["notes"])
+        for claim in report["claims"]:
+            for each in (*claim["per_column"].values(), *claim["average"].values()):
+                low, high = each["ci95"]
+                assert low <= high
+                assert 0 <= each["probability"] <= 1
 
 
 def test_single_vs_all_rows(compared):
     report = compared.reports[0]
-    assert [row["name"] for row in report["rows"]] == [
+    kinds = [
         "single-action SVR",
         "single-action LSTM",
         "all-action LSTM",
         "all-action SVR",
-        "single-action SVR, mean of 2 copies",
-        "single-action LSTM, mean of 2 copies",
-        "all-action LSTM, mean of 2 copies",
-        "all-action SVR, mean of 2 copies",
+    ]
+    assert [row["name"] for row in report["rows"]] == [
+        *kinds,
+        *(f"{kind}, mean of 2 copies" for kind in kinds),
         "single-action SVR, pose-dct",
         "all-action SVR, pose-dct",
         "single-action nu-SVR, pose-dct",
@@ -91,16 +78,15 @@ def test_single_vs_all_rows(compared):
         assert len(cell["spearman"]) == 2
         assert cell["mean"] == pytest.approx(np.mean(cell["spearman"]))
         assert cell["n_test"] == 8
-        assert set(row["average"]) >= {"fisher_z", "arithmetic"}
+        low, high = row["average"]["ci95"]["fisher_z"]
+        assert low <= row["average"]["fisher_z"] <= high
 
 
 def test_what_each_svr_chose_is_on_record(compared):
     rows = {row["name"]: row for row in compared.reports[0]["rows"]}
     for seeds in rows["single-action SVR"]["choices"].values():
-        assert len(seeds) == 2
-        for choice in seeds:
-            assert choice["kernel"] == "linear"
-            assert choice["cost"] in (0.1, 1.0)
+        assert [choice["kernel"] for choice in seeds] == ["linear"] * 2
+        assert {choice["cost"] for choice in seeds} <= {0.1, 1.0}
     named = rows["single-action nu-SVR, pose-dct"]["choices"]["diving"][0]
     assert (named["cost"], named["nu"], named["epsilon"]) == (0.001, 0.5, None)
     assert rows["all-action LSTM"]["choices"] == {}
@@ -148,18 +134,12 @@ def test_fine_tune_rows(compared):
         assert row["last"] == pytest.approx(row["curve"][-1][1])
 
 
-def test_fine_tuning_starts_from_the_zero_shot_head(compared):
-    # Before the first iteration the head is the multi-action one, on other samples.
-    config = replace(compared.config, average_offsets=False)
-    study = open_study(compared.cache, config)
-    tuned = [task for task in heads_of(fine_tune, study) if task.init is not None]
-    assert {task.init for task in tuned} <= set(heads_of(zero_shot, study))
-
-
 def test_a_head_that_two_experiments_need_is_one_task(compared):
     study = open_study(compared.cache, compared.config)
-    modules = (single_vs_all, zero_shot, fine_tune)
-    together = _unique(task for each in modules for task in heads_of(each, study))
+    # Before the first iteration a tuned head is the multi-action one of zero-shot.
+    tuned = [task for task in tasks_of(study, HeadTask, fine_tune) if task.init]
+    assert {task.init for task in tuned} <= set(tasks_of(study, HeadTask, zero_shot))
+    together = tasks_of(study, HeadTask, single_vs_all, zero_shot, fine_tune)
     actions, seeds, settings = 3, 2, len(compared.reports[2]["rows"]) // 2
     # Single-action, all-action, all but one, both starts; then the untrained ones.
     heads = actions + 1 + actions + 2 * settings
@@ -167,9 +147,8 @@ def test_a_head_that_two_experiments_need_is_one_task(compared):
     assert len({task.name for task in together}) == len(together)  # for messages
 
 
-def test_one_seed_gives_no_verdict_and_says_what_is_left_out(compared, tmp_path):
-    config = replace(compared.config, average_offsets=False, seeds=1)
-    reports = compare(compared.cache, ["all"], config, tmp_path)
+def test_one_seed_gives_no_verdict_and_says_what_is_left_out(compared, quick, tmp_path):
+    reports = compare(compared.cache, ["all"], quick, tmp_path)
     for report in reports:
         (note,) = [note for note in report["notes"] if note.startswith("one seed")]
         assert "intervals cover test samples only" in note and "--seeds N" in note
@@ -185,11 +164,9 @@ def test_poses_follow_the_split_and_say_so(compared):
     assert said == [True, False, False]
 
 
-def test_an_svr_that_was_stopped_is_named(compared, tmp_path, monkeypatch):
+def test_an_svr_that_was_stopped_is_named(compared, quick, tmp_path, monkeypatch):
     monkeypatch.setattr("aqa.regress.heads.svr.MOST_ITERATIONS", 1)
-    config = replace(
-        compared.config, average_offsets=False, seeds=1, actions=("diving",)
-    )
+    config = replace(quick, actions=("diving",))
     (report,) = compare(compared.cache, ["single-vs-all"], config, tmp_path)
     (note,) = [note for note in report["notes"] if "before it converged" in note]
     assert "single-action SVR on diving" in note
@@ -220,43 +197,35 @@ def test_a_second_run_trains_nothing_and_writes_the_same(compared, monkeypatch):
     assert [(compared.out / name).read_bytes() for name in names] == before
 
 
-def test_progress_rises_to_its_total(compared):
+def test_progress_rises_to_its_total(compared, quick, tmp_path):
     seen = []
-    compare(
-        compared.cache,
-        ["single-vs-all"],
-        replace(compared.config, average_offsets=False),
-        compared.out.parent / "progress",
-        lambda *step: seen.append(step),
-    )
+    arguments = (compared.cache, ["single-vs-all"], quick, tmp_path)
+    compare(*arguments, lambda *step: seen.append(step))
     done = [step[0] for step in seen]
     assert done == sorted(done)
     assert len({step[1] for step in seen}) == 1
     assert seen[-1][0] == pytest.approx(seen[-1][1])
 
 
-def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path):
+def test_test_labels_change_no_head_and_no_prediction(compared, quick, tmp_path):
     """Leakage: scale every test label anew; all that is fitted must stay the same."""
-    config = replace(compared.config, average_offsets=False, seeds=1)
     spoilt = tmp_path / "spoilt.h5"
     spoilt.write_bytes(compared.cache.read_bytes())
     features = load(spoilt)
     labels = tmp_path / "labels.csv"
     with labels.open("w") as file:
-        file.write("key,action,score,split\n")
+        table = csv.writer(file)
+        table.writerow(("key", "action", "score", "split"))
         for row in np.flatnonzero(features.split == "test"):
-            key, action = (
-                '"{}"'.format(str(text).replace('"', '""'))
-                for text in (features.key[row], features.action[row])
-            )
-            file.write(f"{key},{action},{50 + row * 7 % 13},test\n")
+            key, action = features.key[row], features.action[row]
+            table.writerow((key, action, 50 + row * 7 % 13, "test"))
     relabel(spoilt, read_labels(labels), doubtful=True)
     predicted = {}
     for name, cache in (("kept", compared.cache), ("spoilt", spoilt)):
-        study = open_study(cache, config)
+        study = open_study(cache, quick)
         modules = (single_vs_all, zero_shot)
         tasks = [task for module in modules for task in module.needs([study])]
-        trained = running._train([study], tasks, tmp_path / name, lambda *_: None)
+        trained = train([study], tasks, tmp_path / name, lambda *_: None)
         heads, svrs = trained.heads[""], trained.svrs
         predicted[name] = [
             *(array for head in heads.values() for array in head.parameters.values()),
@@ -270,34 +239,18 @@ def test_test_labels_change_no_head_and_no_prediction(compared, plant, tmp_path)
 def test_fine_tuning_never_sees_the_labels_that_it_is_tested_on(compared):
     study = open_study(compared.cache, replace(compared.config, seeds=1))
     features = study.features
-    watched = {row for task in heads_of(fine_tune, study) for row in task.watch}
-    action = features.action[next(iter(watched))]
-    chosen = [
-        task
-        for task in heads_of(fine_tune, study)
-        if task.watch and features.action[task.watch[0]] == action
-    ]
+    tasks = [task for task in tasks_of(study, HeadTask, fine_tune) if task.watch]
+    chosen = [task for task in tasks if features.action[task.watch[0]] == "diving"]
     score = features.score.copy()
     for task in chosen:
         score[list(task.watch)] += 1000
     other = replace(study, features=replace(features, score=score))
-    changed = {task.name: task for task in heads_of(fine_tune, other)}
+    changed = {task.name: task for task in tasks_of(other, HeadTask, fine_tune)}
+    assert chosen
     for task in chosen:
         assert not set(task.rows) & set(task.watch)
         assert changed[task.name].targets == task.targets
         assert changed[task.name].rows == task.rows
-
-
-def test_intervals_hold_the_value_and_probabilities_are_shares(compared):
-    for report in compared.reports:
-        for claim in report["claims"]:
-            for found in (*claim["per_column"].values(), *claim["average"].values()):
-                low, high = found["ci95"]
-                assert low <= high
-                assert 0 <= found["probability"] <= 1
-    for row in compared.reports[0]["rows"]:
-        low, high = row["average"]["ci95"]["fisher_z"]
-        assert low <= row["average"]["fisher_z"] <= high
 
 
 def test_further_caches_must_hold_the_same_samples(compared, plant, tmp_path):
@@ -331,18 +284,18 @@ def test_a_further_cache_with_a_course_stands_in_the_table_as_it_would_alone(
     ]
 
 
-def test_the_same_further_cache_twice_is_refused(compared, tmp_path):
-    twice = [compared.poses] * 4
-    with pytest.raises(AqaError, match="given twice"):
-        compare(
-            compared.cache, ["single-vs-all"], compared.config, tmp_path, also=twice
-        )
-
-
-def test_unknown_experiments_are_refused(compared, tmp_path):
-    for asked in (["table-5"], []):
-        with pytest.raises(AqaError, match="expected single-vs-all, zero-shot"):
-            compare(compared.cache, asked, compared.config, tmp_path)
+@pytest.mark.parametrize(
+    ("asked", "times", "message"),
+    [
+        (["single-vs-all"], 4, "given twice"),
+        (["table-5"], 0, "expected single-vs-all, zero-shot"),
+        ([], 0, "expected single-vs-all, zero-shot"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused(compared, tmp_path, asked, times, message):
+    also = [compared.poses] * times
+    with pytest.raises(AqaError, match=message):
+        compare(compared.cache, asked, compared.config, tmp_path, also=also)
 
 
 @pytest.mark.parametrize("name", ["seeds", "bootstrap", "iterations"])
@@ -351,30 +304,25 @@ def test_nothing_is_not_a_number_of_anything(compared, name):
         replace(compared.config, **{name: 0})
 
 
-def test_transfer_needs_a_second_action(plant, compared, tmp_path):
+def test_transfer_needs_a_second_action(plant, quick, tmp_path):
     cache = plant(tmp_path / "one.h5", "shared", {"diving": (8, 4)})
     for name in ("zero-shot", "fine-tune"):
         with pytest.raises(AqaError, match=f"{name}: .* diving only"):
-            compare(cache, [name], compared.config, tmp_path / "out")
-    config = replace(compared.config, average_offsets=False, seeds=1)
-    (report,) = compare(cache, ["single-vs-all"], config, tmp_path / "out")
+            compare(cache, [name], quick, tmp_path / "out")
+    (report,) = compare(cache, ["single-vs-all"], quick, tmp_path / "out")
     saved = json.loads((tmp_path / "out" / "report.json").read_text())
     assert saved == report
-    single, every = (
-        next(row for row in report["rows"] if row["name"] == f"{mode} LSTM")
-        for mode in ("single-action", "all-action")
-    )
-    assert single["per_action"] == every["per_action"]
+    cells = {row["name"]: row["per_action"] for row in report["rows"]}
+    assert cells["single-action LSTM"] == cells["all-action LSTM"]
     assert not report["claims"]
     assert any("one action only" in note for note in report["notes"])
 
 
-def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
+def test_constant_predictions_are_named_and_counted(quick, plant, tmp_path):
     """Features that never change leave every head with one prediction for all."""
     counts = {"diving": (12, 6), "gym_vault": (12, 6)}
     constant = plant(tmp_path / "constant.h5", "constant", counts)
-    config = replace(compared.config, seeds=1, average_offsets=False)
-    reports = compare(constant, ["all"], config, tmp_path / "out")
+    reports = compare(constant, ["all"], quick, tmp_path / "out")
     for row in (*reports[0]["rows"], *reports[1]["rows"]):
         assert row["average"]["fisher_z"] is None
         seeds = len(row["average"]["per_seed"]["fisher_z"])
@@ -389,28 +337,25 @@ def test_constant_predictions_are_named_and_counted(compared, plant, tmp_path):
     assert "nan" not in text.lower()
 
 
-def test_svrs_fitted_in_processes_are_the_same(compared, plant, tmp_path, monkeypatch):
-    config = replace(compared.config, average_offsets=False, seeds=1)
+def test_svrs_fitted_in_processes_are_the_same(quick, plant, tmp_path, monkeypatch):
     counts = {"diving": (8, 4), "gym_vault": (8, 4)}
-    study = open_study(plant(tmp_path / "f.h5", "shared", counts), config)
-    tasks = [t for _, t in single_vs_all.needs([study]) if isinstance(t, SvrTask)]
-    features, found = {"": study.features}, []
-    for workers, least in ((1, 0), (2, 0)):
-        monkeypatch.setattr(svr_tasks, "WORTH_PROCESSES", least)
+    study = open_study(plant(tmp_path / "f.h5", "shared", counts), quick)
+    tasks = tasks_of(study, SvrTask, single_vs_all)
+    monkeypatch.setattr(svr_tasks, "WORTH_PROCESSES", 0)
+    found = []
+    for workers in (1, 2):
         store = HeadStore(tmp_path / str(workers))
-        svrs = svr_tasks.fit_svrs(tasks, features, store, workers)
+        svrs = fit_svrs(tasks, {"": study.features}, store, workers)
         found.append([svrs[task].predicted for task in tasks])
     np.testing.assert_array_equal(*found)
 
 
-def test_a_damaged_svr_in_the_store_is_named(compared, plant, tmp_path):
-    config = replace(compared.config, average_offsets=False, seeds=1)
+def test_a_damaged_svr_in_the_store_is_named(quick, plant, tmp_path):
     cache = plant(tmp_path / "f.h5", "shared", {"diving": (8, 4)})
-    study = open_study(cache, config)
-    task = next(t for _, t in single_vs_all.needs([study]) if isinstance(t, SvrTask))
+    study = open_study(cache, quick)
+    task, *_ = tasks_of(study, SvrTask, single_vs_all)
     store, features = HeadStore(tmp_path), {"": study.features}
-    first = fit_svrs([task], features, store)[task]
-    again = fit_svrs([task], features, store)[task]
+    first, again = (fit_svrs([task], features, store)[task] for _ in range(2))
     np.testing.assert_array_equal(first.predicted, again.predicted)
     assert again.choice == first.choice
     (kept,) = tmp_path.glob("*.safetensors")

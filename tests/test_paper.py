@@ -1,22 +1,19 @@
 """The paper's numbers as carried against the record of its tables."""
 
-import csv
 import json
-from collections import defaultdict
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import compare
 
 from aqa.cache.actions import BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import CompareConfig, LstmConfig, SvrConfig
-from aqa.regress.experiments import compare as running
 from aqa.regress.experiments import paper
 from aqa.regress.experiments.paper import listed, unlisted
-from aqa.regress.experiments.result import to_json
 from aqa.regress.experiments.study import open_study
 
 #: How the record names the rows of Table 2 that are named otherwise here.
@@ -27,24 +24,9 @@ NAMES = {
 }
 
 
-def compare(*arguments, **options):
-    """Run experiments; return their report.json objects."""
-    return [to_json(each.report) for each in running.compare(*arguments, **options)]
-
-
 @pytest.fixture
 def record(shared_data):
     return json.loads((shared_data / "paper_tables.json").read_text())
-
-
-@pytest.fixture
-def released(shared_data):
-    lists = defaultdict(list)
-    with open(shared_data / "aqa7" / "aqa7_split4_readable.csv") as file:
-        for row in csv.DictReader(file):
-            key = f"{row['action']}/{int(row['sample']):03d}"
-            lists[row["action"]].append((key, row["split"], float(row["score"])))
-    return lists
 
 
 @pytest.mark.parametrize("table, name", [("TABLE_2", "table2"), ("TABLE_3", "table3")])
@@ -62,12 +44,10 @@ def test_tables_2_and_3_are_the_recorded_ones(record, table, name):
 
 def test_table_4_is_the_recorded_one(record):
     table = record["table4"]
-    assert paper.TABLE_4["random"] == {
-        action: list(rhos) for action, rhos in table["random-init"].items()
-    }
-    assert paper.TABLE_4["multi-action"] == {
-        action: list(rhos) for action, rhos in table["all-action"].items()
-    }
+    for start, name in {"random": "random-init", "multi-action": "all-action"}.items():
+        assert paper.TABLE_4[start] == {
+            action: list(rhos) for action, rhos in table[name].items()
+        }
 
 
 def test_the_released_lists_are_known_in_any_order(released):
@@ -83,7 +63,7 @@ def test_other_samples_with_the_same_keys_are_not_aqa7(released):
     assert unlisted("diving", [(key, "test", score)]) == [key]
     assert len(unlisted("rings", diving)) == len(diving)
     assert listed("rings") == 0
-    for odd in (
+    for name in (
         "diving/371",
         "diving/000",
         "diving/x",
@@ -91,20 +71,17 @@ def test_other_samples_with_the_same_keys_are_not_aqa7(released):
         "",
         "x/1",
     ):
-        assert unlisted("diving", [(odd, split, score)]) == [odd]
+        assert unlisted("diving", [(name, split, score)]) == [name]
 
 
 def released_cache(released, path, kind="c3d", missing=()):
     generator = np.random.default_rng(0)
-    samples = sorted(
-        (
-            Sample(key, action, split, score, 103, "")
-            for action in EXPERIMENT_ACTIONS
-            for key, split, score in released[action]
-            if key not in missing
-        ),
-        key=lambda sample: sample.key,
-    )
+    samples = [
+        Sample(key, action, split, score, 103, "")
+        for action in sorted(EXPERIMENT_ACTIONS)
+        for key, split, score in sorted(released[action])
+        if key not in missing
+    ]
     features = (
         (generator.normal(size=(1, 2, 4)) + sample.score / 50).astype(np.float32)
         for sample in samples
@@ -207,21 +184,16 @@ def test_beside_a_part_of_the_actions_stand_rows_of_one_action(released, tmp_pat
     assert "paper: tuned" not in markdown
 
 
-def test_a_missing_sample_is_named_and_does_not_hide_the_paper(released, tmp_path):
+def test_lists_that_differ_say_why_the_paper_is_not_shown(released, tmp_path):
     gone = {"diving/001", "gym_vault/176"}
-    study = open_study(
-        released_cache(released, tmp_path / "f.h5", missing=gone), CONFIG
-    )
+    cache = released_cache(released, tmp_path / "f.h5", missing=gone)
+    study = open_study(cache, CONFIG)
     assert paper.released(study)
     (note,) = paper.about_lists(study)
     assert "2 of the 1106 released samples" in note
-
-
-def test_lists_that_differ_say_why_the_paper_is_not_shown(released, tmp_path):
     key, split, score = released["diving"][0]
     released["diving"][0] = (key, split, score + 1)
-    cache = released_cache(released, tmp_path / "f.h5")
-    study = open_study(cache, CONFIG)
+    study = open_study(released_cache(released, tmp_path / "g.h5"), CONFIG)
     assert not paper.released(study)
     (note,) = paper.about_lists(study)
     assert note.startswith("the paper's numbers are not shown: 1 of 1106")

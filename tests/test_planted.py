@@ -8,6 +8,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
+from fakes import compare
 
 from aqa.regress.config import (
     CompareConfig,
@@ -17,8 +18,6 @@ from aqa.regress.config import (
     Schedule,
     SvrConfig,
 )
-from aqa.regress.experiments import compare as running
-from aqa.regress.experiments.result import to_json
 
 pytestmark = pytest.mark.slow
 
@@ -40,11 +39,6 @@ CONFIG = CompareConfig(
 
 #: The paper's rate, a twentieth of its length.
 LONGER = Schedule(iterations=1_000, step=400)
-
-
-def compare(*arguments):
-    """Run experiments; return their report.json objects."""
-    return [to_json(each.report) for each in running.compare(*arguments)]
 
 
 @pytest.fixture(scope="module")

@@ -6,9 +6,10 @@ are kept in `heads` beside the report, so that a run that was stopped goes on an
 second one is instant. Progress counts head-iterations; an SVR counts as `SVR_COST`.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import date
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 from typing import Protocol, cast
 
@@ -20,12 +21,7 @@ from aqa.regress.config import CompareConfig
 from aqa.regress.experiments import ALL, EXPERIMENTS
 from aqa.regress.experiments.result import Result
 from aqa.regress.experiments.rows import Needs, Trained
-from aqa.regress.experiments.study import (
-    Study,
-    open_others,
-    open_study,
-    variants_of,
-)
+from aqa.regress.experiments.study import Study, open_others, open_study, variants_of
 from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
 from aqa.regress.heads.tasks import HeadStore, HeadTask
 from aqa.regress.heads.workers import train_heads
@@ -70,8 +66,8 @@ def compare(
 
     study = open_study(cache, config)
     studies = [study, *variants_of(study), *open_others(study, cache, also)]
-    tasks = [task for experiment in chosen for task in experiment.needs(studies)]
-    trained = _train(studies, tasks, out / "heads", progress)
+    tasks = chain.from_iterable(experiment.needs(studies) for experiment in chosen)
+    trained = train(studies, tasks, out / "heads", progress)
     results = [experiment.evaluate(studies, trained) for experiment in chosen]
     run = Run(data_name(cache), command, date.today().isoformat())
     write_report(results, out, run, strips)
@@ -84,53 +80,42 @@ def data_name(cache: Path) -> str:
     return path.parent.name if path.stem == "features" else path.stem
 
 
-def _train(
-    studies: Sequence[Study],
-    tasks: Sequence[tuple[Study, HeadTask | SvrTask]],
-    store: Path,
-    progress: Progress,
+def train(
+    studies: Sequence[Study], tasks: Needs, store: Path, progress: Progress
 ) -> Trained:
     """Train every head and fit every SVR once, or take them from the store."""
     config = studies[0].config
     features = {study.cache: study.features for study in studies}
-    heads = {
-        cache: _unique(
-            task
-            for study, task in tasks
-            if study.cache == cache and isinstance(task, HeadTask)
-        )
-        for cache in features
+    heads: dict[str, dict[HeadTask, None]] = {cache: {} for cache in features}
+    svrs: dict[SvrTask, None] = {}
+    for study, task in tasks:
+        if isinstance(task, SvrTask):
+            svrs[task] = None
+            continue
+        if task.init is not None:  # trained before those that start from it
+            heads[study.cache].setdefault(task.init)
+        heads[study.cache].setdefault(task)
+    work = {
+        cache: sum(task.schedule.iterations for task in each)
+        for cache, each in heads.items()
     }
-    svrs = list(dict.fromkeys(task for _, task in tasks if isinstance(task, SvrTask)))
-    work = [sum(task.schedule.iterations for task in each) for each in heads.values()]
-    total = sum(work) + SVR_COST * len(svrs)
-    trained = {}
-    done = 0
-    for (cache, needed), share in zip(heads.items(), work, strict=True):
+    total = sum(work.values()) + SVR_COST * len(svrs)
+    trained, done = {}, 0
+    for cache, needed in heads.items():
         trained[cache] = train_heads(
             features[cache],
             np.full(len(features[cache].key), np.nan),  # each task has its own labels
-            needed,
+            list(needed),
             lstm=config.lstm,
             device=config.device,
             workers=config.workers,
             store=store,
-            progress=_part(progress, done, share, total),
+            progress=_part(progress, done, work[cache], total),
         )
-        done += share
+        done += work[cache]
     part = _part(progress, done, total - done, total)
-    tried = fit_svrs(svrs, features, HeadStore(store), config.workers, part)
+    tried = fit_svrs(list(svrs), features, HeadStore(store), config.workers, part)
     return Trained(trained, tried)
-
-
-def _unique(tasks: Iterable[HeadTask]) -> list[HeadTask]:
-    """Return each task once, in the order of first mention, starts before the rest."""
-    found: dict[HeadTask, None] = {}
-    for task in tasks:
-        if task.init is not None:
-            found.setdefault(task.init)
-        found.setdefault(task)
-    return list(found)
 
 
 def _names(asked: Sequence[str]) -> list[str]:
