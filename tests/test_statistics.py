@@ -72,7 +72,7 @@ def test_test_sets_of_one_pool_vary_together(seeds):
         resampled = bootstrap.over_seeds(np.tanh(cell.resampled), drawn)
         low, high = bootstrap.interval(cell.rho, resampled)
         covered += low < 6 / math.pi * math.asin(0.25) < high
-    assert 0.9 <= covered / trials <= 0.995
+    assert 0.9 <= covered / trials <= (0.99 if seeds == 1 else 1)
 
 
 def test_a_clear_winner_wins_and_twins_tie():
