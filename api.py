@@ -156,16 +156,10 @@ def compare(
     from aqa.regress.experiments.compare import compare as run
 
     made = configured(CompareConfig(), Path(config) if config else None, settings)
-    further = _paths(also)
     strips = None if videos is None else strips_of(videos, cache)
+    also = _paths(also)
     return run(
-        Path(cache),
-        [experiment],
-        made,
-        Path(out),
-        progress,
-        also=further,
-        strips=strips,
+        Path(cache), [experiment], made, Path(out), progress, also=also, strips=strips
     )
 
 
@@ -260,22 +254,20 @@ def score(
     record = fitted.provenance.record
     kind = str(record.get("features"))
     wanted = {"c3d": "videos"}.get(kind, "poses" if "pose-" in kind else "features")
-    given = {
-        "videos": _paths(videos),
-        "poses": _paths(poses),
-        "features": _paths(features),
-    }
-    if found := [what for what, paths in given.items() if paths and what != wanted]:
+    paths = {"videos": videos, "poses": poses, "features": features}
+    given = {what: _paths(each) for what, each in paths.items()}
+    if found := [what for what, each in given.items() if each and what != wanted]:
         raise AqaError(
             f"the model was made with {kind} features: expected {wanted}, found "
             f"{' and '.join(found)}"
         )
     if wanted == "videos":
-        yield from _score_videos(
-            fitted, name, given[wanted], start, end, warn, settings
-        )
+        seconds = (start, end)
+        yield from _score_videos(fitted, name, given[wanted], seconds, warn, settings)
         return
+    from aqa.cache.exchange import read_features
     from aqa.extract.config import PoseConfig
+    from aqa.extract.poses.extractor import pose_features_of_file
 
     reading = _taken(settings, PoseConfig) if wanted == "poses" else {}
     _refuse(settings)
@@ -285,19 +277,14 @@ def score(
             f"{wanted}, which are scored whole"
         )
     for path in given[wanted]:
+        frames = None
         try:
             if wanted == "poses":
-                from aqa.extract.poses.extractor import pose_features_of_file
-
-                x, found_poses = pose_features_of_file(path, record, **reading)
-                frames = found_poses.joints.shape[1]
-                yield path, Scored(path, score_features(fitted, x, name, frames=frames))
-            else:
-                from aqa.cache.exchange import read_features
-
-                x = read_features(path)[0]
-                # A copy: torch takes no view of bytes that must not change.
-                yield path, Scored(path, score_features(fitted, x.copy(), name))
+                x, read = pose_features_of_file(path, record, **reading)
+                frames = read.joints.shape[1]
+            else:  # a copy: torch takes no view of bytes that must not change
+                x = read_features(path)[0].copy()
+            yield path, Scored(path, score_features(fitted, x, name, frames=frames))
         except AqaError as error:
             yield path, error
 
@@ -306,8 +293,7 @@ def _score_videos(
     model: "Model",
     action: str,
     paths: Sequence[Path],
-    start: float | None,
-    end: float | None,
+    seconds: tuple[float | None, float | None],
     warn: Callable[[str], None],
     settings: dict[str, Any],
 ) -> "Iterator[tuple[Path, Scored | AqaError]]":
@@ -329,7 +315,7 @@ def _score_videos(
     for difference in model.require(extractor.provenance):
         warn(f"warning: the model knows other features: {difference}")
     videos = [Video(str(path), path, "", "", math.nan) for path in paths]
-    for video, decoded in extractor.decode(videos, start, end):
+    for video, decoded in extractor.decode(videos, *seconds):
         if isinstance(decoded, AqaError):
             yield video.path, decoded
             continue

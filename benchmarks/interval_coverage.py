@@ -60,7 +60,7 @@ def draw_cell(
         predicted.append(r * x + np.sqrt(1 - r * r) * noise)
     truth = rounded(x) if ties else x
     resamples = Resamples(truth, draw_samples(n, COUNT, [trial]))
-    test = HeldOut("a", np.arange(n), truth, resamples)
+    test = HeldOut(np.arange(n), truth, resamples)
     return judge([test] * seeds, predicted)
 
 
@@ -165,7 +165,7 @@ def verdicts(trials: int) -> None:
                 # What the columns' truth has in common makes draws good or bad.
                 truth = x @ np.array([1.0, 0.5, 0.2]) + generator.normal(size=40)
                 counts = draw_samples(40, COUNT, [trial, column])
-                test = HeldOut("a", np.arange(40), truth, Resamples(truth, counts))
+                test = HeldOut(np.arange(40), truth, Resamples(truth, counts))
                 for side, number in (("a", seeds), ("b", others)):
                     if "untrained" in name:
                         guesses = [x @ each for each in directions[side]]

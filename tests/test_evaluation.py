@@ -30,7 +30,7 @@ GOOD, FAIR = [2, 1, 3, 4, 5, 6], [3, 2, 1, 4, 5, 6]
 def cell(truth, *predicted, seed=0, matched=False):
     truth = np.array(truth, dtype=float)
     resamples = Resamples(truth, draw_samples(len(truth), COUNT, [seed]))
-    test = HeldOut("diving", np.arange(len(truth)), truth, resamples)
+    test = HeldOut(np.arange(len(truth)), truth, resamples)
     guesses = [np.array(guess, dtype=float) for guess in predicted]
     return judge([test] * len(guesses), guesses, matched=matched)
 
@@ -174,7 +174,7 @@ def test_differences_that_are_undefined_or_have_no_interval_are_said_in_words():
     found = compare("one", "other", {"a": (flat, flat)})
     assert "undefined" in found.words
     assert math.isnan(found.average["fisher_z"].probability)
-    test = HeldOut("a", np.arange(6), np.array(UP), Resamples(UP, np.zeros((COUNT, 6))))
+    test = HeldOut(np.arange(6), np.array(UP), Resamples(UP, np.zeros((COUNT, 6))))
     pair = [judge([test], [np.array(guess)]) for guess in (UP, DOWN)]
     found = compare("one", "other", {"a": pair})
     assert "no interval" in found.words and "nan" not in found.words
@@ -199,7 +199,7 @@ def test_groups_are_drawn_whole_and_widen_the_interval():
     guess = np.repeat(level + shift, 6) + 0.3 * generator.normal(size=48)
     widths = []
     for drawn, number in ((counts, 8), (draw_samples(48, COUNT, [0]), None)):
-        test = HeldOut("a", np.arange(48), truth, Resamples(truth, drawn), number)
+        test = HeldOut(np.arange(48), truth, Resamples(truth, drawn), number)
         low, high = describe(judge([test], [guess]), DRAWS).ci95
         widths.append(high - low)
     assert widths[0] > 1.5 * widths[1]

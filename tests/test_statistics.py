@@ -66,7 +66,7 @@ def test_test_sets_of_one_pool_vary_together(seeds):
         for _ in range(seeds):
             rows = generator.permutation(88)[:50]
             resamples = bootstrap.Resamples(x[rows], counts[:, rows])
-            tests.append(bootstrap.HeldOut("a", rows, x[rows], resamples))
+            tests.append(bootstrap.HeldOut(rows, x[rows], resamples))
         cell = bootstrap.judge(tests, [y[test.rows] for test in tests])
         drawn = bootstrap.SeedDraws(200, 0).of(seeds)
         resampled = bootstrap.over_seeds(np.tanh(cell.resampled), drawn)

@@ -14,7 +14,7 @@ from aqa.regress.config import CompareConfig
 from aqa.regress.experiments.fine_tune import columns_of, draw
 from aqa.regress.experiments.paper import released as is_released
 from aqa.regress.experiments.rows import near_random
-from aqa.regress.experiments.study import SPLITS, open_study
+from aqa.regress.experiments.study import open_study
 
 CONFIG = CompareConfig(bootstrap=10)
 
@@ -104,8 +104,9 @@ def test_an_actions_resamples_do_not_depend_on_the_other_actions(tmp_path):
 
 def test_the_released_lists_are_recognised_and_their_floor_is_known(released):
     study = open_study(released, CONFIG)
-    counts = [len(study.folds[0].features.rows(study.actions, s)) for s in SPLITS]
-    assert counts == [803, 303]
+    [fold] = study.folds
+    assert len(fold.train_rows(study.actions)) == 803
+    assert len(fold.test_rows(study.actions)) == 303
     assert is_released(study)
     assert study.floor == pytest.approx(0.837, abs=5e-4)
     assert is_released(open_study(released, replace(CONFIG, actions=("diving",))))

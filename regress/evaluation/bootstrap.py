@@ -126,7 +126,6 @@ class HeldOut:
     number of groups that are resampled whole, None where samples are independent.
     """
 
-    action: str
     rows: Rows
     truth: Floats
     resamples: Resamples

@@ -102,7 +102,7 @@ class Study:
         for action in self.actions:
             parts = [fold.test_rows(action) for fold in self.folds]
             rows = np.sort(np.concatenate(parts))
-            found[action] = self._held_out(action, rows, self._drawn(action, rows))
+            found[action] = self._held_out(rows, self._drawn(action, rows))
         return found
 
     @cached_property
@@ -166,8 +166,8 @@ class Study:
 
     def listed_rows(self, action: str) -> Rows:
         """Return rows of an action in training and test lists together, sorted."""
-        lists = [self.folds[0].features.rows(action, name) for name in SPLITS]
-        return np.sort(np.concatenate(lists))
+        fold = self.folds[0]
+        return np.sort([*fold.train_rows([action]), *fold.test_rows(action)])
 
     def samples(self, action: str) -> Iterable[tuple[str, str, float]]:
         """Yield key, split and score of each listed sample of an action."""
@@ -178,13 +178,13 @@ class Study:
     def held_out(self, action: str, rows: Rows) -> HeldOut:
         """Test on these of an action's listed rows, resampled with all of them."""
         places = np.searchsorted(self.listed_rows(action), rows)
-        return self._held_out(action, rows, self.pools[action][:, places])
+        return self._held_out(rows, self.pools[action][:, places])
 
-    def _held_out(self, action: str, rows: Rows, counts: Floats) -> HeldOut:
+    def _held_out(self, rows: Rows, counts: Floats) -> HeldOut:
         truth = self.features.score[rows]
         groups = self.split.groups
         number = None if groups is None else len(np.unique(groups[rows]))
-        return HeldOut(action, rows, truth, Resamples(truth, counts), number)
+        return HeldOut(rows, truth, Resamples(truth, counts), number)
 
     def _drawn(self, action: str, rows: Rows) -> Floats:
         config = self.config
@@ -198,9 +198,6 @@ class Study:
         return draw_samples(
             len(rows), config.bootstrap, (config.bootstrap_seed, code, 0)
         )
-
-
-SPLITS = ("train", "test")
 
 
 def title_of(action: str) -> str:
