@@ -27,7 +27,7 @@ from aqa.regress.data import load
 from aqa.regress.experiments import EXPERIMENTS, fine_tune, single_vs_all, zero_shot
 from aqa.regress.experiments.compare import compare, train
 from aqa.regress.experiments.result import to_json
-from aqa.regress.experiments.study import open_study
+from aqa.regress.experiments.study import _folds, open_study
 
 WIDTH = 6
 SURGEONS = "ABCD"
@@ -150,12 +150,10 @@ def test_nothing_of_a_folds_test_samples_enters_its_heads(cache, tmp_path, split
 
     folds = [replace(f, features=spoilt(f.features)) for f in study.split.folds]
     # Opened anew: the label scales of the folds are learnt from the spoilt scores.
-    other = replace(
-        study,
-        features=spoilt(study.features),
-        split=replace(study.split, folds=tuple(folds)),
-    )
-    other = _with_folds(other)
+    split = replace(study.split, folds=tuple(folds))
+    scaled = _folds(split, study.actions, config.label_scale)
+    features = spoilt(study.features)
+    other = replace(study, features=features, split=split, folds=scaled)
     name = study.folds[number].name
     outcomes = []
     for each in (study, other):
@@ -184,13 +182,6 @@ def test_nothing_of_a_folds_test_samples_enters_its_heads(cache, tmp_path, split
         np.testing.assert_array_equal(
             tried.predicted[:, kept], spoilt_svrs[task].predicted[:, kept]
         )
-
-
-def _with_folds(study):
-    from aqa.regress.experiments.study import _folds
-
-    kind = study.config.label_scale
-    return replace(study, folds=_folds(study.split, study.actions, kind))
 
 
 @pytest.mark.slow
@@ -226,20 +217,16 @@ def test_an_experiment_is_one_module_and_one_line(cache, tmp_path, monkeypatch, 
 
     module = ModuleType("first_action_only")
 
-    def plans(study):
-        return [
-            RowPlan("first action", "single-action", head, study,
-                    lambda _: study.actions[:1])
-            for head in ("svr",)
-        ]  # fmt: skip
+    def plan(study):
+        first = study.actions[:1]
+        return RowPlan("first action", "single-action", "svr", study, lambda _: first)
 
     def needs(studies):
-        for plan in plans(studies[0]):
-            yield from plan.needs()
+        return plan(studies[0]).needs()
 
     def evaluate(studies, trained):
         study = studies[0]
-        table, rows = judge_rows(plans(study), trained)
+        table, rows = judge_rows([plan(study)], trained)
         report = Report(
             **opening(study, "first-action"),
             rows=rows,
