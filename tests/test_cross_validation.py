@@ -27,7 +27,7 @@ from aqa.regress.data import load
 from aqa.regress.experiments import EXPERIMENTS, fine_tune, single_vs_all, zero_shot
 from aqa.regress.experiments.compare import compare, train
 from aqa.regress.experiments.result import to_json
-from aqa.regress.experiments.study import _folds, open_study
+from aqa.regress.experiments.study import open_study
 
 WIDTH = 6
 SURGEONS = "ABCD"
@@ -149,11 +149,9 @@ def test_nothing_of_a_folds_test_samples_enters_its_heads(cache, tmp_path, split
         return replace(features, score=score, x=x, feature_sha256=None, shared=None)
 
     folds = [replace(f, features=spoilt(f.features)) for f in study.split.folds]
-    # Opened anew: the label scales of the folds are learnt from the spoilt scores.
+    # The label scales of its folds are learnt from the spoilt scores.
     split = replace(study.split, folds=tuple(folds))
-    scaled = _folds(split, study.actions, config.label_scale)
-    features = spoilt(study.features)
-    other = replace(study, features=features, split=split, folds=scaled)
+    other = replace(study, features=spoilt(study.features), split=split)
     name = study.folds[number].name
     outcomes = []
     for each in (study, other):

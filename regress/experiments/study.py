@@ -69,7 +69,6 @@ class Study:
     config: CompareConfig
     actions: tuple[str, ...]
     split: Split
-    folds: tuple[Fold, ...]
     notes: tuple[str, ...]
     cache: str = ""
     variant: str = ""
@@ -78,6 +77,16 @@ class Study:
     def label(self) -> str:
         """What is added to the names of rows, with a comma; empty for the first."""
         return "".join(f", {part}" for part in (self.cache, self.variant) if part)
+
+    @cached_property
+    def folds(self) -> tuple[Fold, ...]:
+        """The folds, their labels scaled by their training lists."""
+        found = []
+        for fold in self.split.folds:
+            rows = fold.features.rows(self.actions, "train")
+            scale = LabelScale.learn(fold.features, rows, self.config.label_scale)
+            found.append(Fold(fold.name, fold.features, scale))
+        return tuple(found)
 
     @property
     def fixed(self) -> bool:
@@ -231,8 +240,7 @@ def open_study(cache: Path, config: CompareConfig) -> Study:
         verb = "is" if unlabelled == 1 else "are"
         notes.append(f"{counted(unlabelled, 'sample')} without a score {verb} not used")
     notes += doubts(features, split.folds, actions)
-    folds = _folds(split, actions, config.label_scale)
-    return Study(features, config, tuple(actions), split, folds, tuple(notes))
+    return Study(features, config, tuple(actions), split, tuple(notes))
 
 
 #: Settings of label scale and loss to compare, by the label of their rows.
@@ -247,23 +255,15 @@ def variants_of(study: Study) -> list[Study]:
     """Return the study under every other label scale and loss, where asked for."""
     if not study.config.variants:
         return []
-    found = []
-    for name, settings in VARIANTS.items():
-        config = replace(study.config, **settings)  # type: ignore[arg-type]
-        if config != study.config:
-            folds = _folds(study.split, study.actions, config.label_scale)
-            found.append(replace(study, config=config, folds=folds, variant=name))
-    return found
-
-
-def _folds(split: Split, actions: Sequence[str], kind: str) -> tuple[Fold, ...]:
-    """Scale the labels of each fold by its training list."""
-    folds = []
-    for fold in split.folds:
-        rows = fold.features.rows(actions, "train")
-        scale = LabelScale.learn(fold.features, rows, kind)
-        folds.append(Fold(fold.name, fold.features, scale))
-    return tuple(folds)
+    configs = {
+        name: replace(study.config, **settings)  # type: ignore[arg-type]
+        for name, settings in VARIANTS.items()
+    }
+    return [
+        replace(study, config=config, variant=name)
+        for name, config in configs.items()
+        if config != study.config
+    ]
 
 
 def _require_samples(split: Split, action: str) -> None:
@@ -306,25 +306,16 @@ def open_others(study: Study, cache: Path, paths: Sequence[Path]) -> list[Study]
     return others
 
 
-#: Samples that a refusal names.
-MOST_NAMED = 3
-
-
 def _require_same_samples(study: Study, cache: Path, other: Study, path: Path) -> None:
     """Refuse a cache whose samples, splits or scores are not those of the first."""
     expected, found = (
-        {key: what for action in study.actions for key, *what in each.samples(action)}
+        {sample for action in study.actions for sample in each.samples(action)}
         for each in (study, other)
     )
-    differing = sorted(
-        key
-        for key in expected.keys() | found.keys()
-        if expected.get(key) != found.get(key)
-    )
+    differing = sorted({key for key, *_ in expected ^ found})
     if differing:
-        named = ", ".join(differing[:MOST_NAMED])
         raise AqaError(
             f"{path}: its samples are not those of {cache}: {len(differing)} are "
-            f"missing in one or differ in split or score (first {named}); extract or "
-            "relabel it from the same lists"
+            "missing in one or differ in split or score (first "
+            f"{', '.join(differing[:3])}); extract or relabel it from the same lists"
         )
