@@ -42,7 +42,7 @@ ADDED = {
     "fit": ["--iterations", "20", "--config", "fit.toml"],
     "compare": ["--iterations", "20", "--config", "compare.toml"],
     "synth": ["--scale", "0.001", "--fewest", "7", "--actions", "diving,gym_vault"],
-    "demo": ["--scale", "0.01", "--fewest", "2", "--iterations", "20"],
+    "demo": ["--scale", "0.01", "--fewest", "3", "--iterations", "20"],
 }
 
 
