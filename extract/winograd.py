@@ -23,7 +23,6 @@ from the points 0, a, -a, b, -b and infinity, at which polynomials are multiplie
                                       0   a2b2    0  -a2-b2   0  1
 
 With a = 3/4 and b = 3/2, exact in binary, errors are half those with the usual 1 and 2.
-Points in time too, F(2, 3), would gain less than a tenth by a count of operations.
 
 Which layers are computed this way follows from their sizes, never from a timing, so
 that features do not depend on how busy the machine is. Against float64, the error of
@@ -52,12 +51,9 @@ POINTS = (0, NEAR, -NEAR, FAR, -FAR)
 
 #: Rows of G: a filter's value at a point, over the distances to the other points.
 FILTERS = [
-    *(
-        [1 / math.prod(p - q for q in POINTS if q != p) * p**k for k in range(3)]
-        for p in POINTS
-    ),
-    [0, 0, 1],
-]
+    [1 / math.prod(p - q for q in POINTS if q != p) * p**k for k in range(3)]
+    for p in POINTS
+] + [[0, 0, 1]]
 
 #: Rows of a product, frames x tiles, and frames at most where time can be cut: few rows
 #: are slow to multiply, many do not stay in the cache.
@@ -118,7 +114,7 @@ class Winograd:
         for some, rows, at in itertools.product(*blocks):
             seen = x[some, at.start : at.stop + 2 - before - after]
             points = self._points(seen, rows, before, after)
-            tiles = self._products(points, before and after)
+            tiles = self._products(points)
             shape = -1, rows.stop - rows.start, across
             tiles = tiles.unflatten(3, shape)  # type: ignore[no-untyped-call]
             self._store(tiles, out[some, at, step * rows.start :], pooled)
@@ -127,42 +123,37 @@ class Winograd:
     def _points(self, x: Tensor, rows: slice, before: bool, after: bool) -> Tensor:
         """Transform the inputs to some rows of tiles: (6, 6, T, N x tiles, C).
 
-        Where one end of time is padded, T has a frame of zeros more. Where both are,
-        the product pads, which takes less time.
+        T has a frame of zeros more at each padded end of time.
         """
         take = self._scratch.take
         batch, length, height, width, channels = x.shape
         down, across = rows.stop - rows.start, -(-width // 4)
-        # Columns by remainder modulo 4: what a tap sees of all tiles is contiguous.
-        columns = 4, across + 1, channels
-        padded = take("padded", x, length, batch, 4 * down + 2, *columns).zero_()
+        sides = 4 * down + 2, 4 * across + 2
+        padded = take("padded", x, length, batch, *sides, channels).zero_()
         top = 4 * rows.start - 1
-        begin, end = max(top, 0), min(top + 4 * down + 2, height)
-        for remainder, first, tile in ((0, 3, 1), (1, 0, 0), (2, 1, 0), (3, 2, 0)):
-            seen = x[:, :, begin:end, first::4].transpose(0, 1)
-            target = padded[:, :, begin - top : end - top, remainder, tile:]
-            target[..., : seen.shape[3], :] = seen
-        by_row = take("by row", x, 6, length, batch, down, *columns)
+        begin, end = max(top, 0), min(top + sides[0], height)
+        seen = x[:, :, begin:end].transpose(0, 1)
+        padded[:, :, begin - top : end - top, 1 : width + 1] = seen
+        by_row = take("by row", x, 6, length, batch, down, sides[1], channels)
         inputs = [padded[:, :, i : i + 4 * down - 3 : 4] for i in range(6)]
         _forward(inputs, by_row, self._scratch)
-        lead, trail = int(before and not after), int(after and not before)
-        depth = lead + length + trail
+        depth = before + length + after
         points = take("points", x, 6, 6, depth, batch, down, across, channels)
-        points[:, :, :lead] = 0
-        points[:, :, lead + length :] = 0
-        inputs = [by_row[..., j % 4, j // 4 : j // 4 + across, :] for j in range(6)]
-        inside = points[:, :, lead : lead + length].transpose(0, 1)
+        points[:, :, :before] = 0
+        points[:, :, before + length :] = 0
+        inputs = [by_row[..., j : j + 4 * across - 3 : 4, :] for j in range(6)]
+        inside = points[:, :, before : before + length].transpose(0, 1)
         _forward(inputs, inside, self._scratch)
         return points.flatten(3, 5)
 
-    def _products(self, points: Tensor, padded: bool) -> Tensor:
+    def _products(self, points: Tensor) -> Tensor:
         """Multiply and transform back: (6, 6, T, n, C) -> (4, 4, T', n, O)."""
         length, count = points.shape[2:4]
-        shape = length - 2 + 2 * padded, count, len(self._bias)
+        shape = length - 2, count, len(self._bias)
         half = self._scratch.take("half", points, 6, 4, *shape)
         for i, weights in enumerate(self._weights):
             pairs = zip(points[i], weights, strict=True)
-            _inverse([_product(*pair, padded) for pair in pairs], half[i])
+            _inverse([_product(*pair) for pair in pairs], half[i])
         tiles = self._scratch.take("tiles", points, 4, 4, *shape)
         _inverse(list(half), tiles)
         return tiles
@@ -208,26 +199,26 @@ def _inverse(m: Sequence[Tensor], out: Tensor) -> None:
     even.add_(far_even).add_(m[0])
 
 
+#: Of a product as a convolution: padding, stride, dilation, groups.
+SIZES = (0, 0), (1, 1), (1, 1), 1
+
+
 def _packed(point: Tensor) -> Tensor:
     """Lay out the weights of a point, (O, C, 3), as the product reads them fastest."""
     weight = point.float()[..., None].contiguous(memory_format=torch.channels_last)
     if not hasattr(torch.ops.mkldnn, "_convolution_pointwise"):
         return weight
-    input_size = 1, weight.shape[1], 8, 64
-    sizes = (0, 0), (1, 1), (1, 1), 1, input_size  # padding, stride, dilation, groups
-    packed: Tensor = torch.ops.aten.mkldnn_reorder_conv2d_weight(
-        weight.to_mkldnn(), *sizes
-    )
+    reorder: Any = torch.ops.aten.mkldnn_reorder_conv2d_weight
+    packed: Tensor = reorder(weight.to_mkldnn(), *SIZES, (1, weight.shape[1], 8, 64))
     return packed
 
 
-def _product(x: Tensor, weight: Tensor, padded: bool) -> Tensor:
+def _product(x: Tensor, weight: Tensor) -> Tensor:
     """Sum over channels and three taps in time: (T, n, C) -> (T', n, O)."""
     image = x[None].movedim(-1, 1)  # (1, C, T, n)
-    sizes = (int(padded), 0), (1, 1), (1, 1), 1  # padding, stride, dilation, groups
     if weight.is_mkldnn:
         fused: Any = torch.ops.mkldnn._convolution_pointwise
-        y: Tensor = fused(image, weight, None, *sizes, "none", [], "")
+        y: Tensor = fused(image, weight, None, *SIZES, "none", [], "")
     else:
-        y = functional.conv2d(image, weight, padding=sizes[0])
+        y = functional.conv2d(image, weight)
     return y.movedim(1, -1)[0]
