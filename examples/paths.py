@@ -24,10 +24,27 @@ Numbers = NDArray[np.float64]
 
 def read_table(path: Path) -> Numbers:
     """Read a recording (times, channels)."""
-    lines = path.read_text(encoding="utf-8-sig").splitlines()
-    comma = "," if "," in lines[0] else None
-    named = any(word.strip("-+.eE,;_").isalpha() for word in lines[0].split(comma))
-    return np.loadtxt(lines[named:], delimiter=comma, ndmin=2)
+    lines = path.read_text(encoding="utf-8-sig").strip().splitlines()
+    comma = "," if lines and "," in lines[0] else None
+    if lines and not all(map(is_number, lines[0].split(comma))):
+        del lines[0]
+    if not lines:
+        return np.empty((0, 0))
+    try:
+        return np.loadtxt(lines, delimiter=comma, ndmin=2)
+    except ValueError as error:
+        raise click.ClickException(
+            f"{path}: expected rows of equally many numbers: {error}"
+        ) from error
+
+
+def is_number(word: str) -> bool:
+    """Return whether a word is a number; "nan" is one."""
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True
 
 
 def describe(table: Numbers, parts: int, rate: float) -> NDArray[np.float32]:

@@ -179,17 +179,17 @@ def world(tmp_path_factory):
     return folder
 
 
-def run_example(script, *words):
+def run_example(script, *words, code=0):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", [script, *words])
         with pytest.raises(SystemExit) as ended:
             runpy.run_path(str(ROOT / script), run_name="__main__")
-    assert ended.value.code in (0, None)
+    assert (ended.value.code or 0) == code
 
 
 def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
     """Two parts of a recording by hand: x is 0 1 4 and 4 4, y is 1 throughout."""
-    (tmp_path / "a.txt").write_text("x, y\n0,1\n1,1\n4,1\n4,1\n4,1\n")
+    (tmp_path / "a.txt").write_text("x1, y1\n0,1\n1,1\n4,1\n4,1\n4,1\n")
     (tmp_path / "b.txt").write_text("0 1\n1 1\n4 1\n4 1\n4 1\n")
     rows = "key,action,score,split,file\nt/a,tie,3,train,a.txt\nt/b,tie,4,test,b.txt\n"
     (tmp_path / "list.csv").write_text(rows)
@@ -207,6 +207,26 @@ def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
     words = ["cache", "import", str(out / "list.csv"), "--name", "paths", "--cache"]
     done = CliRunner().invoke(main, [*words, str(tmp_path / "f.h5")])
     assert done.exit_code == 0, done.output
+
+
+@pytest.mark.parametrize(
+    ("table", "reason"),
+    [
+        ("nan 1\n1 1\n4 1\n4 1\n", "finite numbers, found 4 rows"),
+        ("0 1\n1\n4 1\n4 1\n", "equally many numbers"),
+        ("x,y\n", "found 0 rows"),
+        ("", "found 0 rows"),
+    ],
+)
+def test_a_recording_that_is_no_table_of_numbers_is_named(
+    table, reason, tmp_path, capsys
+):
+    (tmp_path / "a.txt").write_text(table)
+    listed, out = tmp_path / "list.csv", tmp_path / "out"
+    listed.write_text("key,action,score,split,file\na,tie,3,train,a.txt\n")
+    run_example("examples/paths.py", str(listed), str(out), "--parts", "2", code=1)
+    said = capsys.readouterr().err
+    assert "a.txt" in said and reason in said and not out.exists()
 
 
 @pytest.mark.slow

@@ -35,6 +35,7 @@ import io
 import pickle
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,16 +91,11 @@ def _read_mtl(request: Request) -> Dataset:
     videos = []
     path = _find_mtl(request.path) or request.path
     for (broadcast, dive), split, found in _listed(path, "{}_split_0.pkl", files):
-        try:
+        with _labels_of(path, (broadcast, dive)):
             name, key = f"{broadcast:02d}_{dive:03d}", f"{broadcast:02d}/{dive:03d}"
             score = float(found["final_score"])
             extra = {each: str(found[each]) for each in _MTL_EXTRA if each in found}
             frames = f"frames {found['start_frame']} to {found['end_frame']}"
-        except (KeyError, TypeError, ValueError) as error:
-            pair = broadcast, dive
-            raise AqaError(
-                f"{path.name}: {pair!r} has other labels ({error})"
-            ) from None
         places = [f"samples/{name}{suffix}" for suffix in (".mp4", ".avi", "")]
         if place := files.find(*places, where=f" ({frames} of {broadcast:02d}.mp4)"):
             videos.append(Video(key, place, action, split, score, extra))
@@ -113,19 +109,26 @@ def _read_fine(request: Request) -> Dataset:
     path = _find_fine(request.path) or request.path
     for (competition, dive), split, found in _listed(path, "{}_split.pkl", files):
         key = f"{competition}/{dive}"
-        try:
+        with _labels_of(path, (competition, dive)):
             if isinstance(found, dict):
                 names = ("action_type", "dive_score", "difficulty")
                 found = [found[name] for name in names]
             kind, score, difficulty = found[:3]
             score = float(score)
-        except (KeyError, TypeError, ValueError) as error:
-            raise AqaError(f"{path.name}: {key} has other labels ({error})") from None
         extra = {"action_type": str(kind), "difficulty": str(difficulty)}
         extra["competition"] = str(competition)
         if place := files.find(*(f"{folder}/{key}" for folder in _FINE_FRAMES)):
             videos.append(Video(key, place, action, split, score, extra))
     return files.dataset(videos, f"FineDiving: {split_counts(videos)}")
+
+
+@contextmanager
+def _labels_of(path: Path, dive: tuple[Any, Any]) -> Iterator[None]:
+    """Raise AqaError where a dive has other labels than are read in the block."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError) as error:
+        raise AqaError(f"{path.name}: {dive!r} has other labels ({error})") from None
 
 
 MTL_AQA = Layout("MTL-AQA", _find_mtl, _read_mtl)
