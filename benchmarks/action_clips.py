@@ -16,7 +16,7 @@ import numpy as np
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
-from aqa.cache.files import replacing
+from aqa.cache.files import write_file
 from aqa.cache.processes import process_map
 from aqa.extract.synthetic.dataset import write_manifest
 from aqa.extract.synthetic.film import film, write_video
@@ -162,8 +162,7 @@ def synthesise_classes(
 
 
 def _write_lines(path: Path, lines: list[str]) -> None:
-    with replacing(path) as descriptor, open(descriptor, "w", closefd=False) as file:
-        file.writelines(f"{line}\n" for line in lines)
+    write_file(path, "".join(f"{line}\n" for line in lines))
 
 
 def make_clip(task: ClipTask) -> None:

@@ -8,6 +8,7 @@ videos, all for testing; `truth.json` gives the clip and the frames.
 """
 
 import csv
+import io
 import math
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from aqa.cache.actions import ACTIONS, BY_NAME
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
-from aqa.cache.files import replacing
+from aqa.cache.files import write_file
 from aqa.cache.processes import process_map
 from aqa.extract.config import ClipConfig
 from aqa.extract.synthetic.dataset import record, write_manifest, write_truth
@@ -96,14 +97,12 @@ def plant(
     )
     named = {task.label: truth for task, truth in zip(tasks, truths, strict=True)}
     write_truth(root / "truth.json", named, seed=seed)
-    with (
-        replacing(manifest) as descriptor,
-        open(descriptor, "w", newline="", closefd=False) as file,
-    ):
-        rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["video", "action", "score", "split"])
-        for name, truth in named.items():
-            rows.writerow([name, action, truth["score"], "test"])
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["video", "action", "score", "split"])
+    for name, truth in named.items():
+        rows.writerow([name, action, truth["score"], "test"])
+    write_file(manifest, text.getvalue())
     return manifest
 
 

@@ -341,6 +341,6 @@ def export(cache: Path | str, out: Path | str) -> dict[str, list[int]]:
         }
         for name, texts in table.extra.items():
             arrays[f"extra_{name}"] = np.array(texts)
-    with replacing(out) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with replacing(out) as file:
         np.savez(file, **arrays)
     return {name: list(array.shape) for name, array in arrays.items()}

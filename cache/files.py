@@ -17,7 +17,7 @@ import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from aqa.cache.errors import AqaError
 
@@ -73,8 +73,8 @@ _NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 @contextmanager
 def replacing(
     path: Path, check: Callable[[Path], object] | None = None
-) -> Iterator[int]:
-    """Yield the descriptor of a new file that replaces `path` at the end.
+) -> Iterator[BinaryIO]:
+    """Yield a new file, open for writing, that replaces `path` at the end.
 
     `check` may read it back before that, under its temporary name. Missing folders are
     created. When the body or any step fails, `path` stays as it was and the temporary
@@ -86,7 +86,8 @@ def replacing(
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             try:
-                yield descriptor
+                with open(descriptor, "wb", closefd=False) as file:
+                    yield file
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -103,7 +104,7 @@ def replacing(
 def write_file(path: Path, data: bytes | str) -> None:
     """Replace `path` by a file of `data` (text as UTF-8); AqaError when that fails."""
     encoded = data.encode() if isinstance(data, str) else data
-    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with replacing(path) as file:
         file.write(encoded)
 
 
@@ -115,6 +116,12 @@ def keep_inputs(out: Path, *inputs: Path) -> None:
                 raise AqaError(
                     f"{out}: is an input, and would be replaced; name another output"
                 )
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def user_folder() -> Path:

@@ -227,9 +227,8 @@ def _keep(cache: Path) -> Path:
     try:
         os.link(cache, path)
     except OSError:  # no links on this file system
-        with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as to:
-            with cache.open("rb") as file:
-                shutil.copyfileobj(file, to)
+        with replacing(path) as copy, cache.open("rb") as file:
+            shutil.copyfileobj(file, copy)
     return path
 
 

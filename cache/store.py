@@ -259,7 +259,11 @@ def write_cache(
         pairs = list(zip(samples, features, strict=True))
         pairs.sort(key=lambda pair: pair[0].key)
         samples, features = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
-    with replacing(path) as new, Disk(new) as disk, h5py.File(disk, "w") as file:
+    with (
+        replacing(path) as new,
+        Disk(new.fileno()) as disk,
+        h5py.File(disk, "w") as file,
+    ):
         found = _write_features(file, samples, features, disk, digests)
         _write_samples(file.create_group("samples"), SampleTable(samples, found))
         _write_text(file, "format", FORMAT)

@@ -11,7 +11,6 @@ What a video takes, in seconds of wall clock, is kept in the user's cache folder
 machine and workload; where that cannot be read or written, nothing is known.
 """
 
-import hashlib
 import json
 import platform
 import time
@@ -26,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.errors import AqaError
-from aqa.cache.files import probe, user_folder, write_file
+from aqa.cache.files import file_sha256, probe, user_folder, write_file
 from aqa.cache.provenance import Provenance
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.videos.frame_folder import folder_sha256
@@ -104,8 +103,7 @@ def source_sha256(path: Path) -> str:
     """Return the digest of a video file, or of the pictures in a folder."""
     if path.is_dir():
         return folder_sha256(path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)
 
 
 def source_probe(path: Path) -> str:

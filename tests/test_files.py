@@ -39,8 +39,8 @@ def old(tmp_path):
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, None])
 def test_the_old_file_is_there_until_the_end_and_after_a_failure(old, error):
-    with suppress(error or RuntimeError), replacing(old) as descriptor:
-        os.write(descriptor, b"new")
+    with suppress(error or RuntimeError), replacing(old) as file:
+        file.write(b"new")
         assert old.read_bytes() == b"old"
         if error:
             raise error
@@ -119,8 +119,8 @@ def test_what_is_read_back_otherwise_is_not_put_in_place(old):
         assert temporary.read_bytes() == b"new" and old.read_bytes() == b"old"
         raise AqaError("something else")
 
-    with pytest.raises(AqaError, match="else"), replacing(old, check) as descriptor:
-        os.write(descriptor, b"new")
+    with pytest.raises(AqaError, match="else"), replacing(old, check) as file:
+        file.write(b"new")
     assert old.read_bytes() == b"old" and names(old.parent) == ["file"]
 
 

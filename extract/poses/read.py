@@ -40,6 +40,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.errors import AqaError, brief
+from aqa.cache.files import file_sha256
 from aqa.cache.tables import read_npy
 from aqa.extract.datasets.dataset import SUFFIXES, is_ignored
 from aqa.extract.poses.json_records import (
@@ -101,7 +102,7 @@ def find_poses(folder: Path, key: str) -> Path:
 def digest(path: Path) -> str:
     """Return the SHA-256 of a pose file, or of a folder's file digests and names."""
     if path.is_file():
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return file_sha256(path)
     listing = "".join(
         f"{digest(file)}  {file.name}\n" for file in openpose_files(path).values()
     )

@@ -7,7 +7,7 @@ run. A loss curve has one row per iteration, counted from 1; accuracies are 0 to
 """
 
 import csv
-import os
+import io
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from aqa.cache.errors import AqaError
-from aqa.cache.files import remove_orphans, replacing
+from aqa.cache.files import remove_orphans, replacing, write_file
 from aqa.extract.pretraining.classifier import Accuracy
 from aqa.extract.weights.read import in_child, load_pickle
 
@@ -31,10 +31,7 @@ _COLUMNS = ("iteration", "learning_rate", "loss", "clip_accuracy", "video_accura
 def write_checkpoint(path: Path, values: Mapping[str, Any]) -> None:
     """Replace a checkpoint, and remove what killed runs left half-written."""
     remove_orphans(path.parent, path.name)
-    with (
-        replacing(path) as descriptor,
-        os.fdopen(descriptor, "wb", closefd=False) as file,
-    ):
+    with replacing(path) as file:
         torch.save(dict(values), file)
 
 
@@ -92,11 +89,9 @@ def loss_curve(out: Path, after: int) -> Iterator[AddRow]:
     if after and path.exists():
         with path.open(newline="", encoding="utf-8") as file:
             kept = list(csv.reader(file))[1 : after + 1]
-    with (
-        replacing(path) as descriptor,
-        open(descriptor, "w", newline="", encoding="utf-8", closefd=False) as file,
-    ):
-        csv.writer(file, lineterminator="\n").writerows([_COLUMNS, *kept])
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([_COLUMNS, *kept])
+    write_file(path, text.getvalue())
     board: Any = None
     with suppress(ImportError):
         from torch.utils.tensorboard import SummaryWriter

@@ -298,8 +298,7 @@ QUANTISER = 4
 def write_video(path: Path, pictures: Iterable[Image]) -> None:
     """Encode pictures, each uint8 (240, 320, 3) RGB, replacing `path` atomically."""
     with (
-        replacing(path) as descriptor,
-        open(descriptor, "wb", closefd=False) as bare,
+        replacing(path) as bare,
         av.open(bare, "w", format="avi", options={"fflags": "+bitexact"}) as file,
     ):
         stream = file.add_stream("mpeg4", rate=RATE)

@@ -22,6 +22,7 @@ import numpy as np
 from PIL import Image, ImageFile, ImageOps
 
 from aqa.cache.errors import brief
+from aqa.cache.files import file_sha256
 from aqa.extract.config import Limits
 from aqa.extract.datasets.dataset import is_ignored
 from aqa.extract.videos.container import check_size
@@ -179,9 +180,7 @@ def folder_sha256(folder: Path) -> str:
     """Return the digest of the pictures of a folder, in hexadecimal."""
     digest = hashlib.sha256()
     for path in _series(folder)[1]:
-        with path.open("rb") as file:
-            content = hashlib.file_digest(file, "sha256").hexdigest()
-        digest.update(f"{path.name}\0{content}\n".encode())
+        digest.update(f"{path.name}\0{file_sha256(path)}\n".encode())
     return digest.hexdigest()
 
 

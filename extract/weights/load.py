@@ -17,7 +17,6 @@ import hashlib
 import importlib.resources
 import json
 import mmap
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -29,7 +28,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from aqa.cache.errors import AqaError, brief
-from aqa.cache.files import replacing
+from aqa.cache.files import file_sha256, replacing
 from aqa.cache.tables import read_npy
 from aqa.extract.c3d import ARCHITECTURES, POOL5, Architecture, random_state
 from aqa.extract.preprocessing import PRESETS, Preprocessing
@@ -170,7 +169,7 @@ def _of_file(path: Path, contents: Contents) -> Weights:
         return replace(
             weights,
             state=state,
-            sha256=_file_digest(path),
+            sha256=file_sha256(path),
             left_aside=contents.match.left_aside,
         )
     except WeightsError as error:
@@ -178,11 +177,6 @@ def _of_file(path: Path, contents: Contents) -> Weights:
         raise WeightsError(
             message if str(path) in message else f"{path}: {message}"
         ) from None
-
-
-def _file_digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _presumed(contents: Contents, match: Match) -> Weights:
@@ -326,10 +320,7 @@ def save_weights(
         ):
             raise WeightsError(f"{out}: what was written reads back as another preset")
 
-    with (
-        replacing(out, read_back) as descriptor,
-        os.fdopen(descriptor, "wb", closefd=False) as file,
-    ):
+    with replacing(out, read_back) as file:
         file.write(save(tensors, metadata={STAMP: stamp}))
     return written
 
@@ -389,7 +380,7 @@ def inspect(path: Path) -> dict[str, Any]:
         WeightsError: there is no file to read.
     """
     try:
-        sha256 = _file_digest(path)
+        sha256 = file_sha256(path)
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read ({error.strerror})") from None
     record: dict[str, Any] = {"path": str(path), "bytes": path.stat().st_size}

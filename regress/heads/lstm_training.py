@@ -379,7 +379,7 @@ def _save(path: Path, done: int, heads: _Heads, logs: Sequence[_Log]) -> None:
         "adam": heads.adam.state_dict(),
         "logs": [(log.watched, log.losses) for log in logs],
     }
-    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
+    with replacing(path) as file:
         torch.save(state, file)
 
 

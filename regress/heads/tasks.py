@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from aqa.cache.errors import AqaError, brief
-from aqa.cache.files import replacing
+from aqa.cache.files import write_file
 from aqa.regress.config import LstmConfig, Schedule
 from aqa.regress.data import FeatureSet, Floats
 
@@ -211,8 +211,7 @@ def write_safetensors(
     path: Path, arrays: Arrays, header: Mapping[str, str] | None = None
 ) -> None:
     """Write a safetensors file; one at `path` is replaced whole or not at all."""
-    with replacing(path) as descriptor, open(descriptor, "wb", closefd=False) as file:
-        file.write(save(arrays, dict(header) if header else None))
+    write_file(path, save(arrays, dict(header) if header else None))
 
 
 class Stored(Mapping[Task, Outcome], Generic[Task, Outcome]):
