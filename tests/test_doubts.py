@@ -6,9 +6,8 @@ import numpy as np
 import pytest
 
 from aqa.regress.config import FitConfig, SplitConfig, SvrConfig
-from aqa.regress.doubts import doubts
 from aqa.regress.heads.fit import fit
-from aqa.regress.splits import split_features
+from aqa.regress.splits import doubts, split_features
 
 FIXED = SplitConfig()
 

@@ -14,8 +14,7 @@ from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import NU_SVR, LstmConfig, SvrConfig
 from aqa.regress.data import LabelScale
-from aqa.regress.heads.lstm import initial_parameters
-from aqa.regress.heads.lstm_head import LstmHead
+from aqa.regress.heads.lstm import LstmHead, initial_parameters
 from aqa.regress.heads.model_file import (
     ENTRY,
     Calibration,

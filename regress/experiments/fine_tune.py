@@ -63,7 +63,7 @@ from aqa.regress.experiments.rows import (
     as_rows,
     trained_on,
 )
-from aqa.regress.experiments.study import Fold, Study, title_of
+from aqa.regress.experiments.study import ScaledFold, Study, title_of
 from aqa.regress.heads.tasks import HeadTask
 
 NAME = "fine-tune"
@@ -221,7 +221,9 @@ def _shortage(study: Study, column: Column) -> str:
     return ""
 
 
-def draw(study: Study, column: Column, fold: Fold, seed: int) -> tuple[Rows, Rows]:
+def draw(
+    study: Study, column: Column, fold: ScaledFold, seed: int
+) -> tuple[Rows, Rows]:
     """Draw a column's training and test rows with one seed."""
     action = column.action
     code = zlib.crc32(action.encode())
@@ -242,7 +244,7 @@ def scale_of(study: Study, rows: Rows) -> LabelScale:
 
 
 def head_task(
-    study: Study, column: Column, start: str, fold: Fold, seed: int
+    study: Study, column: Column, start: str, fold: ScaledFold, seed: int
 ) -> HeadTask:
     """Return the task of one head, which watches its test samples."""
     config, asked = study.config, column.asked
@@ -283,7 +285,7 @@ def _watched(
 ) -> tuple[HeldOut, Floats]:
     """Return test samples and their predictions (evaluations, n), in judges' units."""
 
-    def predict(fold: Fold, _: Rows) -> Floats:
+    def predict(fold: ScaledFold, _: Rows) -> Floats:
         head = trained.head(study, head_task(study, column, start, fold, seed))
         train, _ = draw(study, column, fold, seed)
         return scale_of(study, train).to_units(head.watched, column.action)

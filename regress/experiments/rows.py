@@ -20,7 +20,7 @@ from aqa.regress.evaluation.bootstrap import Cell, covers_zero, judge
 from aqa.regress.evaluation.metrics import Floats
 from aqa.regress.experiments.describe import describe, describe_average
 from aqa.regress.experiments.result import Pooled, Row
-from aqa.regress.experiments.study import Fold, Study
+from aqa.regress.experiments.study import ScaledFold, Study
 from aqa.regress.experiments.svr_tasks import SvrTask, TriedSvr
 from aqa.regress.heads.lstm import predict
 from aqa.regress.heads.tasks import HeadTask, TrainedHead
@@ -52,7 +52,9 @@ def all_but(study: Study, action: str) -> tuple[str, ...]:
     return tuple(name for name in study.actions if name != action)
 
 
-def trained_on(study: Study, fold: Fold, actions: Iterable[str], seed: int) -> HeadTask:
+def trained_on(
+    study: Study, fold: ScaledFold, actions: Iterable[str], seed: int
+) -> HeadTask:
     """Return the LSTM head of a fold's training lists of these actions."""
     wanted = [action for action in study.actions if action in set(actions)]
     rows = fold.train_rows(wanted)
@@ -93,7 +95,7 @@ def untrained(study: Study, seed: int) -> HeadTask:
     )
 
 
-def _in(fold: Fold) -> str:
+def _in(fold: ScaledFold) -> str:
     return f", {fold.name}" if fold.name else ""
 
 
@@ -124,7 +126,7 @@ class RowPlan:
         """The seeds of its heads."""
         return self.study.seeds
 
-    def task(self, fold: Fold, action: str, seed: int) -> HeadTask | SvrTask:
+    def task(self, fold: ScaledFold, action: str, seed: int) -> HeadTask | SvrTask:
         """Return the task of the head that is judged on an action's tests in a fold."""
         actions = self.train_on(action)
         if self.head == "lstm":
@@ -169,7 +171,7 @@ class RowPlan:
     def _predicted(self, trained: Trained, action: str, seed: int) -> Floats:
         """Return predictions for an action's test samples, in judges' units (n,)."""
 
-        def predict_fold(fold: Fold, rows: Rows) -> Floats:
+        def predict_fold(fold: ScaledFold, rows: Rows) -> Floats:
             task = self.task(fold, action, seed)
             if isinstance(task, SvrTask):
                 places = np.searchsorted(task.tests, rows)

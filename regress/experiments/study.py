@@ -22,7 +22,6 @@ from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError, counted
 from aqa.regress.config import CompareConfig
 from aqa.regress.data import LEAST_TEST, FeatureSet, LabelScale, Rows, load
-from aqa.regress.doubts import doubts
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
     Resamples,
@@ -31,24 +30,14 @@ from aqa.regress.evaluation.bootstrap import (
     draw_samples,
 )
 from aqa.regress.evaluation.metrics import Floats, action_means, spearman
-from aqa.regress.splits import Split, split_features
+from aqa.regress.splits import Fold, Split, doubts, split_features
 
 
 @dataclass(frozen=True, eq=False)
-class Fold:
-    """One division of the samples and the label scale that its training list gives."""
+class ScaledFold(Fold):
+    """A fold with the label scale that its training list gives."""
 
-    name: str
-    features: FeatureSet
     scale: LabelScale
-
-    def train_rows(self, actions: Sequence[str]) -> Rows:
-        """Return labelled training rows of these actions, in the cache's order."""
-        return self.features.rows(actions, "train")
-
-    def test_rows(self, actions: str | Sequence[str]) -> Rows:
-        """Return labelled test rows of these actions, in the cache's order."""
-        return self.features.rows(actions, "test")
 
     def targets(self, rows: Rows) -> tuple[float, ...]:
         """Return the scaled labels of rows, as a task takes them."""
@@ -79,13 +68,13 @@ class Study:
         return "".join(f", {part}" for part in (self.cache, self.variant) if part)
 
     @cached_property
-    def folds(self) -> tuple[Fold, ...]:
+    def folds(self) -> tuple[ScaledFold, ...]:
         """The folds, their labels scaled by their training lists."""
         found = []
         for fold in self.split.folds:
-            rows = fold.features.rows(self.actions, "train")
+            rows = fold.train_rows(self.actions)
             scale = LabelScale.learn(fold.features, rows, self.config.label_scale)
-            found.append(Fold(fold.name, fold.features, scale))
+            found.append(ScaledFold(fold.name, fold.features, scale))
         return tuple(found)
 
     @property
@@ -122,7 +111,7 @@ class Study:
             for action in self.actions
         }
 
-    def testing(self, action: str) -> list[Fold]:
+    def testing(self, action: str) -> list[ScaledFold]:
         """Return the folds that test samples of an action."""
         return [fold for fold in self.folds if len(fold.test_rows(action))]
 
@@ -135,7 +124,7 @@ class Study:
         )
 
     def over_folds(
-        self, action: str, predict: Callable[[Fold, Rows], NDArray[Any]]
+        self, action: str, predict: Callable[[ScaledFold, Rows], NDArray[Any]]
     ) -> NDArray[Any]:
         """Join what each fold predicts for its own test rows (..., n), in their order.
 
@@ -268,14 +257,14 @@ def variants_of(study: Study) -> list[Study]:
 
 def _require_samples(split: Split, action: str) -> None:
     """Refuse an action that cannot be judged, saying why."""
-    tests = [len(fold.features.rows(action, "test")) for fold in split.folds]
+    tests = [len(fold.test_rows(action)) for fold in split.folds]
     if sum(tests) < LEAST_TEST:
         raise AqaError(
             f"{action}: {sum(tests)} labelled test samples; at least {LEAST_TEST} are "
             "needed"
         )
     for fold in split.folds:
-        train = fold.features.rows(action, "train")
+        train = fold.train_rows(action)
         within = f" in {fold.name}" if fold.name else ""
         if len(train) == 0:
             raise AqaError(f"{action}: no labelled training sample{within}")

@@ -21,7 +21,7 @@ from aqa.cache.processes import process_outcomes, usable_processors
 from aqa.regress.config import SvrConfig
 from aqa.regress.data import FeatureSet, Floats
 from aqa.regress.heads.svr import fit_svr
-from aqa.regress.heads.tasks import HeadStore, Stored
+from aqa.regress.heads.tasks import Arrays, HeadStore, Stored
 
 #: Training samples of all SVRs together from which on processes are worth their start.
 WORTH_PROCESSES = 2_000
@@ -73,6 +73,11 @@ class TriedSvr:
     choice: dict[str, Any]
     predicted: Floats
 
+    @classmethod
+    def of(cls, arrays: Arrays, header: Mapping[str, str]) -> "TriedSvr":
+        """Make it of a file's arrays and header; KeyError where one is missing."""
+        return cls(json.loads(header["choice"]), arrays["predicted"])
+
 
 def fit_svrs(
     tasks: Sequence[SvrTask],
@@ -101,9 +106,9 @@ def fit_svrs(
         if isinstance(tried, AqaError):
             raise AqaError(f"{task.name}: {tried}")
         header = {"choice": json.dumps(tried.choice)}
-        store.write_arrays(digests[task], {"predicted": tried.predicted}, header)
+        store.write(digests[task], {"predicted": tried.predicted}, header)
     progress(1, 1, f"{len(missing)} of {len(missing)} SVRs fitted" if missing else "")
-    return Stored(digests, partial(_read, store))
+    return Stored(digests, partial(store.read, make=TriedSvr.of))
 
 
 #: The features of each cache in this process; workers get them as shared memory.
@@ -127,12 +132,3 @@ def _try(task: SvrTask) -> TriedSvr:
     copies = [head.predict(x[:, copy], clips) for copy in range(x.shape[1])]
     choice = asdict(head.choice) | {"converged": head.converged, "notes": head.notes}
     return TriedSvr(choice, np.stack(copies))
-
-
-def _read(store: HeadStore, digest: str) -> TriedSvr:
-    return store.read_arrays(
-        digest,
-        lambda arrays, header: TriedSvr(
-            json.loads(header["choice"]), arrays["predicted"]
-        ),
-    )

@@ -2,7 +2,7 @@
 
 #: Module of each kind of head, see `registry`.
 HEADS = {
-    "lstm": "aqa.regress.heads.lstm_head",
+    "lstm": "aqa.regress.heads.lstm",
     "svr": "aqa.regress.heads.svr",
     "nu-svr": "aqa.regress.heads.svr",
 }

@@ -32,7 +32,6 @@ from aqa.regress.data import (
     deal,
     load,
 )
-from aqa.regress.doubts import doubts
 from aqa.regress.evaluation import metrics
 from aqa.regress.heads import HEADS
 from aqa.regress.heads.model_file import (
@@ -44,7 +43,7 @@ from aqa.regress.heads.model_file import (
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.registry import Head, Part, kind_of
 from aqa.regress.report.formats import Entry, Line, Table, number
-from aqa.regress.splits import Split, split_features
+from aqa.regress.splits import Split, doubts, split_features
 
 #: Settings that change nothing in a model, or stand in it by themselves.
 WITHOUT_EFFECT = ("device", "workers", "actions")
@@ -199,8 +198,7 @@ def _groups(
         rows = features.rows(own, trained)
         folds = []
         if crossed:
-            sets = [fold.features for fold in split.folds]
-            folds = [(each.rows(own, "train"), each.rows(own, "test")) for each in sets]
+            folds = [(one.train_rows(own), one.test_rows(own)) for one in split.folds]
         elif config.calibration_folds > 1 and len(rows) > 1:
             dealt = deal(features.action[rows], config.calibration_folds, config.seed)
             folds = [(rows[dealt != k], rows[dealt == k]) for k in np.unique(dealt)]

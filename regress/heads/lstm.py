@@ -1,5 +1,8 @@
 """LSTM head: one layer, last hidden state to one output, gradients written out.
 
+`LstmHead`, `fit_heads` and `read_head` are what `registry` asks of a kind of head; the
+training itself is in `workers` and `lstm_training`.
+
 Conventions: M heads side by side on a leading axis, each with its own batch. Inputs
 are float32 (M, T, B, D), time steps (clips) before batch; hidden and cell states start
 at zero. Gates lie in the order output, input, forget, candidate along the 4H axis, so
@@ -15,14 +18,26 @@ to no gradient.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from aqa.regress.config import LstmConfig
-from aqa.regress.heads.registry import check_width
+from aqa.cache.console import Progress
+from aqa.cache.errors import AqaError
+from aqa.regress.config import FitConfig, LstmConfig
+from aqa.regress.data import FeatureSet, Floats
+from aqa.regress.heads.registry import (
+    Clips,
+    Head,
+    Part,
+    axis_length,
+    check_arrays,
+    check_width,
+)
+from aqa.regress.heads.tasks import HeadTask
 
 #: Arrays of one head by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c (); with
 #: standardised inputs also x_mean (D,) and x_std (D,).
@@ -38,7 +53,8 @@ tanh_backward = torch.ops.aten.tanh_backward.grad_input
 def _of_amd() -> bool:
     """Return whether the processor is one of AMD, as far as can be told."""
     try:
-        return "AuthenticAMD" in Path("/proc/cpuinfo").read_text()
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return "AuthenticAMD" in file.read(1000)
     except OSError:
         return False
 
@@ -264,3 +280,79 @@ def predict(
 ) -> NDArray[np.float32]:
     """Return the prediction after the last clip, (n, clips, D) -> (n,), scaled."""
     return course(parameters, x, clips)[:, -1]
+
+
+@dataclass(frozen=True, eq=False)
+class LstmHead(Head):
+    """One trained LSTM; `parameters` as in `Arrays`."""
+
+    kind = "lstm"
+    parameters: Arrays
+
+    def predict(self, x: NDArray[np.float32], clips: Clips = None) -> Floats:
+        """Return the prediction after the last clip (n,)."""
+        return np.asarray(predict(self.parameters, x, clips), np.float64)
+
+    def course(self, x: NDArray[np.float32], clips: Clips = None) -> Floats:
+        """Return the prediction after each clip (n, clips)."""
+        return np.asarray(course(self.parameters, x, clips), np.float64)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return the parameters."""
+        return dict(self.parameters)
+
+
+def fit_heads(
+    features: FeatureSet,
+    parts: Sequence[Part],
+    config: FitConfig,
+    store: Path,
+    progress: Progress,
+) -> list[Head]:
+    """Train one LSTM per part; finished ones are taken from `store`."""
+    from aqa.regress.heads.workers import train_heads  # which imports this module
+
+    schedule = config.schedule.scaled(config.scale)
+    tasks = [
+        HeadTask(
+            name=part.name,
+            rows=tuple(part.rows.tolist()),
+            seed=config.first_seed,
+            schedule=schedule,
+            labels=config.labels,
+            loss=config.loss,
+            standardise=config.standardises(features.kind),
+            targets=tuple(part.labels.tolist()),
+        )
+        for part in parts
+    ]
+    trained = train_heads(
+        features,
+        features.score,
+        tasks,
+        lstm=config.lstm,
+        device=config.device,
+        workers=config.workers,
+        store=store,
+        progress=progress,
+    )
+    return [LstmHead(trained[task].parameters) for task in tasks]
+
+
+def read_head(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> LstmHead:
+    """Make the head of a model file."""
+    width = axis_length(arrays, "w_x", 0)
+    hidden = axis_length(arrays, "v", 0)
+    shapes: dict[str, tuple[int, ...]] = {
+        "w_x": (width, 4 * hidden),
+        "w_h": (hidden, 4 * hidden),
+        "b": (4 * hidden,),
+        "v": (hidden,),
+        "c": (),
+    }
+    if "x_mean" in arrays:
+        shapes |= {"x_mean": (width,), "x_std": (width,)}
+    check_arrays(arrays, {name: (shape, "float32") for name, shape in shapes.items()})
+    if "x_std" in arrays and not (arrays["x_std"] > 0).all():
+        raise AqaError("x_std: a standard deviation is above 0")
+    return LstmHead(arrays)

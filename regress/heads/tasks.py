@@ -92,7 +92,7 @@ class TrainedHead:
     loss: NDArray[np.float32]
 
     @classmethod
-    def of(cls, arrays: Arrays) -> "TrainedHead":
+    def of(cls, arrays: Arrays, _: Mapping[str, str]) -> "TrainedHead":
         """Make a head of the arrays of its file; KeyError where one is missing."""
         parameters = dict(arrays)
         iterations = tuple(parameters.pop("iterations").tolist())
@@ -174,24 +174,16 @@ class HeadStore:
         """Tell whether the head with this digest is finished."""
         return self.path(digest).is_file()
 
-    def write(self, digest: str, head: TrainedHead) -> None:
-        """Store a head."""
-        self.write_arrays(digest, head.arrays(), {})
-
-    def read(self, digest: str) -> TrainedHead:
-        """Read a head; raises `AqaError` where the file is damaged."""
-        return self.read_arrays(digest, lambda arrays, _: TrainedHead.of(arrays))
-
-    def write_arrays(
-        self, digest: str, arrays: Arrays, header: Mapping[str, str]
+    def write(
+        self, digest: str, arrays: Arrays, header: Mapping[str, str] | None = None
     ) -> None:
         """Store arrays, and texts in the header of their file."""
         write_safetensors(self.path(digest), arrays, header)
 
-    def read_arrays(
+    def read(
         self, digest: str, make: Callable[[Arrays, Mapping[str, str]], Outcome]
     ) -> Outcome:
-        """Read arrays and header and let `make` do its part.
+        """Return what `make` makes of a file's arrays and header.
 
         Raises `AqaError` where the file is damaged or `make` misses a name (KeyError).
         """

@@ -15,6 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -89,11 +90,11 @@ class Trainer:
             checkpoint=self.store.checkpoint([job.digest for job in jobs]),
         )
         for job, head in zip(jobs, heads, strict=True):
-            self.store.write(job.digest, head)
+            self.store.write(job.digest, head.arrays())
 
     def _start(self, job: Job) -> Arrays:
         if job.after:
-            return self.store.read(job.after).parameters
+            return self.store.read(job.after, TrainedHead.of).parameters
         generator = np.random.default_rng([job.task.seed, 0])
         start = initial_parameters(self.x.shape[-1], self.lstm, generator)
         if job.task.standardise:
@@ -171,7 +172,8 @@ def train_heads(
                     for job in jobs:
                         trainer.train([job], advance)
                         advance(0, 1)
-        stored = Stored(dict(zip(tasks, asked, strict=True)), heads.read)
+        read = partial(heads.read, make=TrainedHead.of)
+        stored = Stored(dict(zip(tasks, asked, strict=True)), read)
         return stored if store is not None else dict(stored)
 
 

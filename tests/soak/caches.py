@@ -9,8 +9,7 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
 from aqa.regress.config import LstmConfig
 from aqa.regress.data import LabelScale
-from aqa.regress.heads.lstm import initial_parameters
-from aqa.regress.heads.lstm_head import LstmHead
+from aqa.regress.heads.lstm import LstmHead, initial_parameters
 from aqa.regress.heads.model_file import Model, load_model, save_model
 from soak.hostile import Canary, Reader, attack_readers
 from soak.tally import Attack
