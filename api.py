@@ -102,7 +102,7 @@ def extract(
         )
         _refuse(settings)
         return run(dataset, Path(cache), C3DExtractor(config), shard, progress)
-    from aqa.extract.poses.extractor import PoseExtractor
+    from aqa.extract.poses.features import PoseExtractor
 
     if poses is None:
         raise AqaError(f"features={features!r}: expected poses, a folder of pose files")
@@ -267,7 +267,7 @@ def score(
         return
     from aqa.cache.exchange import read_features
     from aqa.extract.config import PoseConfig
-    from aqa.extract.poses.extractor import pose_features_of_file
+    from aqa.extract.poses.features import pose_features_of_file
 
     reading = _taken(settings, PoseConfig) if wanted == "poses" else {}
     _refuse(settings)
@@ -300,9 +300,9 @@ def _score_videos(
     share_processors()
     from aqa.extract.config import ExtractConfig, config_like
     from aqa.extract.datasets.dataset import Video
+    from aqa.extract.extractor import Facts
     from aqa.extract.network import C3DExtractor
     from aqa.extract.preprocessing import middle_frames, shown_frames
-    from aqa.extract.stage import Facts
     from aqa.regress.heads.scoring import Scored
     from aqa.regress.heads.scoring import score as score_features
 

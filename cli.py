@@ -23,7 +23,7 @@ from aqa.cache.commands import cache
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
-    GroupedCommand,
+    CommandGroup,
     as_actions,
     given,
     json_option,
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 
 
-class Commands(click.Group):
+class Commands(CommandGroup):
     """Turn the package's errors and interruptions into exit codes."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -98,7 +98,6 @@ for command in (extract, fit, compare, poses, pretrain, cache, weights, model):
 
 
 @main.command(
-    cls=GroupedCommand,
     examples=("aqa synth data --scale 0.2",),
 )
 @click.argument("folder", type=PATH)
@@ -133,7 +132,6 @@ def synth(folder: Path, scale: float, seed: int, **options: Any) -> None:
 
 
 @main.command(
-    cls=GroupedCommand,
     groups={
         "Input": ["model", "poses", "features", "action", "start", "end"],
         "Network": [
@@ -236,7 +234,6 @@ def score(
 
 
 @main.command(
-    cls=GroupedCommand,
     examples=(
         "aqa demo",
         "aqa demo --out big --scale 0.2 --iterations 2000",

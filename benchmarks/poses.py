@@ -22,7 +22,7 @@ import numpy as np
 
 from aqa.extract.config import PoseConfig
 from aqa.extract.datasets import read_dataset
-from aqa.extract.poses.extractor import PoseExtractor
+from aqa.extract.poses.features import PoseExtractor
 from aqa.extract.stage import extract
 from aqa.regress.config import SVR_PRESETS
 from aqa.regress.data import FeatureSet, LabelScale, load

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict
@@ -94,10 +95,12 @@ def cache_merge(sources: tuple[Path, ...], cache: Path, as_json: bool) -> None:
     """Merge the cache, its parts and SOURCES (caches or folders of parts)."""
     from aqa.cache.parts import merge, verify
 
+    before = cache.stat() if cache.exists() else None
     with progress_bar() as progress:
         merged = merge(cache, sources, progress)
-        # Where there was nothing to merge, nothing was checked yet.
-        raise_any(verify(merged))
+        if before and os.path.samestat(before, merged.stat()):
+            # There was nothing to merge, so nothing was checked yet.
+            raise_any(verify(merged, progress))
     _print({"cache": str(merged)} if as_json else [merged])
 
 

@@ -9,6 +9,7 @@ from aqa.cache.commands import OTHER_LISTS
 from aqa.cache.console import (
     PATH,
     SOME_FAILED,
+    CommandGroup,
     GroupedCommand,
     cache_option,
     duration,
@@ -239,7 +240,7 @@ def _extractor(
     clips = ClipConfig(length=length, keep=keep, fps=fps)
     of_poses = {name: options.pop(name) for name in OF_POSES if name in options}
     if features != "c3d":
-        from aqa.extract.poses.extractor import PoseExtractor
+        from aqa.extract.poses.features import PoseExtractor
 
         if poses is None:
             raise click.UsageError(f"--features {features} needs --poses DIR")
@@ -297,14 +298,13 @@ def _print_result(made: "Extraction", as_json: bool) -> None:
     )
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def weights() -> None:
     """Inspect and convert C3D weight files."""
 
 
 @weights.command(
     "inspect",
-    cls=GroupedCommand,
     examples=("aqa weights inspect c3d.pickle",),
 )
 @click.argument("file", type=PATH)
@@ -334,7 +334,6 @@ def weights_inspect(file: Path, as_json: bool) -> None:
 
 @weights.command(
     "convert",
-    cls=GroupedCommand,
     examples=("aqa weights convert c3d_ucf101_iter_38000.caffemodel c3d.safetensors",),
 )
 @click.argument("file", type=PATH)

@@ -1,4 +1,4 @@
-"""What computes features, how long it takes, and whether a source has changed since.
+"""Features of videos: what computes them, what they are made from, how long it takes.
 
 Conventions: features are float32 (offsets, clips, D). A digest is
 `Sample.source_sha256`, of the whole file or of a folder's pictures; a probe is
@@ -14,11 +14,12 @@ machine and workload; where that cannot be read or written, nothing is known.
 import json
 import platform
 import time
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from statistics import median_low
 from typing import Protocol
 
 import numpy as np
@@ -27,12 +28,18 @@ import numpy.typing as npt
 from aqa.cache.errors import AqaError
 from aqa.cache.files import file_sha256, probe, user_folder, write_file
 from aqa.cache.provenance import Provenance
-from aqa.extract.datasets.dataset import Video
+from aqa.cache.samples import SIMILAR_RATES
+from aqa.extract.config import ClipConfig
+from aqa.extract.datasets.dataset import Video, listed
 from aqa.extract.videos.frame_folder import folder_sha256
 from aqa.extract.videos.integrity import VideoError
 
 #: Runs of fewer videos are dominated by what a run does once.
 MIN_TIMED_VIDEOS = 5
+#: Aspects from upright to wide screen that the resize to 171 x 128 leaves recognisable.
+MIN_ASPECT, MAX_ASPECT = 1.0, 2.0
+#: Frames of one clip: videos with fewer are mostly padding.
+CLIP = ClipConfig.clip
 
 
 @dataclass(frozen=True)
@@ -51,6 +58,81 @@ class Extracted:
     notes: tuple[str, ...] = ()
     rate: float | None = None
     aspect: float | None = None
+
+
+@dataclass
+class Facts:
+    """Frame rates, aspects (width / height) and notes of videos, collected by key."""
+
+    rates: dict[str, float | None] = field(default_factory=dict)
+    aspects: dict[str, float] = field(default_factory=dict)
+    frames: dict[str, int] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(
+        self,
+        key: str,
+        rate: float | None,
+        aspect: float | None,
+        notes: tuple[str, ...],
+        frames: int = CLIP,
+    ) -> None:
+        """Add a video; None where a fact is unknown or does not matter."""
+        self.rates[key] = rate
+        if frames < CLIP:
+            self.frames[key] = frames
+        if aspect is not None and not MIN_ASPECT <= aspect <= MAX_ASPECT:
+            self.aspects[key] = aspect
+        for note in notes:
+            self.notes.setdefault(note, []).append(key)
+
+    def describe(self, length: int) -> Iterator[str]:
+        """Yield what the user should know; `length` is the frames that are used."""
+        if line := describe_rates(dict(sorted(self.rates.items())), length):
+            yield line
+        if self.aspects:
+            first, aspect = min(self.aspects.items())
+            yield (
+                f"{len(self.aspects)} of {len(self.rates)} videos are upright or "
+                f"very wide (first: {first}, width / height {aspect:.2f}): the network "
+                "sees them squashed to 4 : 3"
+            )
+        if self.frames and length:
+            first, frames = min(self.frames.items())
+            yield (
+                f"{len(self.frames)} of {len(self.rates)} videos have fewer than "
+                f"{CLIP} frames (first: {first}, {frames}): {length - frames} of the "
+                f"{length} that the network sees are black"
+            )
+        for note, keys in sorted(self.notes.items()):
+            yield f"{note}: {listed(sorted(keys))}"
+
+
+def describe_rates(rates: Mapping[str, float | None], length: int) -> str | None:
+    """Say how far the frame rates of videos differ; None where they do not.
+
+    `rates` are frames per second by video, None where unknown; they are compared with
+    their median. `length` is the number of frames that features are made from.
+    """
+    known = {key: rate for key, rate in rates.items() if rate}
+    if not known:
+        return None
+    usual = float(median_low(round(rate) for rate in known.values()))
+    other = {
+        key: rate
+        for key, rate in known.items()
+        if max(rate / usual, usual / rate) > SIMILAR_RATES
+    }
+    if not other:
+        return None
+    key = min(other)
+    low, high = min(other.values()), max(other.values())
+    found = f"{low:.3g}" if high - low < 0.5 else f"{low:.3g} to {high:.3g}"
+    return (
+        f"{len(other)} of {len(rates)} videos have {found} frames per second, not "
+        f"{usual:.3g} (first: {key}): {length} frames show {length / other[key]:.2g} s "
+        f"of it, not {length / usual:.2g} s; --fps {usual:.3g} resamples"
+    )
 
 
 class Extractor(Protocol):

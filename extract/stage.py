@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -28,15 +28,16 @@ from aqa.cache.parts import finished, merge, part_path, write_part
 from aqa.cache.samples import Sample
 from aqa.cache.store import FeatureCache
 from aqa.extract.datasets.dataset import Dataset, Video, listed
-from aqa.extract.extractor import Extracted, Extractor, source_changed, source_probe
-from aqa.extract.videos.timeline import describe_rates
+from aqa.extract.extractor import (
+    Extracted,
+    Extractor,
+    Facts,
+    source_changed,
+    source_probe,
+)
 
 #: Characters of damage and notes that a sample stores; a cache takes 1,024 bytes.
 MAX_NOTES = 340
-#: Aspects from upright to wide screen that the resize to 171 x 128 leaves recognisable.
-MIN_ASPECT, MAX_ASPECT = 1.0, 2.0
-#: Frames of one clip: videos with fewer are mostly padding.
-CLIP = 16
 
 
 @dataclass(frozen=True)
@@ -101,54 +102,6 @@ class Extraction:
     def record(self) -> dict[str, Any]:
         """Return everything as JSON values."""
         return {**asdict(self), "cache": str(self.cache)}
-
-
-@dataclass
-class Facts:
-    """Frame rates, aspects (width / height) and notes of videos, collected by key."""
-
-    rates: dict[str, float | None] = field(default_factory=dict)
-    aspects: dict[str, float] = field(default_factory=dict)
-    frames: dict[str, int] = field(default_factory=dict)
-    notes: dict[str, list[str]] = field(default_factory=dict)
-
-    def add(
-        self,
-        key: str,
-        rate: float | None,
-        aspect: float | None,
-        notes: tuple[str, ...],
-        frames: int = CLIP,
-    ) -> None:
-        """Add a video; None where a fact is unknown or does not matter."""
-        self.rates[key] = rate
-        if frames < CLIP:
-            self.frames[key] = frames
-        if aspect is not None and not MIN_ASPECT <= aspect <= MAX_ASPECT:
-            self.aspects[key] = aspect
-        for note in notes:
-            self.notes.setdefault(note, []).append(key)
-
-    def describe(self, length: int) -> Iterator[str]:
-        """Yield what the user should know; `length` is the frames that are used."""
-        if line := describe_rates(dict(sorted(self.rates.items())), length):
-            yield line
-        if self.aspects:
-            first, aspect = min(self.aspects.items())
-            yield (
-                f"{len(self.aspects)} of {len(self.rates)} videos are upright or "
-                f"very wide (first: {first}, width / height {aspect:.2f}): the network "
-                "sees them squashed to 4 : 3"
-            )
-        if self.frames and length:
-            first, frames = min(self.frames.items())
-            yield (
-                f"{len(self.frames)} of {len(self.rates)} videos have fewer than "
-                f"{CLIP} frames (first: {first}, {frames}): {length - frames} of the "
-                f"{length} that the network sees are black"
-            )
-        for note, keys in sorted(self.notes.items()):
-            yield f"{note}: {listed(sorted(keys))}"
 
 
 def extract(

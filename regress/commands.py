@@ -14,6 +14,7 @@ import click
 
 from aqa.cache.console import (
     PATH,
+    CommandGroup,
     GroupedCommand,
     actions_option,
     cache_option,
@@ -201,14 +202,13 @@ def fit(
         click.echo(path)
 
 
-@click.group()
+@click.group(cls=CommandGroup)
 def model() -> None:
     """Look into fitted models."""
 
 
 @model.command(
     "info",
-    cls=GroupedCommand,
     examples=("aqa model info models/all-action-lstm.safetensors",),
 )
 @click.argument("file", type=PATH)

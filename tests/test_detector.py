@@ -19,10 +19,9 @@ from fakes import encode
 from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.extract.config import DetectorConfig, Limits, PoseConfig
 from aqa.extract.datasets import read_dataset
-from aqa.extract.poses import detect, models
+from aqa.extract.poses import detect
 from aqa.extract.poses.conventions import read_pose_file
-from aqa.extract.poses.detect import detect_in_video, detect_poses
-from aqa.extract.poses.models import model_file
+from aqa.extract.poses.detect import detect_in_video, detect_poses, model_file
 from aqa.extract.poses.read import PoseError, find_poses
 from aqa.extract.poses.tracks import read_poses
 from aqa.extract.videos.integrity import VideoError
@@ -210,7 +209,7 @@ def server(monkeypatch, tmp_path):
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as running:
         threading.Thread(target=running.serve_forever, daemon=True).start()
         address = f"http://127.0.0.1:{running.server_port}"
-        monkeypatch.setattr(models, "ADDRESS", address)
+        monkeypatch.setattr(detect, "ADDRESS", address)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
         yield Server
         running.shutdown()
@@ -232,9 +231,9 @@ def test_named_model_is_downloaded_once_and_kept(server, monkeypatch, tmp_path):
         path = model_file("rtmo-s", lambda *line: told.append(line))
         assert path == tmp_path / "cache" / "aqa" / "models" / "rtmo-s.onnx"
         assert path.read_bytes() == b"the model"
-    assert server.asked == [f"/{models.ARCHIVES['rtmo-s']}"]
+    assert server.asked == [f"/{detect.ARCHIVES['rtmo-s']}"]
     size = len(server.content)
-    assert told == [(size, size, f"downloading {models.ADDRESS}{server.asked[0]}")]
+    assert told == [(size, size, f"downloading {detect.ADDRESS}{server.asked[0]}")]
 
 
 def test_path_of_a_model_stays_and_no_address_is_asked(server, tmp_path):
@@ -254,7 +253,7 @@ def test_what_is_no_zip_of_one_model_is_refused(server, monkeypatch, tmp_path, c
 
 
 def test_server_that_is_not_there_is_one_error(monkeypatch, tmp_path):
-    monkeypatch.setattr(models, "ADDRESS", "http://127.0.0.1:9")
+    monkeypatch.setattr(detect, "ADDRESS", "http://127.0.0.1:9")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(PoseError, match="pass the path of the .onnx file"):
         model_file("rtmpose-m")

@@ -14,7 +14,8 @@ from aqa.cache.errors import AqaError
 from aqa.cache.files import user_folder
 from aqa.cache.store import FeatureCache
 from aqa.extract import extractor as timing
-from aqa.extract.stage import Facts, extract
+from aqa.extract.extractor import Facts
+from aqa.extract.stage import extract
 
 
 @pytest.fixture(autouse=True)

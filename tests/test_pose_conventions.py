@@ -331,7 +331,7 @@ def test_sample_of_the_matrix_has_no_wrong_cell(tmp_path):
 def test_first_video_decides_and_others_are_refused(tmp_path):
     from fakes import dataset
 
-    from aqa.extract.poses.extractor import PoseExtractor
+    from aqa.extract.poses.features import PoseExtractor
 
     for key, record in (
         ("diving/001", moving()),

@@ -12,8 +12,11 @@ from aqa.cache.store import FeatureCache
 from aqa.extract.config import PoseConfig
 from aqa.extract.datasets import read_dataset
 from aqa.extract.poses.conventions import PoseFile
-from aqa.extract.poses.extractor import PoseExtractor, pose_features_of_file
-from aqa.extract.poses.features import pose_features
+from aqa.extract.poses.features import (
+    PoseExtractor,
+    pose_features,
+    pose_features_of_file,
+)
 from aqa.extract.poses.layouts import named_layout
 from aqa.extract.poses.read import PoseError
 from aqa.extract.poses.tracks import Poses

@@ -11,10 +11,10 @@ import pytest
 from fakes import encode, numbered
 
 from aqa.extract.config import ClipConfig
+from aqa.extract.extractor import describe_rates
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.timeline import describe_rates, is_uneven, resample
-from aqa.extract.videos.video import decode, watch
+from aqa.extract.videos.video import decode, is_uneven, resample, watch
 
 PRE = PRESETS["c3d"]
 LONG = ClipConfig(length=1000)

@@ -104,8 +104,7 @@ def poses(
     extract --features pose-dct --poses OUT` makes features of them.
     """
     from aqa.extract.datasets import read_dataset
-    from aqa.extract.poses.detect import detect_poses
-    from aqa.extract.poses.models import DETECTORS, model_file
+    from aqa.extract.poses.detect import DETECTORS, detect_poses, model_file
 
     dataset = read_dataset(videos, actions, roots=roots, skip_missing=skip_missing)
     for note in dataset.notes:

@@ -35,9 +35,9 @@ from av.video.stream import VideoStream
 
 from aqa.extract.videos.container import OpenVideo
 from aqa.extract.videos.integrity import Signs, end_problem, promised_frames
-from aqa.extract.videos.timeline import Seconds
 
 Pixels = npt.NDArray[np.uint8]
+Seconds = npt.NDArray[np.float64]
 #: (a, b, c, d), of which only the signs and what is zero matter.
 Matrix = tuple[int, int, int, int]
 #: By quarter turns counterclockwise.

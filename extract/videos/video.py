@@ -2,9 +2,10 @@
 
 Conventions: frames uint8 (t, crop, crop, 3) RGB, in the order of showing, cropped and
 turned as the file's metadata say; at most `config.length` of them, those that
-`clips.fit_length` keeps. `resize_crop` resizes: FFmpeg's own scaler filters when
-shrinking, which C3D's training did not. Times and spans are as in
-`aqa.extract.videos.timeline`.
+`preprocessing.fit_length` keeps. `resize_crop` resizes: FFmpeg's own scaler filters
+when shrinking, which C3D's training did not. Times are seconds on the clock that a
+player shows, whatever the file's time stamps are: 0 is the first picture, or where
+sound begins if that is at least `stream.SOUND_AHEAD` earlier.
 
 A video is whole if it shows no sign of damage (`aqa.extract.videos.integrity`); any
 other is refused, unless the caller allows it, and is then returned with the signs.
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+import numpy.typing as npt
 
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.extractor import source_sha256
@@ -24,19 +26,18 @@ from aqa.extract.preprocessing import Preprocessing, kept_frames, resize_crop
 from aqa.extract.videos.container import check_size, open_video
 from aqa.extract.videos.frame_folder import FolderFrames
 from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
-from aqa.extract.videos.stream import Pixels, StreamFrames
-from aqa.extract.videos.timeline import (
-    ROUNDING_SECONDS,
-    Indices,
-    Seconds,
-    is_uneven,
-    resample,
-)
+from aqa.extract.videos.stream import Pixels, Seconds, StreamFrames
 
+Indices = npt.NDArray[np.int64]
 #: (start, end) in seconds, end exclusive.
 Span = tuple[float, float]
 
 LIMITS = Limits()
+#: Frame times are fractions of a second, bounds are decimals.
+ROUNDING_SECONDS = 1e-6
+#: A frame is at another rate if it is shown this much longer than the lower quartile;
+#: a larger share of the time than this is said.
+MANY_STEPS, UNEVEN_SHARE = 1.7, 0.2
 #: Frames resized at once: torch's resize gains until here, memory pays for more.
 BATCH_FRAMES = 16
 BATCH_BYTES = 1 << 25
@@ -230,6 +231,36 @@ def _survey(
         last=int(asked.max(initial=0)) if span else None,
         sought=sought,
     )
+
+
+def resample(times: Seconds, fps: float, most: int) -> Indices:
+    """Return the indices of the frames nearest to the ticks of an even clock.
+
+    Ticks are 1 / `fps` apart and begin with the first frame; the last frame is shown as
+    long as frames usually are. Of two frames equally near, the earlier is taken. No
+    more than `most` + 1 indices are returned.
+    """
+    order = np.argsort(times, kind="stable")
+    ordered = times[order]
+    usual = float(np.median(np.diff(ordered))) if len(ordered) > 1 else 0.0
+    count = max(round((ordered[-1] - ordered[0] + usual) * fps), 1)
+    ticks = ordered[0] + np.arange(min(count, most + 1)) / fps
+    later = np.searchsorted(ordered, ticks).clip(max=len(ordered) - 1)
+    earlier = np.maximum(later - 1, 0)
+    is_later = ordered[later] - ticks < ticks - ordered[earlier] - ROUNDING_SECONDS
+    return np.asarray(order[np.where(is_later, later, earlier)], np.int64)
+
+
+def is_uneven(times: Seconds) -> bool:
+    """Return whether much of the time is shown at another rate than is usual.
+
+    Pulldown, dropped frames and times rounded to milliseconds do not count.
+    """
+    steps = np.diff(np.sort(times))
+    if len(steps) < 2:
+        return False
+    other = steps > MANY_STEPS * np.percentile(steps, 25)
+    return bool(steps[other].sum() > UNEVEN_SHARE * steps.sum())
 
 
 def _read(
