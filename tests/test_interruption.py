@@ -109,7 +109,7 @@ def test_killed_at_random_instants_it_ends_in_the_same_bytes(videos, timed, tmp_
     undisturbed, seconds = timed
     cache = tmp_path / "features.h5"
     instants = random.Random(5)
-    for _ in range(4):
+    for _ in range(3):
         run = start(videos, cache)
         time.sleep(instants.uniform(0.4, 1) * seconds)
         run.kill()

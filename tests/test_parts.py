@@ -553,7 +553,7 @@ def work_until_killed():
     merge(cache)
 
 
-@pytest.mark.parametrize("kills", [6, pytest.param(40, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [6, pytest.param(20, marks=pytest.mark.slow)])
 def test_killed_at_many_instants_it_goes_on(cache, golden, kills):
     rng = random.Random(kills)
     script = "import test_parts; test_parts.work_until_killed()"
