@@ -35,7 +35,7 @@ QUICK = FitConfig(
     calibration_folds=2,
     schedule=Schedule(iterations=60, learning_rate=0.01, step=30),
     lstm=LstmConfig(hidden=8),
-    svr=SvrConfig(costs=(0.1, 1.0), epsilons=(0.1,), folds=3),
+    svr=SvrConfig(costs=(0.1, 1.0), epsilons=(0.1,), folds=3, repeats=2),
     device="cpu",
     workers=1,
 )

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from aqa.regress.config import FitConfig, LstmConfig, Schedule
+from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig
 from aqa.regress.data import load
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model
@@ -15,6 +15,7 @@ from aqa.regress.heads.scoring import score
 QUICK = FitConfig(
     head="svr",
     calibration_folds=2,
+    svr=SvrConfig(kernels=("linear",), costs=(1.0,), epsilons=(0.1,)),
     schedule=Schedule(iterations=10),
     lstm=LstmConfig(hidden=4),
     device="cpu",
