@@ -63,17 +63,17 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
     #: (N, offsets, clips, D), none of them 0.
     shape: tuple[int, int, int, int]
 
-    def __init__(self, path: Path, file: CheckedFile, head: "Head") -> None:
+    def __init__(self, path: Path, file: CheckedFile, header: "Header") -> None:
         """Check an open file; call `FeatureCache.open` instead."""
         self.path = path
         self._file = file
-        self.version, self.provenance = _checked_header(head)
+        self.version, self.provenance = _checked_header(header)
         file.members("", {"features", "samples"})
         self._features = file.dataset("features", FLOAT32, rank=4)
         self.shape = self._features.shape
         if 0 in self.shape:
             raise AqaError(f"features have shape {self.shape}: a cache is never empty")
-        self.samples = _checked_table(head, self.version, self.shape)
+        self.samples = _checked_table(header, self.version, self.shape)
 
     @classmethod
     def open(cls, path: Path | str) -> "FeatureCache":
@@ -88,12 +88,12 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
             file = CheckedFile(path)
             try:
                 try:
-                    head = read_head(file)
+                    header = read_header(file)
                 except VaryingText:
-                    head = sandbox.call(_read_head_of, path)
-                    if head.identity != file.identity:
+                    header = sandbox.call(_read_header_of, path)
+                    if header.identity != file.identity:
                         raise UnreadableFile("replaced while it was opened") from None
-                return cls(path, file, head)
+                return cls(path, file, header)
             except BaseException:
                 file.close()
                 raise
@@ -164,7 +164,7 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
 
 
 @dataclass(frozen=True)
-class Head:
+class Header:
     """Everything in a file but the features, unchecked beyond types and sizes."""
 
     attributes: dict[str, Any]
@@ -174,7 +174,7 @@ class Head:
     identity: tuple[int, int, int]
 
 
-def read_head(file: CheckedFile) -> Head:
+def read_header(file: CheckedFile) -> Header:
     """Read attributes and samples; VaryingText where the file may not be asked."""
     names = ("format", "version", "complete", "provenance", "provenance_sha256")
     attributes = {name: file.attribute(name) for name in names}
@@ -191,41 +191,44 @@ def read_head(file: CheckedFile) -> Head:
                 columns[name] = numbers[:].tolist()
     further = file.members("samples/extra", None) if "extra" in there else []
     extra = {name: file.texts(f"samples/extra/{name}") for name in further}
-    return Head(attributes, columns, extra, file.identity)
+    return Header(attributes, columns, extra, file.identity)
 
 
-def _read_head_of(path: Path) -> Head:
+def _read_header_of(path: Path) -> Header:
     with reading():
-        return read_head(CheckedFile(path, varying=True))
+        return read_header(CheckedFile(path, varying=True))
 
 
-def _checked_header(head: Head) -> tuple[int, Provenance]:
+def _checked_header(header: Header) -> tuple[int, Provenance]:
     expected = {"format": (FORMAT,), "version": (1, VERSION), "complete": (1,)}
     for name, values in expected.items():
-        if (found := head.attributes[name]) not in values:
+        if (found := header.attributes[name]) not in values:
             newer = ": was it written by a newer aqa?" if name == "version" else ""
             raise AqaError(
                 f"{name} is {str(found)[:80]!r}; "
                 f"expected {' or '.join(map(str, values))}{newer}"
             )
-    text, digest = head.attributes["provenance"], head.attributes["provenance_sha256"]
-    return head.attributes["version"], Provenance.parse(str(text), str(digest))
+    text, digest = (
+        header.attributes["provenance"],
+        header.attributes["provenance_sha256"],
+    )
+    return header.attributes["version"], Provenance.parse(str(text), str(digest))
 
 
-def _checked_table(head: Head, version: int, shape: tuple[int, ...]) -> SampleTable:
-    for name, values in (*head.columns.items(), *head.extra.items()):
+def _checked_table(header: Header, version: int, shape: tuple[int, ...]) -> SampleTable:
+    for name, values in (*header.columns.items(), *header.extra.items()):
         if len(values) != shape[0]:
             raise AqaError(f"{len(values)} of {name} for {shape[0]} samples")
     samples, digests = [], []
     for row in range(shape[0]):
-        fields = {name: values[row] for name, values in head.columns.items()}
+        fields = {name: values[row] for name, values in header.columns.items()}
         digests.append(fields.pop("feature_sha256"))
-        extra = {name: texts[row] for name, texts in head.extra.items()}
+        extra = {name: texts[row] for name, texts in header.extra.items()}
         samples.append(Sample(**fields, extra=extra))
     table = SampleTable(samples, digests)
     if table.clips.max() > shape[2]:
         raise AqaError(f"a sample has {table.clips.max()} clips; features {shape[2]}")
-    recorded = head.attributes["samples"]
+    recorded = header.attributes["samples"]
     if recorded is not None and recorded != table.sha256(version):
         raise AqaError("samples are damaged: wrong SHA-256")
     return table

@@ -222,7 +222,7 @@ class FitConfig(TrainingConfig):
     """One fit: one model of all actions, or one model per action."""
 
     mode: str = "all-action"
-    #: A head of `heads.registry`.
+    #: A kind of head, of `heads.HEADS`.
     head: str = "lstm"
     #: One of `LABELS`.
     labels: str = "final"

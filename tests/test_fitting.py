@@ -24,9 +24,9 @@ from aqa.regress.config import (
 )
 from aqa.regress.data import LabelScale, deal, load
 from aqa.regress.heads import HEADS
+from aqa.regress.heads.base import Part, kind_of
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model, residual_bounds
-from aqa.regress.heads.registry import Part, kind_of
 from aqa.regress.heads.scoring import score, surprises
 from aqa.regress.splits import split_features
 
@@ -359,7 +359,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aqa.regress.heads.registry import Head, averaged
+from aqa.regress.heads.base import Head, averaged
 
 
 @dataclass(frozen=True, eq=False)

@@ -21,8 +21,8 @@ from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig, configured
 from aqa.regress.data import FeatureSet, Floats, LabelScale
+from aqa.regress.heads.base import Part, kind_of
 from aqa.regress.heads.fit import units_of_ranks
-from aqa.regress.heads.registry import Part, kind_of
 
 ALL = "all"
 

@@ -34,6 +34,7 @@ from aqa.regress.data import (
 )
 from aqa.regress.evaluation import metrics
 from aqa.regress.heads import HEADS
+from aqa.regress.heads.base import Head, Part, kind_of
 from aqa.regress.heads.model_file import (
     Calibration,
     Model,
@@ -41,7 +42,6 @@ from aqa.regress.heads.model_file import (
     save_model,
 )
 from aqa.regress.heads.plausibility import Plausibility
-from aqa.regress.heads.registry import Head, Part, kind_of
 from aqa.regress.report.formats import Entry, Line, Table, number
 from aqa.regress.splits import Split, doubts, split_features
 

@@ -1,6 +1,6 @@
 """LSTM head: one layer, last hidden state to one output, gradients written out.
 
-`LstmHead`, `fit_heads` and `read_head` are what `registry` asks of a kind of head; the
+`LstmHead`, `fit_heads` and `read_head` are what `base` asks of a kind of head; the
 training itself is in `workers` and `lstm_training`.
 
 Conventions: M heads side by side on a leading axis, each with its own batch. Inputs
@@ -29,7 +29,7 @@ from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError
 from aqa.regress.config import FitConfig, LstmConfig
 from aqa.regress.data import FeatureSet, Floats
-from aqa.regress.heads.registry import (
+from aqa.regress.heads.base import (
     Clips,
     Head,
     Part,

@@ -4,7 +4,7 @@ Conventions: a head predicts scaled labels, which the model's label scale conver
 judges' units; everything else here is in judges' units.
 
 One .safetensors file per model, nothing in it can be code. Its metadata have one entry
-`aqa-model`, a JSON object: `version`, `head` (its kind, see `registry`; the kind's
+`aqa-model`, a JSON object: `version`, `head` (its kind, see `base`; the kind's
 facts stand under its name), `actions`, `label_scale`, `provenance` of the features,
 `settings` of the training, `results` on the test list, and by action `calibration`,
 `frames`, `ranges` and `plausibility`. Arrays are those of the head and, after
@@ -26,8 +26,8 @@ from aqa.cache.errors import AqaError, brief
 from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.samples import label_problem
 from aqa.regress.data import Floats, LabelScale
+from aqa.regress.heads.base import Head, kind_of
 from aqa.regress.heads.plausibility import Plausibility
-from aqa.regress.heads.registry import Head, kind_of
 from aqa.regress.heads.tasks import write_safetensors
 
 #: The share of new videos that an interval is meant to contain, where enough training

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError
 from aqa.regress.data import FeatureSet, Rows
-from aqa.regress.heads.registry import (
+from aqa.regress.heads.base import (
     Clips,
     averaged,
     axis_length,

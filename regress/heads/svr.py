@@ -38,7 +38,7 @@ from aqa.cache.errors import AqaError
 from aqa.regress.config import NU_SVR, FitConfig, SvrConfig
 from aqa.regress.data import FeatureSet, Floats, Rows, deal, scaling_std
 from aqa.regress.evaluation.metrics import spearman
-from aqa.regress.heads.registry import (
+from aqa.regress.heads.base import (
     Clips,
     Head,
     Part,
