@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from aqa.cache.console import Progress, silent
+from aqa.cache.console import Progress, given, silent
 from aqa.cache.errors import AqaError
 from aqa.cache.processes import share_processors
 from aqa.cache.store import FeatureCache
@@ -84,33 +84,18 @@ def extract(
     for pose features of `PoseConfig`. Returns what was done, with `failures`.
     """
     share_processors()
-    from aqa.extract.config import ClipConfig, ExtractConfig, PoseConfig
     from aqa.extract.datasets import read_dataset
+    from aqa.extract.extractor import make_extractor
     from aqa.extract.stage import extract as run
 
     if isinstance(actions, str):
         raise AqaError(f"actions: expected a list of names, found {actions!r}")
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise AqaError(f"shard: expected (i, N) with 0 <= i < N, found {shard}")
-    dataset = read_dataset(Path(videos), actions)
-    clips = ClipConfig(**_taken(settings, ClipConfig))
-    if features == "c3d":
-        from aqa.extract.network import C3DExtractor
-
-        config = ExtractConfig(
-            weights=weights, clips=clips, **_taken(settings, ExtractConfig)
-        )
-        _refuse(settings)
-        return run(dataset, Path(cache), C3DExtractor(config), shard, progress)
-    from aqa.extract.poses.features import PoseExtractor
-
-    if poses is None:
-        raise AqaError(f"features={features!r}: expected poses, a folder of pose files")
-    of_poses = PoseConfig(
-        features=features, clips=clips, **_taken(settings, PoseConfig)
-    )
-    _refuse(settings)
-    extractor = PoseExtractor(Path(poses), of_poses, dataset.videos)
+    of_poses = features.startswith("pose-")  # videos need not exist
+    dataset = read_dataset(Path(videos), actions, labels_only=of_poses)
+    settings |= given(weights=weights, poses=poses)
+    extractor = make_extractor(features, dataset.videos, settings)
     return run(dataset, Path(cache), extractor, shard, progress)
 
 
@@ -266,11 +251,11 @@ def score(
         yield from _score_videos(fitted, name, given[wanted], seconds, warn, settings)
         return
     from aqa.cache.exchange import read_features
-    from aqa.extract.config import PoseConfig
+    from aqa.extract.config import PoseConfig, refuse_unused
     from aqa.extract.poses.features import pose_features_of_file
 
-    reading = _taken(settings, PoseConfig) if wanted == "poses" else {}
-    _refuse(settings)
+    names = {part.name for part in fields(PoseConfig)} if wanted == "poses" else ()
+    refuse_unused({name: settings[name] for name in settings.keys() - names})
     if start is not None or end is not None:
         raise AqaError(
             "start and end: seconds of a video; expected none of them with "
@@ -280,7 +265,7 @@ def score(
         frames = None
         try:
             if wanted == "poses":
-                x, read = pose_features_of_file(path, record, **reading)
+                x, read = pose_features_of_file(path, record, **settings)
                 frames = read.joints.shape[1]
             else:  # a copy: torch takes no view of bytes that must not change
                 x = read_features(path)[0].copy()
@@ -298,7 +283,7 @@ def _score_videos(
     settings: dict[str, Any],
 ) -> "Iterator[tuple[Path, Scored | AqaError]]":
     share_processors()
-    from aqa.extract.config import ExtractConfig, config_like
+    from aqa.extract.config import ExtractConfig, config_like, refuse_unused
     from aqa.extract.datasets.dataset import Video
     from aqa.extract.extractor import Facts
     from aqa.extract.network import C3DExtractor
@@ -306,9 +291,9 @@ def _score_videos(
     from aqa.regress.heads.scoring import Scored
     from aqa.regress.heads.scoring import score as score_features
 
-    own = _taken(settings, ExtractConfig)
-    config = replace(config_like(model.provenance.record), **own)
-    _refuse(settings)
+    names = {part.name for part in fields(ExtractConfig)}
+    refuse_unused({name: settings[name] for name in settings.keys() - names})
+    config = replace(config_like(model.provenance.record), **settings)
     extractor = C3DExtractor(config)
     for note in extractor.notes:
         warn(note)
@@ -343,14 +328,3 @@ def _paths(given: AnyPath | Sequence[AnyPath]) -> list[Path]:
     if isinstance(given, (str, PathLike)):
         return [Path(given)]
     return [Path(path) for path in given]
-
-
-def _taken(settings: dict[str, Any], config: type) -> dict[str, Any]:
-    """Take the fields of a config dataclass out of `settings`."""
-    names = [field.name for field in fields(config) if field.name in settings]
-    return {name: settings.pop(name) for name in names}
-
-
-def _refuse(left: Mapping[str, Any]) -> None:
-    if left:
-        raise AqaError(f"settings without effect here: {', '.join(sorted(left))}")

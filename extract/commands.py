@@ -22,13 +22,8 @@ from aqa.cache.console import (
 )
 from aqa.cache.errors import printable
 from aqa.cache.files import keep_inputs
-from aqa.extract.config import (
-    KEEP,
-    POSE_FEATURES,
-    ClipConfig,
-    ExtractConfig,
-    PoseConfig,
-)
+from aqa.extract import FEATURES
+from aqa.extract.config import KEEP, ClipConfig
 from aqa.extract.options import (
     refuse_given,
     with_dataset,
@@ -61,8 +56,8 @@ def read_released_labels(path: Path) -> "Labels | None":
 
 OTHER_LISTS.append(read_released_labels)
 
-#: Options without effect on pose features, and on C3D features.
-OF_C3D = (
+#: Options of features of videos, and of features of poses.
+OF_VIDEOS = (
     *("weights", "arch", "preprocessing", "pool5", "mean", "device", "precision"),
     *("fps", "allow_damaged", "skip_missing", "workers", "plain"),
     *("engine", "ray_address"),
@@ -103,7 +98,7 @@ def as_shard(_: click.Context, option: click.Parameter, text: str | None) -> Any
 @with_features
 @click.option(
     "--features",
-    type=click.Choice(["c3d", *POSE_FEATURES]),
+    type=click.Choice(list(FEATURES)),
     default="c3d",
     show_default=True,
     help="C3D on frames, or a transform of poses.",
@@ -178,10 +173,11 @@ def extract(
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
 
-    if features == "c3d":
-        refuse_given(OF_POSES, "C3D features")
+    of_poses = features.startswith("pose-")  # videos need not exist
+    if not of_poses:
+        refuse_given(OF_POSES, f"{features} features")
     else:
-        refuse_given(OF_C3D, "pose features")
+        refuse_given(OF_VIDEOS, "pose features")
         if features != "pose-clips":
             refuse_given(("length", "keep"), features)
     if options["engine"] == "local":
@@ -193,7 +189,7 @@ def extract(
         actions,
         roots=roots,
         skip_missing=skip_missing,
-        labels_only=features != "c3d",
+        labels_only=of_poses,
     )
     _say(*dataset.notes)
     extractor = _extractor(dataset, features, **options)
@@ -230,32 +226,23 @@ def _extractor(
     *,
     engine: str,
     ray_address: str | None,
-    length: int,
-    keep: str,
-    fps: float | None,
-    poses: Path | None,
     **options: Any,
 ) -> "Extractor":
     """Return the extractor for the requested features."""
-    clips = ClipConfig(length=length, keep=keep, fps=fps)
-    of_poses = {name: options.pop(name) for name in OF_POSES if name in options}
-    if features != "c3d":
-        from aqa.extract.poses.features import PoseExtractor
-
-        if poses is None:
-            raise click.UsageError(f"--features {features} needs --poses DIR")
-        config = PoseConfig(features=features, clips=clips, **given(**of_poses))
-        return PoseExtractor(poses, config, dataset.videos)
-    if engine == "local":
-        check_weights(options["weights"])
-    asked_for = ExtractConfig(clips=clips, **given(**options))
+    of_others = OF_VIDEOS if features.startswith("pose-") else OF_POSES
+    settings = given(**{k: v for k, v in options.items() if k not in of_others})
     if engine == "ray":
+        from aqa.extract.network import c3d_config
         from aqa.extract.ray_engine import RayExtractor
 
-        return RayExtractor(asked_for, ray_address)
-    from aqa.extract.network import C3DExtractor
+        return RayExtractor(c3d_config(settings), ray_address)
+    if features == "c3d":
+        check_weights(options["weights"])
+    elif features.startswith("pose-") and options["poses"] is None:
+        raise click.UsageError(f"--features {features} needs --poses DIR")
+    from aqa.extract.extractor import make_extractor
 
-    return C3DExtractor(asked_for)
+    return make_extractor(features, dataset.videos, settings)
 
 
 def _say(*notes: str) -> None:

@@ -8,16 +8,31 @@ so that the command line can show defaults.
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aqa.cache.errors import AqaError
+from aqa.extract import FEATURES
 from aqa.extract.poses.layouts import LAYOUTS
 
 KEEP = ("last", "first", "middle")
 PRECISIONS = ("auto", "fp32", "tf32", "bf16", "fp16")
-POSE_FEATURES = ("pose-dct", "pose-apen", "pose-clips")
 THIRDS = ("score", "depth")
 POSE_UNITS = ("pixels", "fraction", "metres")
+
+
+Config = TypeVar("Config")
+
+
+def taken(kind: type[Config], settings: dict[str, Any], **fixed: Any) -> Config:
+    """Return a config of `fixed` and of those of `settings` that it has, taken out."""
+    names = [part.name for part in fields(kind) if part.name in settings]  # type: ignore[arg-type]
+    return kind(**fixed, **{name: settings.pop(name) for name in names})
+
+
+def refuse_unused(settings: Mapping[str, Any]) -> None:
+    """Raise AqaError for settings that no config has taken."""
+    if settings:
+        raise AqaError(f"settings without effect here: {', '.join(sorted(settings))}")
 
 
 def _require_among(config: object, name: str, allowed: Collection[str | None]) -> None:
@@ -149,7 +164,7 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that no pose could satisfy."""
-        _require_among(self, "features", POSE_FEATURES)
+        _require_among(self, "features", [name for name in FEATURES if name != "c3d"])
         _require_among(self, "third", (None, *THIRDS))
         _require_among(self, "units", (None, *POSE_UNITS))
         _require_among(self, "layout", (None, *LAYOUTS))

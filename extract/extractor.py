@@ -17,10 +17,11 @@ import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from statistics import median_low
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +30,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.files import file_sha256, probe, user_folder, write_file
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import SIMILAR_RATES
+from aqa.extract import FEATURES
 from aqa.extract.config import ClipConfig
 from aqa.extract.datasets.dataset import Video, listed
 from aqa.extract.videos.frame_folder import folder_sha256
@@ -164,6 +166,21 @@ class Extractor(Protocol):
 
     def source_sha256(self, path: Path) -> str:
         """Return the digest of a source, as in `Extracted`."""
+
+
+def make_extractor(
+    features: str, videos: Sequence[Video], settings: Mapping[str, Any]
+) -> Extractor:
+    """Return the extractor of a kind of features, of `FEATURES`.
+
+    A module of a kind provides a function `extractor` with these parameters. Settings
+    are fields of its configs; AqaError for those that have no effect on the kind.
+    """
+    if features not in FEATURES:
+        raise AqaError(f"features: expected {', '.join(FEATURES)}, found {features!r}")
+    kind = import_module(FEATURES[features])
+    made: Extractor = kind.extractor(features, videos, settings)
+    return made
 
 
 class VideoSource:

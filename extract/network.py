@@ -10,7 +10,14 @@ fp32. On CUDA "fp32" means fp32: torch's default of TF32 convolutions is switche
 """
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import (
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import closing, contextmanager
 from functools import cached_property, partial
 from typing import Any
@@ -25,7 +32,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.processes import choose_device
 from aqa.cache.provenance import Provenance
 from aqa.extract.c3d import ARCHITECTURES, CLIP, build
-from aqa.extract.config import ExtractConfig
+from aqa.extract.config import ClipConfig, ExtractConfig, refuse_unused, taken
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.extractor import Extracted, VideoSource
 from aqa.extract.overlap import CPU, CUDA, plain_features, shared_features
@@ -307,6 +314,21 @@ class C3DExtractor(VideoSource):
             pixels = pixels.pin_memory().to(self.device, non_blocking=True)
         values = normalise(pixels, self.preprocessing)  # (3, T, crop, crop)
         return values.permute(1, 2, 3, 0).to(DTYPES[self.precision])
+
+
+def c3d_config(settings: Mapping[str, Any]) -> ExtractConfig:
+    """Return settings as a config; AqaError for those that C3D does not have."""
+    left = dict(settings)
+    config = taken(ExtractConfig, left, clips=taken(ClipConfig, left))
+    refuse_unused(left)
+    return config
+
+
+def extractor(
+    features: str, videos: Sequence[Video], settings: Mapping[str, Any]
+) -> C3DExtractor:
+    """Return C3D with these settings; see `aqa.extract.extractor.make_extractor`."""
+    return C3DExtractor(c3d_config(settings))
 
 
 def decoder_versions() -> dict[str, Any]:

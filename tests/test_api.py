@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
-from fakes import encode, noise, numbered
+from fakes import FakeExtractor, encode, features_of, noise, numbered
 from safetensors.numpy import load_file
 
 import aqa
 from aqa.api import strips_of
 from aqa.cache.exchange import import_features
+from aqa.extract import FEATURES
 
 COUNTS = {"diving": (12, 6), "gym_vault": (10, 5)}
 
@@ -15,6 +16,31 @@ COUNTS = {"diving": (12, 6), "gym_vault": (10, 5)}
 @pytest.fixture(scope="module")
 def cache(plant, tmp_path_factory):
     return plant(tmp_path_factory.mktemp("api") / "features.h5", "shared", COUNTS)
+
+
+def extractor(features, videos, settings):
+    """What the module of a kind of features provides."""
+    assert features == "made" and settings == {"weights": "mine"} and len(videos) == 1
+    return FakeExtractor()
+
+
+def test_a_kind_of_features_is_one_module_and_one_line(tmp_path, monkeypatch):
+    encode(tmp_path / "videos" / "a.avi", noise(3), "mpeg4")
+    monkeypatch.setitem(FEATURES, "made", __name__)
+    options = {"cache": tmp_path / "f.h5", "features": "made", "weights": "mine"}
+    assert aqa.extract(tmp_path / "videos", **options).done == 1
+    found = aqa.open_cache(tmp_path / "f.h5").features
+    np.testing.assert_array_equal(found, [features_of("a.avi")])
+    with pytest.raises(aqa.AqaError, match="expected c3d, pose-dct, .* found 'flow'"):
+        aqa.extract(tmp_path / "videos", features="flow")
+
+
+def test_settings_of_other_features_are_refused(tmp_path):
+    encode(tmp_path / "videos" / "a.avi", noise(3), "mpeg4")
+    with pytest.raises(aqa.AqaError, match="without effect here: athletes, poses"):
+        aqa.extract(
+            tmp_path / "videos", weights="random", athletes=2, poses=tmp_path / "p"
+        )
 
 
 def test_every_public_name_is_there():

@@ -28,7 +28,7 @@ missing joints). What the numbers of the first video's poses were taken for (lay
 axes, units, detector) goes into the provenance; a video with others is a failure.
 """
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -40,7 +40,7 @@ from scipy.fft import dct
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
-from aqa.extract.config import ClipConfig, PoseConfig
+from aqa.extract.config import ClipConfig, PoseConfig, refuse_unused, taken
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.extractor import Extracted
 from aqa.extract.poses.conventions import read_pose_file
@@ -212,6 +212,20 @@ class PoseExtractor:
                 source_sha256=digest(path),
                 damage=poses.notes,
             )
+
+
+def extractor(
+    features: str, videos: Sequence[Video], settings: Mapping[str, Any]
+) -> PoseExtractor:
+    """Return the extractor of pose features; `poses`, the folder, is among settings."""
+    left = dict(settings)
+    folder = left.pop("poses", None)
+    if folder is None:
+        raise AqaError(f"{features}: expected poses, a folder of pose files")
+    clips = taken(ClipConfig, left)
+    config = taken(PoseConfig, left, features=features, clips=clips)
+    refuse_unused(left)
+    return PoseExtractor(Path(folder), config, videos)
 
 
 def pose_features_of_file(
