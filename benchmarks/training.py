@@ -83,12 +83,13 @@ def torch_ms(features: FeatureSet, iterations: int) -> float:
 def our_ms(features: FeatureSet, heads: int, iterations: int) -> float:
     """Milliseconds per iteration and head of `train_heads`."""
     schedule = Schedule(iterations=iterations)
+    rows, targets = tuple(range(VIDEOS)), tuple(features.score.tolist())
     tasks = [
-        HeadTask(f"{i}", tuple(range(VIDEOS)), i, schedule, keep_parameters=False)
+        HeadTask(f"{i}", rows, targets, i, schedule, keep_parameters=False)
         for i in range(heads)
     ]
     start = time.perf_counter()
-    train_heads(features, features.score, tasks, device="cpu")
+    train_heads(features, tasks, device="cpu")
     return (time.perf_counter() - start) / iterations / heads * 1e3
 
 

@@ -161,6 +161,13 @@ def test_a_head_that_two_experiments_need_is_one_task(compared):
     assert len({task.name for task in together}) == len(together)  # for messages
 
 
+def test_fine_tuning_ranks_all_samples_of_its_action(compared):
+    """Groups are of the samples that it trains on, not of those before."""
+    study = open_study(compared.cache, replace(compared.config, loss="rank"))
+    tuned = [task for task in tasks_of(study, HeadTask, fine_tune) if task.watch]
+    assert tuned and all(task.groups == (0,) * len(task.rows) for task in tuned)
+
+
 def test_one_seed_gives_no_verdict_and_says_what_is_left_out(compared, quick, tmp_path):
     reports = compare(compared.cache, ["all"], quick, tmp_path)
     for report in reports:

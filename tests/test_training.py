@@ -20,7 +20,7 @@ from aqa.regress.heads.lstm_training import (
     rank_loss,
     train_side_by_side,
 )
-from aqa.regress.heads.tasks import HeadTask, labelled
+from aqa.regress.heads.tasks import HeadTask, action_groups
 from aqa.regress.heads.workers import train_heads
 
 LSTM = LstmConfig(hidden=6)
@@ -43,14 +43,27 @@ def train(features, targets):
 
     def run(*tasks, labels=targets, x=features, **options):
         options = {"lstm": LSTM, "device": "cpu", "workers": 1} | options
-        heads = train_heads(x, labels, tasks, **options)
+        tasks = [labelled(task, x, labels) for task in tasks]
+        heads = train_heads(x, tasks, **options)
         return [heads[task] for task in tasks]
 
     return run
 
 
 def task(name="head", seed=0, rows=tuple(range(8)), schedule=SCHEDULE, **more):
+    more = {"targets": tuple(map(float, rows))} | more
     return HeadTask(name=name, rows=rows, seed=seed, schedule=schedule, **more)
+
+
+def labelled(task, features, targets):
+    """The task, and the one that it starts from, with these labels of its rows."""
+    rows = list(task.rows)
+    return replace(
+        task,
+        targets=tuple(targets[rows].tolist()),
+        groups=action_groups(features, rows, task.loss),
+        init=task.init and labelled(task.init, features, targets),
+    )
 
 
 def assert_same(a, b):
@@ -408,12 +421,13 @@ def test_damaged_checkpoint_is_ignored(train, tmp_path, monkeypatch):
 
 def test_stored_heads_are_read_when_asked_for(features, targets, tmp_path):
     """Heads of a large comparison do not fit into memory together."""
-    tasks, how = family(), {"lstm": LSTM, "device": "cpu", "workers": 1}
-    heads = train_heads(features, targets, tasks, store=tmp_path, **how)
+    tasks = [labelled(task, features, targets) for task in family()]
+    how = {"lstm": LSTM, "device": "cpu", "workers": 1}
+    heads = train_heads(features, tasks, store=tmp_path, **how)
     assert list(heads) == tasks
     assert heads[tasks[1]] is not heads[tasks[1]]
     assert_same(heads[tasks[1]], heads[tasks[1]])
-    kept = train_heads(features, targets, tasks, **how)
+    kept = train_heads(features, tasks, **how)
     assert kept[tasks[1]] is kept[tasks[1]]
 
 
@@ -434,13 +448,12 @@ def test_run_that_was_stopped_goes_on(train, tmp_path):
     "change",
     [
         {"seed": 9},
-        {"rows": (0, 1)},
+        {"rows": (0, 1), "targets": (1.0, 2.0)},
         {"labels": "incremental"},
         {"loss": "rank"},
         {"standardise": True},
         {"schedule": replace(SCHEDULE, gamma=0.4)},
         {"watch": (9,)},
-        {"targets": tuple(range(8))},
         {"init": task()},
         {"keep_parameters": False},
     ],
@@ -503,15 +516,15 @@ def test_process_that_dies_is_an_error(train, monkeypatch):
         train(task("a"), task("b", seed=1), workers=2)
 
 
-def test_impossible_trainings_are_refused(targets, train):
+def test_impossible_trainings_are_refused(train):
     with pytest.raises(AqaError, match="head: no training rows"):
         task(rows=())
-    with pytest.raises(AqaError, match="expected 14 labels"):
-        train(task(), labels=targets[1:])
+    for targets in ((1.0,) * 7, (1.0,) * 7 + (np.nan,)):
+        with pytest.raises(AqaError, match="head: expected a label for each"):
+            task(targets=targets)
+    with pytest.raises(AqaError, match="head: expected a group for each"):
+        task(groups=(0,) * 9)
     with pytest.raises(AqaError, match="products fp16: expected fp32 or bf16"):
         train(task(), lstm=replace(LSTM, products="fp16"))
     with pytest.raises(AqaError, match="^device:"):
         train(task(), device="meta")
-    targets[4] = np.nan
-    with pytest.raises(AqaError, match="head: diving/004 has no label"):
-        train(task())

@@ -13,8 +13,6 @@ from itertools import chain
 from pathlib import Path
 from typing import Protocol, cast
 
-import numpy as np
-
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 from aqa.regress.config import CompareConfig
@@ -104,7 +102,6 @@ def train(
     for cache, needed in heads.items():
         trained[cache] = train_heads(
             features[cache],
-            np.full(len(features[cache].key), np.nan),  # each task has its own labels
             list(needed),
             lstm=config.lstm,
             device=config.device,

@@ -64,7 +64,7 @@ from aqa.regress.experiments.rows import (
     trained_on,
 )
 from aqa.regress.experiments.study import ScaledFold, Study, title_of
-from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.heads.tasks import HeadTask, action_groups
 
 NAME = "fine-tune"
 TUNED, SCRATCH = "multi-action", "random"
@@ -258,6 +258,7 @@ def head_task(
         name=f"{column.name} from {start}, {fold.name or 'seed'} {seed}",
         rows=as_rows(rows),
         targets=tuple(targets.tolist()),
+        groups=action_groups(study.features, rows, config.loss),
         schedule=schedule.scaled(config.scale),
         init=pretrained if start == TUNED else None,
         watch=as_rows(tests),

@@ -23,7 +23,7 @@ from aqa.regress.experiments.result import Pooled, Row
 from aqa.regress.experiments.study import ScaledFold, Study
 from aqa.regress.experiments.svr_tasks import SvrTask, TriedSvr
 from aqa.regress.heads.lstm import predict
-from aqa.regress.heads.tasks import HeadTask, TrainedHead
+from aqa.regress.heads.tasks import HeadTask, TrainedHead, action_groups
 
 HEADS = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}
 #: What an experiment asks for: tasks beside the study whose features they train on.
@@ -66,10 +66,6 @@ def trained_on(
         known = wanted[0]
     elif len(left_out) == 1:
         known = f"all but {left_out[0]}"
-    groups = None
-    if study.config.loss == "rank":  # only within an action are scores ranked
-        named = study.features.action[rows]
-        groups = tuple(study.actions.index(name) for name in named)
     return HeadTask(
         name=f"LSTM on {known}{_in(fold)}, seed {seed}",
         rows=as_rows(rows),
@@ -77,7 +73,7 @@ def trained_on(
         seed=seed,
         schedule=study.config.schedule.scaled(study.config.scale),
         loss=study.config.loss,
-        groups=groups,
+        groups=action_groups(study.features, rows, study.config.loss),
         standardise=study.config.standardises(study.kind),
     )
 

@@ -37,7 +37,7 @@ from aqa.regress.heads.base import (
     check_arrays,
     check_width,
 )
-from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.heads.tasks import HeadTask, action_groups
 
 #: Arrays of one head by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c (); with
 #: standardised inputs also x_mean (D,) and x_std (D,).
@@ -317,18 +317,18 @@ def fit_heads(
         HeadTask(
             name=part.name,
             rows=tuple(part.rows.tolist()),
+            targets=tuple(part.labels.tolist()),
             seed=config.first_seed,
             schedule=schedule,
             labels=config.labels,
             loss=config.loss,
+            groups=action_groups(features, part.rows, config.loss),
             standardise=config.standardises(features.kind),
-            targets=tuple(part.labels.tolist()),
         )
         for part in parts
     ]
     trained = train_heads(
         features,
-        features.score,
         tasks,
         lstm=config.lstm,
         device=config.device,

@@ -347,7 +347,7 @@ class _Log:
         self.task = task
         self.watched: dict[int, list[float]] = {}
         self.losses: list[float] = []
-        squares = [label**2 for label in task.targets or ()]
+        squares = [label**2 for label in task.targets]
         self._limit = DIVERGED * max(1.0, sum(squares) / len(squares))
 
     def add_loss(self, done: int, loss: float) -> None:

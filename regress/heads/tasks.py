@@ -14,7 +14,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -27,7 +27,7 @@ from safetensors.numpy import save
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.files import write_file
 from aqa.regress.config import LstmConfig, Schedule
-from aqa.regress.data import FeatureSet, Floats
+from aqa.regress.data import FeatureSet, Rows
 
 #: Incremented when the same task would now train another head.
 VERSION = 2
@@ -43,19 +43,20 @@ Arrays = dict[str, NDArray[Any]]
 class HeadTask:
     """A head to train on `rows`, all of its randomness from `seed`.
 
-    `targets` are the scaled labels of the rows (None: those given to `train_heads`),
-    `groups` number the actions of the rows, for the rank loss. `init` is the task
-    whose trained head is the start (None: Gaussian weights); 0 iterations give the
-    untrained head. With `standardise` inputs are standardised by mean and standard
-    deviation over the training rows; a head that starts from another keeps those of
-    its start. The rows of `watch` are predicted before training, every `watch_every`
-    iterations, and at the end. `keep_parameters` False saves room in the store where
-    only watched predictions are needed.
+    `targets` are the scaled labels of the rows; `groups`, for the rank loss, number
+    their actions (see `action_groups`). `init` is the task whose trained head is the
+    start (None: Gaussian weights); 0 iterations give the untrained head. With
+    `standardise` inputs are standardised by mean and standard deviation over the
+    training rows; a head that starts from another keeps those of its start. The rows of
+    `watch` are predicted before training, every `watch_every` iterations, and at the
+    end. `keep_parameters` False saves room in the store where only watched predictions
+    are needed.
     """
 
     #: For messages alone.
     name: str = field(compare=False)
     rows: tuple[int, ...]
+    targets: tuple[float, ...]
     seed: int
     schedule: Schedule = Schedule()
     init: "HeadTask | None" = None
@@ -64,7 +65,6 @@ class HeadTask:
     labels: str = "final"
     loss: str = "squared"
     standardise: bool = False
-    targets: tuple[float, ...] | None = None
     groups: tuple[int, ...] | None = None
     keep_parameters: bool = True
 
@@ -72,6 +72,11 @@ class HeadTask:
         """Check the values."""
         if not self.rows:
             raise AqaError(f"{self.name}: no training rows")
+        labelled = all(map(math.isfinite, self.targets))
+        if len(self.targets) != len(self.rows) or not labelled:
+            raise AqaError(f"{self.name}: expected a label for each training row")
+        if self.groups is not None and len(self.groups) != len(self.rows):
+            raise AqaError(f"{self.name}: expected a group for each training row")
         if self.init is not None and not self.init.keep_parameters:
             raise AqaError(f"{self.name}: starts from a head that is not kept")
 
@@ -106,22 +111,14 @@ class TrainedHead:
         return {**self.parameters, "iterations": iterations, **notes}
 
 
-def labelled(task: HeadTask, features: FeatureSet, targets: Floats) -> HeadTask:
-    """Return the task, and those it starts from, with labels of their own.
-
-    targets: (N,) scaled labels. Raises `AqaError` for a row without one.
-    """
-    init = task.init and labelled(task.init, features, targets)
-    rows = list(task.rows)
-    own = task.targets or tuple(targets[rows].tolist())
-    for row, label in zip(rows, own, strict=True):
-        if not math.isfinite(label):
-            raise AqaError(f"{task.name}: {features.key[row]} has no label to train on")
-    groups = task.groups
-    if task.loss == "rank" and groups is None:
-        _, numbers = np.unique(features.action[rows], return_inverse=True)
-        groups = tuple(numbers.tolist())
-    return replace(task, init=init, targets=own, groups=groups)
+def action_groups(
+    features: FeatureSet, rows: Rows, loss: str
+) -> tuple[int, ...] | None:
+    """Number the actions of rows, within which the rank loss compares; else None."""
+    if loss != "rank":
+        return None
+    _, numbers = np.unique(features.action[rows], return_inverse=True)
+    return tuple(numbers.tolist())
 
 
 def task_digest(

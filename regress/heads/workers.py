@@ -1,13 +1,12 @@
 """Train many LSTM heads as one batch of work.
 
-Conventions: targets are scaled labels (N,), of which only those of training rows are
-used. On CPU heads train in processes of one thread each, or in this process where that
-is quicker; on CUDA heads of one schedule train side by side in batched products. Heads
-do not affect each other, beyond rounding on CUDA. A job is a head that is not in the
-store yet, named by the digest of its task; it runs after the job it starts from. Work
-is counted in head-iterations. A finished head is written to the store at once, a head
-in training saves checkpoints there: interrupted work continues, finished work is not
-repeated.
+Conventions: on CPU heads train in processes of one thread each, or in this process
+where that is quicker; on CUDA heads of one schedule train side by side in batched
+products. Heads do not affect each other, beyond rounding on CUDA. A job is a head that
+is not in the store yet, named by the digest of its task; it runs after the job it
+starts from. Work is counted in head-iterations. A finished head is written to the store
+at once, a head in training saves checkpoints there: interrupted work continues,
+finished work is not repeated.
 """
 
 import threading
@@ -29,7 +28,7 @@ from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError, counted
 from aqa.cache.processes import choose_device, process_outcomes, usable_processors
 from aqa.regress.config import PRODUCTS, LstmConfig, Schedule
-from aqa.regress.data import FeatureSet, Floats, SharedArray, share
+from aqa.regress.data import FeatureSet, SharedArray, share
 from aqa.regress.heads.lstm import Arrays, initial_parameters
 from aqa.regress.heads.lstm_training import (
     Advance,
@@ -42,7 +41,6 @@ from aqa.regress.heads.tasks import (
     HeadTask,
     Stored,
     TrainedHead,
-    labelled,
     task_digest,
 )
 
@@ -104,7 +102,6 @@ class Trainer:
 
 def train_heads(
     features: FeatureSet,
-    targets: Floats,
     tasks: Sequence[HeadTask],
     *,
     lstm: LstmConfig = _LSTM,
@@ -115,27 +112,21 @@ def train_heads(
 ) -> Mapping[HeadTask, TrainedHead]:
     """Train each task's head, or take it from the store; the task is the key.
 
-    `workers` is the number of processors to use on CPU (None: all usable ones),
-    `store` a folder for finished heads (None: they are not kept). With a store a head
-    is read from there at each look-up, since many do not fit into memory. Progress
-    counts head-iterations. Raises `AqaError` for training rows without a label, for a
-    head that diverges and for a process that dies; heads finished by then are in the
-    store.
+    `workers` is the number of processors to use on CPU (None: all usable ones), `store`
+    a folder for finished heads (None: they are not kept). With a store a head is read
+    from there at each look-up, since many do not fit into memory. Progress counts head-
+    iterations. Raises `AqaError` for a head that diverges and for a process that dies;
+    heads finished by then are in the store.
     """
     if lstm.products not in PRODUCTS:
         raise AqaError(f"products {lstm.products}: expected {' or '.join(PRODUCTS)}")
-    if targets.shape != (len(features.x),):
-        raise AqaError(
-            f"expected {len(features.x)} labels, one per video; found {targets.shape}"
-        )
     place = choose_device(device)
     with ExitStack() as stack:
         folder = store or Path(
             stack.enter_context(TemporaryDirectory(prefix="aqa-heads-"))
         )
         heads = HeadStore(folder)
-        labels = [labelled(task, features, targets) for task in tasks]
-        asked, every = _plan(labels, features, lstm, place.type, heads)
+        asked, every = _plan(tasks, features, lstm, place.type, heads)
         todo = [[job for job in level if job.digest not in heads] for level in every]
         missing = [job for level in todo for job in level]
         seeds = len({job.task.seed for job in missing})
