@@ -137,10 +137,8 @@ PRESETS = {
 }
 
 
-def resize_crop(
-    frames: npt.NDArray[np.uint8], pre: Preprocessing
-) -> npt.NDArray[np.uint8]:
-    """Resize and crop: uint8 (T, H, W, 3) -> (T, crop, crop, 3).
+def resize(frames: npt.NDArray[np.uint8], pre: Preprocessing) -> npt.NDArray[np.uint8]:
+    """Resize: uint8 (T, H, W, 3) -> (T, h, w, 3), as `pre.size` says.
 
     Within one grey level of OpenCV's INTER_LINEAR on 8-bit images, which C3D was
     trained with; antialiased resizing differs by up to 50 levels.
@@ -148,16 +146,23 @@ def resize_crop(
     import torch
     from torch.nn import functional
 
-    height, width = pre.size(*frames.shape[1:3])
-    top, left = pre.corner(height, width)
+    size = pre.size(*frames.shape[1:3])
     # (T, H, W, 3) -> (T, 3, H, W), channels last in memory.
-    images = torch.from_numpy(frames).permute(0, 3, 1, 2)
-    if images.shape[2:] != (height, width):
+    images = torch.from_numpy(np.ascontiguousarray(frames)).permute(0, 3, 1, 2)
+    if images.shape[2:] != size:
         images = functional.interpolate(
-            images, (height, width), mode="bilinear", align_corners=False
+            images, size, mode="bilinear", align_corners=False
         )
-    cropped = images[:, :, top : top + pre.crop, left : left + pre.crop]
-    return cropped.permute(0, 2, 3, 1).contiguous().numpy()
+    return images.permute(0, 2, 3, 1).numpy()
+
+
+def resize_crop(
+    frames: npt.NDArray[np.uint8], pre: Preprocessing
+) -> npt.NDArray[np.uint8]:
+    """Resize and crop: uint8 (T, H, W, 3) -> (T, crop, crop, 3)."""
+    top, left = pre.corner(*pre.size(*frames.shape[1:3]))
+    cropped = resize(frames, pre)[:, top : top + pre.crop, left : left + pre.crop]
+    return np.ascontiguousarray(cropped)
 
 
 def fit_length(frames: npt.NDArray[Value], config: ClipConfig) -> npt.NDArray[Value]:

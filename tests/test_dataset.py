@@ -425,6 +425,13 @@ def test_folder_takes_videos_below_it_and_nothing_else(tmp_path):
     assert (video.action, video.split) == ("", "") and math.isnan(video.score)
 
 
+def test_what_is_no_data_set_is_said(tmp_path):
+    touch(tmp_path, "one.MP4", "list.docx")
+    refused(tmp_path / "one.MP4", "found one video: name its folder, or `aqa score`")
+    refused(tmp_path / "list.docx", "found another file")
+    refused(tmp_path / "gone.csv", "found nothing")
+
+
 def test_folder_refuses_links_that_lead_out(tmp_path):
     touch(tmp_path, "outside/secret.mp4", "inside/one.mp4")
     (tmp_path / "inside/link.mp4").symlink_to(tmp_path / "outside/secret.mp4")

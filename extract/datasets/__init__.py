@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from aqa.extract.datasets import aqa7, own_data, released
-from aqa.extract.datasets.dataset import Dataset, DatasetError, Layout, Request
+from aqa.extract.datasets.dataset import (
+    SUFFIXES,
+    Dataset,
+    DatasetError,
+    Layout,
+    Request,
+)
 
 #: The first that matches is read.
 LAYOUTS: list[Layout] = [
@@ -48,4 +54,6 @@ def read_dataset(
             return layout.read(request)
     *forms, last = (layout.form for layout in LAYOUTS)
     found = "another file" if path.exists() else "nothing"
+    if path.suffix.lower() in SUFFIXES and path.is_file():
+        found = "one video: name its folder, or `aqa score` it with a model"
     raise DatasetError(f"{path}: expected {', '.join(forms)} or {last}, found {found}")

@@ -28,7 +28,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch.nn import functional
 
 from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError, raise_any
@@ -36,11 +35,10 @@ from aqa.cache.processes import process_outcomes, usable_processors
 from aqa.extract.c3d import CLIP
 from aqa.extract.config import ClipConfig, Limits, PretrainConfig
 from aqa.extract.datasets.dataset import Video
-from aqa.extract.preprocessing import Preprocessing
+from aqa.extract.preprocessing import Preprocessing, resize
 from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo
 from aqa.extract.videos.integrity import VideoError
 from aqa.extract.videos.pool import decode_all
-from aqa.extract.videos.stream import Picture
 from aqa.extract.videos.video import Decoded, open_frames
 
 Frames = NDArray[np.uint8]
@@ -94,21 +92,12 @@ def read_frames(path: Path, pre: Preprocessing, first: int, count: int) -> Frame
     with open_frames(path) as source:
         for index, picture in enumerate(source):
             if index >= first:
-                kept.append(_resize(picture, pre))
+                kept.append(resize(picture.rgb()[None], pre)[0])
             if index == first + count - 1:
                 break
     if not kept:
         raise VideoError(f"{path}: expected over {first} frames; has it changed?")
     return np.stack(kept)
-
-
-def _resize(picture: Picture, pre: Preprocessing) -> Frames:
-    """Resize an upright picture as `resize_crop` does: -> (h, w, 3)."""
-    pixels = picture.rgb()
-    image = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None]  # (1, 3, H, W)
-    size = pre.size(*pixels.shape[:2])
-    image = functional.interpolate(image, size, mode="bilinear", align_corners=False)
-    return np.asarray(image[0].permute(1, 2, 0).contiguous(), np.uint8)
 
 
 # Clips.
