@@ -265,7 +265,7 @@ def score(
         frames = None
         try:
             if wanted == "poses":
-                x, read = pose_features_of_file(path, record, **settings)
+                x, read = pose_features_of_file(path, record, name, **settings)
                 frames = read.joints.shape[1]
             else:  # a copy: torch takes no view of bytes that must not change
                 x = read_features(path)[0].copy()

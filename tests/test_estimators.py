@@ -68,6 +68,15 @@ def test_actions_have_scales_of_their_own(data):
             assert abs(made[own].mean() - mixed[own].mean()) < mixed[own].std()
 
 
+def test_actions_that_were_not_fitted_are_refused(data):
+    X, y, _ = data
+    names = np.where(np.arange(60) % 2, "a", "b")
+    model = clone(QUICK["svr"]).fit(X, y, actions=names)
+    for actions in (None, ["a", "zz", "b"], ["a"]):
+        with pytest.raises(AqaError, match="expected one of a, b for each of 3"):
+            model.predict(X[:3], actions)
+
+
 def test_shapes(data):
     X, y, _ = data
     estimator = QUICK["svr"]

@@ -217,6 +217,21 @@ def test_one_file_gives_the_features_of_a_cache_of_keys_without_videos(videos, k
     with FeatureCache.open(extract(dataset, folder / "k.h5", extractor).cache) as cache:
         record, features = cache.provenance.record, cache.read()
     path = folder / "poses" / "dives" / "a.npy"
+    two = np.stack([joints(0), joints(1)], 1)  # a bystander beside the diver
+    write = folder / "two.json"
+    write.write_text(
+        json.dumps(
+            [
+                [{"keypoints": p.ravel().tolist()} for p in f]
+                for f in np.concatenate([two, np.ones((*two.shape[:3], 1))], -1)
+            ]
+        )
+    )
+    both, alone = (
+        pose_features_of_file(write, record | {"athletes": 2}, action)[1].joints
+        for action in ("sync_diving_3m", "diving")
+    )
+    assert (len(both), len(alone)) == (2, 1)
     found, poses = pose_features_of_file(path, record)
     np.testing.assert_array_equal(found, features[0])
     assert poses.joints.shape == (1, 30, 17, 2)

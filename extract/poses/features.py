@@ -229,12 +229,13 @@ def extractor(
 
 
 def pose_features_of_file(
-    path: Path, record: Mapping[str, Any], **stated: Any
+    path: Path, record: Mapping[str, Any], action: str = "", **stated: Any
 ) -> tuple[npt.NDArray[np.float32], Poses]:
     """Return features (offsets, clips, D) as of a provenance, and the poses of a file.
 
-    `stated` are fields of `PoseConfig` that say how the file is to be read (`layout`,
-    `third`, `units`, `picture`).
+    As many athletes are followed as in extraction for `action`. `stated` are fields of
+    `PoseConfig` that say how the file is to be read (`layout`, `third`, `units`,
+    `picture`).
 
     Raises:
         PoseError: the file cannot be read, or holds other joints or units.
@@ -248,7 +249,7 @@ def pose_features_of_file(
     if "clips" in own:
         own["clips"] = ClipConfig(**own["clips"])
     config = PoseConfig(**own | stated)
-    poses = read_poses(path, "", config)
+    poses = read_poses(path, action, config)
     expected = {name: record.get(name) for name in ("layout", "axes", "units")}
     found = {name: poses.file.facts[name] for name in expected}
     with naming(path):

@@ -68,6 +68,13 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         check_is_fitted(self)
         X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
         names = np.full(len(X), ALL) if actions is None else np.asarray(actions, str)
+        unknown = {*names.tolist()} - self.label_scale_.scale.keys()
+        if unknown or names.shape != (len(X),):
+            known = ", ".join(self.label_scale_.scale)
+            raise AqaError(
+                f"actions: expected one of {known} for each of {len(X)} samples, found "
+                f"{', '.join(sorted(unknown)) or names.shape}"
+            )
         made = self.head_.predict(_with_copies(X)[:, 0])
         return self.label_scale_.to_units(made, names)
 
