@@ -10,7 +10,7 @@ fields of the config dataclasses under their own names (`hidden=64`, `iterations
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -84,6 +84,7 @@ def extract(
     for pose features of `PoseConfig`. Returns what was done, with `failures`.
     """
     share_processors()
+    from aqa.extract.config import of_poses
     from aqa.extract.datasets import read_dataset
     from aqa.extract.extractor import make_extractor
     from aqa.extract.stage import extract as run
@@ -92,8 +93,7 @@ def extract(
         raise AqaError(f"actions: expected a list of names, found {actions!r}")
     if shard is not None and not 0 <= shard[0] < shard[1]:
         raise AqaError(f"shard: expected (i, N) with 0 <= i < N, found {shard}")
-    of_poses = features.startswith("pose-")  # videos need not exist
-    dataset = read_dataset(Path(videos), actions, labels_only=of_poses)
+    dataset = read_dataset(Path(videos), actions, labels_only=of_poses(features))
     settings |= given(weights=weights, poses=poses)
     extractor = make_extractor(features, dataset.videos, settings)
     return run(dataset, Path(cache), extractor, shard, progress)
@@ -240,28 +240,27 @@ def score(
     kind = str(record.get("features"))
     wanted = {"c3d": "videos"}.get(kind, "poses" if "pose-" in kind else "features")
     paths = {"videos": videos, "poses": poses, "features": features}
-    given = {what: _paths(each) for what, each in paths.items()}
-    if found := [what for what, each in given.items() if each and what != wanted]:
+    asked = {what: _paths(each) for what, each in paths.items()}
+    if found := [what for what, each in asked.items() if each and what != wanted]:
         raise AqaError(
             f"the model was made with {kind} features: expected {wanted}, found "
             f"{' and '.join(found)}"
         )
     if wanted == "videos":
         seconds = (start, end)
-        yield from _score_videos(fitted, name, given[wanted], seconds, warn, settings)
+        yield from _score_videos(fitted, name, asked[wanted], seconds, warn, settings)
         return
     from aqa.cache.exchange import read_features
     from aqa.extract.config import PoseConfig, refuse_unused
     from aqa.extract.poses.features import pose_features_of_file
 
-    names = {part.name for part in fields(PoseConfig)} if wanted == "poses" else ()
-    refuse_unused({name: settings[name] for name in settings.keys() - names})
+    refuse_unused(settings, *([PoseConfig] if wanted == "poses" else []))
     if start is not None or end is not None:
         raise AqaError(
             "start and end: seconds of a video; expected none of them with "
             f"{wanted}, which are scored whole"
         )
-    for path in given[wanted]:
+    for path in asked[wanted]:
         frames = None
         try:
             if wanted == "poses":
@@ -291,8 +290,7 @@ def _score_videos(
     from aqa.regress.heads.scoring import Scored
     from aqa.regress.heads.scoring import score as score_features
 
-    names = {part.name for part in fields(ExtractConfig)}
-    refuse_unused({name: settings[name] for name in settings.keys() - names})
+    refuse_unused(settings, ExtractConfig)
     config = replace(config_like(model.provenance.record), **settings)
     extractor = C3DExtractor(config)
     for note in extractor.notes:

@@ -23,7 +23,7 @@ from aqa.cache.console import (
 from aqa.cache.errors import printable
 from aqa.cache.files import keep_inputs
 from aqa.extract import FEATURES
-from aqa.extract.config import KEEP, ClipConfig
+from aqa.extract.config import KEEP, ClipConfig, of_poses
 from aqa.extract.options import (
     refuse_given,
     with_dataset,
@@ -173,9 +173,8 @@ def extract(
     from aqa.extract.stage import extract as run
     from aqa.extract.stage import plan, relabelled
 
-    of_poses = features.startswith("pose-")  # videos need not exist
-    if not of_poses:
-        refuse_given(OF_POSES, f"{features} features")
+    if not of_poses(features):
+        refuse_given(OF_POSES, f"{features.upper()} features")
     else:
         refuse_given(OF_VIDEOS, "pose features")
         if features != "pose-clips":
@@ -189,7 +188,7 @@ def extract(
         actions,
         roots=roots,
         skip_missing=skip_missing,
-        labels_only=of_poses,
+        labels_only=of_poses(features),
     )
     _say(*dataset.notes)
     extractor = _extractor(dataset, features, **options)
@@ -229,7 +228,7 @@ def _extractor(
     **options: Any,
 ) -> "Extractor":
     """Return the extractor for the requested features."""
-    of_others = OF_VIDEOS if features.startswith("pose-") else OF_POSES
+    of_others = OF_VIDEOS if of_poses(features) else OF_POSES
     settings = given(**{k: v for k, v in options.items() if k not in of_others})
     if engine == "ray":
         from aqa.extract.network import c3d_config
@@ -238,7 +237,7 @@ def _extractor(
         return RayExtractor(c3d_config(settings), ray_address)
     if features == "c3d":
         check_weights(options["weights"])
-    elif features.startswith("pose-") and options["poses"] is None:
+    elif of_poses(features) and options["poses"] is None:
         raise click.UsageError(f"--features {features} needs --poses DIR")
     from aqa.extract.extractor import make_extractor
 

@@ -29,10 +29,16 @@ def taken(kind: type[Config], settings: dict[str, Any], **fixed: Any) -> Config:
     return kind(**fixed, **{name: settings.pop(name) for name in names})
 
 
-def refuse_unused(settings: Mapping[str, Any]) -> None:
-    """Raise AqaError for settings that no config has taken."""
-    if settings:
-        raise AqaError(f"settings without effect here: {', '.join(sorted(settings))}")
+def refuse_unused(settings: Mapping[str, Any], *kinds: Any) -> None:
+    """Raise AqaError for settings that are fields of none of these configs."""
+    unused = settings.keys() - {part.name for kind in kinds for part in fields(kind)}
+    if unused:
+        raise AqaError(f"settings without effect here: {', '.join(sorted(unused))}")
+
+
+def of_poses(features: str) -> bool:
+    """Return whether a kind of features is made of poses: videos need not exist."""
+    return features.startswith("pose-")
 
 
 def _require_among(config: object, name: str, allowed: Collection[str | None]) -> None:
@@ -164,7 +170,7 @@ class PoseConfig:
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that no pose could satisfy."""
-        _require_among(self, "features", [name for name in FEATURES if name != "c3d"])
+        _require_among(self, "features", [name for name in FEATURES if of_poses(name)])
         _require_among(self, "third", (None, *THIRDS))
         _require_among(self, "units", (None, *POSE_UNITS))
         _require_among(self, "layout", (None, *LAYOUTS))

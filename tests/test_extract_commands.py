@@ -44,8 +44,8 @@ def provenance(cache):
         (["--features", "pose-dct", "--length", "90"], "--length does nothing"),
         (["--features", "pose-dct", "--workers", "2"], "--workers does nothing"),
         (["--features", "pose-dct"], "needs --poses DIR"),
-        (["--poses", "poses"], "--poses does nothing for c3d features"),
-        (["--athletes", "2"], "--athletes does nothing for c3d features"),
+        (["--poses", "poses"], "--poses does nothing for C3D features"),
+        (["--athletes", "2"], "--athletes does nothing for C3D features"),
         (["--ray-address", "here:1"], "--ray-address does nothing for --engine local"),
     ],
 )

@@ -40,7 +40,7 @@ from scipy.fft import dct
 
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
-from aqa.extract.config import ClipConfig, PoseConfig, refuse_unused, taken
+from aqa.extract.config import ClipConfig, PoseConfig, of_poses, refuse_unused, taken
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.extractor import Extracted
 from aqa.extract.poses.conventions import read_pose_file
@@ -241,7 +241,7 @@ def pose_features_of_file(
         PoseError: the file cannot be read, or holds other joints or units.
         AqaError: the record is not one of pose features.
     """
-    if not str(record.get("features")).startswith("pose-"):
+    if not of_poses(str(record.get("features"))):
         raise AqaError(f"expected pose features, found {record.get('features')!r}")
     # Layout and units in the record are facts of other poses, not settings.
     names = {field.name for field in fields(PoseConfig)} - {"layout", "units"}
