@@ -188,7 +188,9 @@ def compared(plant, tmp_path_factory):
             every=10,
         ),
         lstm=LstmConfig(hidden=4),
-        svr=SvrConfig(("linear",), (0.1, 1.0), (0.1,), folds=3, repeats=2),
+        svr=SvrConfig(
+            kernels=("linear",), costs=(0.1, 1.0), epsilons=(0.1,), folds=3, repeats=2
+        ),
         bootstrap=200,
     )
     out = folder / "out"

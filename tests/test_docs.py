@@ -37,14 +37,14 @@ SHORT = {
     "--folds": "2",
     "--batch": "2",
 }
-#: The same in Python.
+#: What Python code is replaced by: two clips of each video, in place of six.
 SHORT_CODE = 'weights="tiny"', 'weights="tiny", length=37'
 #: Commands for which the short form adds options that the page leaves out.
 ADDED = {
     "fit": ["--iterations", "20", "--config", "fit.toml"],
     "compare": ["--iterations", "20", "--config", "compare.toml"],
     "synth": ["--scale", "0.001", "--fewest", "7", "--actions", "diving,gym_vault"],
-    "extract": ["--length", "37"],  # two clips of each video, in place of six
+    "extract": ["--length", "37"],
 }
 
 

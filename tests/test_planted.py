@@ -33,7 +33,7 @@ CONFIG = CompareConfig(
         every=10,
     ),
     lstm=LstmConfig(hidden=8, init_std=0.02),
-    svr=SvrConfig(("linear",), costs=(0.1, 1.0), epsilons=(0.1,), repeats=2),
+    svr=SvrConfig(kernels=("linear",), costs=(0.1, 1.0), epsilons=(0.1,), repeats=2),
     bootstrap=1_000,
 )
 

@@ -16,10 +16,11 @@ from aqa.extract.poses.features import (
     PoseExtractor,
     pose_features,
     pose_features_of_file,
+    pose_record,
 )
 from aqa.extract.poses.layouts import named_layout
 from aqa.extract.poses.read import PoseError
-from aqa.extract.poses.tracks import Poses
+from aqa.extract.poses.tracks import Poses, read_poses
 from aqa.extract.stage import extract
 
 DCT = PoseConfig()
@@ -217,21 +218,6 @@ def test_one_file_gives_the_features_of_a_cache_of_keys_without_videos(videos, k
     with FeatureCache.open(extract(dataset, folder / "k.h5", extractor).cache) as cache:
         record, features = cache.provenance.record, cache.read()
     path = folder / "poses" / "dives" / "a.npy"
-    two = np.stack([joints(0), joints(1)], 1)  # a bystander beside the diver
-    write = folder / "two.json"
-    write.write_text(
-        json.dumps(
-            [
-                [{"keypoints": p.ravel().tolist()} for p in f]
-                for f in np.concatenate([two, np.ones((*two.shape[:3], 1))], -1)
-            ]
-        )
-    )
-    both, alone = (
-        pose_features_of_file(write, record | {"athletes": 2}, action)[1].joints
-        for action in ("sync_diving_3m", "diving")
-    )
-    assert (len(both), len(alone)) == (2, 1)
     found, poses = pose_features_of_file(path, record)
     np.testing.assert_array_equal(found, features[0])
     assert poses.joints.shape == (1, 30, 17, 2)
@@ -241,6 +227,24 @@ def test_one_file_gives_the_features_of_a_cache_of_keys_without_videos(videos, k
         pose_features_of_file(folder / "deep.npy", record, **stated)
     with pytest.raises(AqaError, match="expected pose features, found 'c3d'"):
         pose_features_of_file(path, {"features": "c3d"})
+
+
+def test_a_scored_file_has_as_many_athletes_as_in_extraction(tmp_path):
+    """A bystander beside the diver is no second athlete."""
+    people = np.stack([joints(0), joints(1)], axis=1)  # (frames, people, joints, 2)
+    people = np.pad(people, [(0, 0)] * 3 + [(0, 1)], constant_values=1)  # scores
+    frames = [
+        [{"keypoints": one.ravel().tolist()} for one in frame] for frame in people
+    ]
+    path = tmp_path / "two.json"
+    path.write_text(json.dumps(frames))
+    two = PoseConfig(athletes=2)
+    record = pose_record(two) | {"layout": "coco17", "axes": 2, "units": "pixels"}
+    for action, athletes in (("sync_diving_3m", 2), ("diving", 1)):
+        found, poses = pose_features_of_file(path, record, action)
+        assert len(poses.joints) == athletes
+        extracted = pose_features(read_poses(path, action, two), two)
+        np.testing.assert_array_equal(found, extracted)
 
 
 @pytest.mark.slow
