@@ -23,6 +23,7 @@ from the points 0, a, -a, b, -b and infinity, at which polynomials are multiplie
                                       0   a2b2    0  -a2-b2   0  1
 
 With a = 3/4 and b = 3/2, exact in binary, errors are half those with the usual 1 and 2.
+Points in time too, F(2, 3), would gain less than a tenth by a count of operations.
 
 Which layers are computed this way follows from their sizes, never from a timing, so
 that features do not depend on how busy the machine is. Against float64, the error of

@@ -1,4 +1,4 @@
-"""Which samples train and which test: one fixed split, or folds; what is doubtful.
+"""Which samples train and which test, and what is doubtful about them.
 
 Conventions: a fold is a `FeatureSet` whose `split` column says "train" or "test" (empty
 for samples of neither list); all folds share the arrays of the set they are made of.

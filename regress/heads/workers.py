@@ -114,9 +114,9 @@ def train_heads(
 
     `workers` is the number of processors to use on CPU (None: all usable ones), `store`
     a folder for finished heads (None: they are not kept). With a store a head is read
-    from there at each look-up, since many do not fit into memory. Progress counts head-
-    iterations. Raises `AqaError` for a head that diverges and for a process that dies;
-    heads finished by then are in the store.
+    from there at each look-up, since many do not fit into memory. Progress counts
+    head-iterations. Raises `AqaError` for a head that diverges and for a process that
+    dies; heads finished by then are in the store.
     """
     if lstm.products not in PRODUCTS:
         raise AqaError(f"products {lstm.products}: expected {' or '.join(PRODUCTS)}")
