@@ -1,6 +1,6 @@
 """How often 95 % intervals cover, and how often equal rows are called different.
 
-    python benchmarks/interval_coverage.py [--trials N] [--part cells|averages|verdicts]
+    python benchmarks/interval_coverage.py [--trials N] [--part PART]
 
 Scores and predictions are drawn from a bivariate normal distribution, so that the true
 rho is known: 6 / pi * arcsin(r / 2). With ties the scores are rounded to about seven
@@ -8,17 +8,26 @@ values, and the true rho is that of 400,000 samples. With several seeds, each se
 head has a correlation of its own (standard deviation 0.15 on Fisher's z) and half of
 its error is common to all seeds; what should be covered is the mean over all seeds.
 
-Three tables in Markdown: intervals of one cell, of averages over six actions, and the
-share of comparisons of two rows with the same distribution that end in "better than" or
-"worse than", where 5 % is right (with untrained heads on one side, as in zero-shot).
+Four tables in Markdown (PART: cells, averages, verdicts, folds): intervals of one cell,
+of averages over six actions, and the share of comparisons of two rows with the same
+distribution that end in "better than" or "worse than", where 5 % is right (with
+untrained heads on one side, as in zero-shot). The fourth leaves one group
+out in turn and ranks the held-out predictions as they are, and aligned
+(`splits.join_folds`): the mean rho beside that of the same heads on 1,000 samples of
+new groups, and how often the interval holds the latter.
 """
 
 import argparse
 from collections.abc import Sequence
+from itertools import product
 
 import numpy as np
 from numpy.random import Generator
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
+from sklearn.linear_model import Ridge
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import SVR
 
 from aqa.regress.evaluation.bootstrap import (
     AVERAGES,
@@ -27,11 +36,13 @@ from aqa.regress.evaluation.bootstrap import (
     Resamples,
     SeedDraws,
     covers_zero,
+    draw_groups,
     draw_samples,
     judge,
 )
 from aqa.regress.evaluation.metrics import Floats, spearman
 from aqa.regress.experiments.describe import compare_rows, describe, describe_average
+from aqa.regress.splits import join_folds
 
 COUNT = 400
 DRAWS = SeedDraws(COUNT, 0)
@@ -186,7 +197,68 @@ def verdicts(trials: int) -> None:
         print(f"| {name} | {seeds} | {settled / trials:.3f} |", flush=True)
 
 
-PARTS = {"cells": cells, "averages": averages, "verdicts": verdicts}
+def folds(trials: int) -> None:
+    """Print what leaving groups out measures, with and without alignment."""
+    print(
+        "| head | samples | groups | groups differ | signal | new groups | plain rho "
+        "| holds | aligned rho | holds |\n|---" + "|---:" * 9 + "|"
+    )
+    heads = {
+        "ridge": make_pipeline(StandardScaler(), Ridge(1_000.0)),
+        "SVR": make_pipeline(StandardScaler(), SVR()),
+    }
+    designs = [(33, 6), (100, 4), (100, 20)]
+    for (name, head), (n, groups), differ, signal in product(
+        heads.items(), designs, (0.0, 1.0), (0.0, 0.7)
+    ):
+        generator = np.random.default_rng([n, groups, int(differ), int(10 * signal)])
+        found = []
+        for trial in range(trials):
+            found.append(_grouped(generator, head, n, groups, differ, signal, trial))
+        new, plain, in_plain, aligned, in_aligned = np.nanmean(found, axis=0)
+        print(
+            f"| {name} | {n} | {groups} | {differ:g} | {signal} | {new:.3f} | "
+            f"{plain:.3f} | {in_plain:.2f} | {aligned:.3f} | {in_aligned:.2f} |",
+            flush=True,
+        )
+
+
+def _grouped(
+    generator: Generator,
+    head: Pipeline,
+    n: int,
+    groups: int,
+    differ: float,
+    signal: float,
+    trial: int,
+) -> tuple[float, ...]:
+    """Return rho on new groups, and rho and whether it is held, plain and aligned."""
+
+    def draw(number: int, of: int) -> tuple[Floats, Floats, NDArray[np.intp]]:
+        group = np.arange(number) % of
+        x = generator.normal(size=(number, 50))
+        x += 0.5 * generator.normal(size=(of, 50))[group]
+        score = signal * x[:, :5].sum(1) / np.sqrt(5) + generator.normal(size=number)
+        return x, score + differ * generator.normal(size=of)[group], group
+
+    x, score, group = draw(n, groups)
+    new_x, new_score, _ = draw(1_000, 1_000)
+    tested = [group == name for name in range(groups)]
+    predicted, new = [], []
+    for own in tested:
+        head.fit(x[~own], score[~own])
+        predicted.append(head.predict(x))
+        new.append(spearman(new_score, head.predict(new_x)))
+    counts = draw_groups(group, COUNT, [trial])
+    test = HeldOut(np.arange(n), score, Resamples(score, counts), groups)
+    cells = [judge([test], [ranked]) for ranked in join_folds(predicted, tested)]
+    numbers = [describe(cell, DRAWS) for cell in cells]
+    true = float(np.mean(new))
+    both = [(each.mean, covered(each.ci95, true)) for each in numbers]
+    return (true, *both[0], *both[1])
+
+
+PARTS = {"cells": cells, "averages": averages, "verdicts": verdicts, "folds": folds}
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -6,6 +6,8 @@ from types import ModuleType
 
 import numpy as np
 import pytest
+from scipy.stats import spearmanr
+from sklearn.base import clone
 from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -92,6 +94,20 @@ def test_svr_predictions_are_those_of_scikit_learns_group_folds(cache, results):
     np.testing.assert_array_equal(cell.tests[0].rows, rows)
     for found in cell.predicted:
         np.testing.assert_allclose(found, expected, rtol=1e-3)
+    # The heads are ranked together at one mean over all samples.
+    whole = [
+        clone(model).fit(means[inside], score[inside]).predict(means).mean()
+        for inside, _ in folds.split(means, score, groups)
+    ]
+    aligned = expected.copy()
+    for mean, (_, outside) in zip(
+        whole, folds.split(means, score, groups), strict=True
+    ):
+        aligned[outside] -= mean
+    for ranked in cell.ranked:
+        found = ranked - ranked.mean()
+        np.testing.assert_allclose(found, aligned - aligned.mean(), atol=0.01)
+    np.testing.assert_allclose(cell.rho, spearmanr(aligned, score).statistic)
 
 
 def test_each_sample_is_predicted_once_and_each_fold_has_its_numbers(results):

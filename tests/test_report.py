@@ -247,6 +247,7 @@ def test_single_action_rows_are_hollow_and_markers_tell_the_rest(compared):
 def test_predictions_csv_has_every_prediction(compared, hostile):
     place = ("single-vs-all", "all-action LSTM", hostile, "1")
     lines = table_of(compared.out / "predictions.csv")
+    assert all(line["ranked"] == line["predicted"] for line in lines)  # a fixed split
     keys = [line["key"] for line in lines if tuple(line.values())[:4] == place]
     assert len(keys) == len(set(keys)) == 7
     assert all(key.startswith(hostile) for key in keys)

@@ -5,11 +5,15 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from scipy.stats import spearmanr
 from sklearn.model_selection import LeaveOneGroupOut
 
 from aqa.cache.errors import AqaError
 from aqa.regress.config import SplitConfig
-from aqa.regress.splits import in_order, split_features
+from aqa.regress.splits import in_order, join_folds, split_features
 
 
 @pytest.fixture
@@ -115,3 +119,55 @@ def test_a_column_with_gaps_or_one_value_is_refused(features):
     one = np.full(len(features.key), "A")
     with pytest.raises(AqaError, match="one value only"):
         split_features(replace(features, extra={"s": one}), SplitConfig(folds="s"))
+
+
+def test_held_out_predictions_are_aligned_by_hand():
+    """Two heads, four samples: 5 and 7 are the heads' means."""
+    heads = [np.array([2.0, 4.0, 6.0, 8.0]), np.array([9.0, 9.0, 5.0, 5.0])]
+    tested = [np.array([1, 1, 0, 0], bool), np.array([0, 0, 1, 1], bool)]
+    joined, aligned = join_folds(heads, tested)
+    np.testing.assert_array_equal(joined, [2, 4, 5, 5])
+    np.testing.assert_array_equal(aligned, [2, 4, 3, 3])
+
+
+@given(
+    n=st.integers(2, 12),
+    folds=st.integers(1, 4),
+    offsets=arrays(np.float64, 4, elements=st.integers(-50, 50)),
+    seed=st.integers(0, 99),
+)
+def test_alignment_takes_offsets_of_heads_away_and_nothing_else(
+    n, folds, offsets, seed
+):
+    generator = np.random.default_rng(seed)
+    truth, fold = generator.normal(size=n), generator.integers(folds, size=n)
+    tested = [fold == number for number in range(folds)]
+    heads = [truth + offset for offset in offsets[:folds]]
+    joined, aligned = join_folds(heads, tested)
+    np.testing.assert_allclose(joined, truth + offsets[fold])
+    np.testing.assert_allclose(np.diff(aligned), np.diff(truth), atol=1e-9)
+    if len(set(offsets[:folds])) == 1:
+        np.testing.assert_allclose(aligned, joined)
+
+
+def test_heads_that_know_nothing_rank_about_as_well_as_chance():
+    """Ridge regression on noise, leaving one of six groups out (closed form)."""
+    generator = np.random.default_rng(0)
+    plain, ranked = [], []
+    for _ in range(100):
+        x, y = generator.normal(size=(33, 20)), generator.normal(size=33)
+        group = np.arange(33) % 6
+        tested = [group == number for number in range(6)]
+        heads = []
+        for own in tested:
+            middle, mean = x[~own].mean(0), y[~own].mean()
+            centred = x[~own] - middle
+            weights = np.linalg.solve(
+                centred.T @ centred + 500 * np.eye(20), centred.T @ (y[~own] - mean)
+            )
+            heads.append(mean + (x - middle) @ weights)
+        joined, aligned = join_folds(heads, tested)
+        plain.append(spearmanr(joined, y).statistic)
+        ranked.append(spearmanr(aligned, y).statistic)
+    assert np.mean(plain) < -0.2
+    assert abs(np.mean(ranked)) < 3 * np.std(ranked) / np.sqrt(len(ranked))

@@ -141,7 +141,8 @@ class HeldOut:
 class Cell:
     """One row of a table on one action: the predictions behind each of its numbers.
 
-    `tests` and `predicted`, in judges' units, hold one entry per seed; `resampled`
+    `tests` and `predicted`, in judges' units, hold one entry per seed, and so does
+    `ranked`, the predictions as they are ranked (see `splits.join_folds`); `resampled`
     (seeds, count) are scaled resamples of Fisher's z (see above). `matched` marks a
     model tested on the action that it was trained on where the others are not; `units`
     is False where predictions are ranks, not scores. `parts` (n,) names the fold that
@@ -150,6 +151,7 @@ class Cell:
 
     tests: tuple[HeldOut, ...]
     predicted: tuple[Floats, ...]
+    ranked: tuple[Floats, ...]
     rho: Floats
     resampled: Floats
     matched: bool = False
@@ -175,7 +177,7 @@ class Cell:
     @cached_property
     def kendall(self) -> Floats:
         """Kendall's tau-b per seed."""
-        pairs = zip(self.tests, self.predicted, strict=True)
+        pairs = zip(self.tests, self.ranked, strict=True)
         return np.array([metrics.kendall(test.truth, guess) for test, guess in pairs])
 
     @property
@@ -192,20 +194,29 @@ class Cell:
 def judge(
     tests: Sequence[HeldOut],
     predicted: Sequence[Floats],
+    ranked: Sequence[Floats] | None = None,
     *,
     matched: bool = False,
     units: bool = True,
     parts: NDArray[Any] | None = None,
 ) -> Cell:
-    """Judge the predictions of each seed on its test set."""
-    pairs = list(zip(tests, predicted, strict=True))
+    """Judge each seed's predictions on its test set; None ranks them as they are."""
+    ranked = predicted if ranked is None else ranked
+    pairs = list(zip(tests, ranked, strict=True))
     rho = np.array([metrics.spearman(test.truth, guess) for test, guess in pairs])
     resampled = [
         _scaled(test, value, test.resamples.spearman(guess))
         for (test, guess), value in zip(pairs, rho, strict=True)
     ]
     return Cell(
-        tuple(tests), tuple(predicted), rho, np.stack(resampled), matched, units, parts
+        tuple(tests),
+        tuple(predicted),
+        tuple(ranked),
+        rho,
+        np.stack(resampled),
+        matched,
+        units,
+        parts,
     )
 
 

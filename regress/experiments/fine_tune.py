@@ -261,7 +261,7 @@ def head_task(
         groups=action_groups(study.features, rows, config.loss),
         schedule=schedule.scaled(config.scale),
         init=pretrained if start == TUNED else None,
-        watch=as_rows(tests),
+        watch=as_rows(tests if study.fixed else study.tests[column.action].rows),
         watch_every=max(1, round(config.fine_tune.every * config.scale)),
         keep_parameters=False,
     )
@@ -272,10 +272,13 @@ def _judged(
 ) -> tuple[Cell, Floats]:
     """Return a cell, and rho over the iterations (seeds, evaluations)."""
     seeds = [_watched(study, trained, column, start, seed) for seed in study.seeds]
-    curves = [[spearman(test.truth, each) for each in found] for test, found in seeds]
+    curves = [
+        [spearman(test.truth, each) for each in aligned] for test, _, aligned in seeds
+    ]
     cell = judge(
-        [test for test, _ in seeds],
-        [predicted[-1] for _, predicted in seeds],
+        [test for test, *_ in seeds],
+        [predicted[-1] for _, predicted, _ in seeds],
+        [aligned[-1] for *_, aligned in seeds],
         parts=study.fold_of(column.action),
     )
     return cell, np.array(curves)
@@ -283,19 +286,20 @@ def _judged(
 
 def _watched(
     study: Study, trained: Trained, column: Column, start: str, seed: int
-) -> tuple[HeldOut, Floats]:
-    """Return test samples and their predictions (evaluations, n), in judges' units."""
+) -> tuple[HeldOut, Floats, Floats]:
+    """Return test samples, their predictions (evaluations, n), and aligned ones."""
 
-    def predict(fold: ScaledFold, _: Rows) -> Floats:
+    def predict(fold: ScaledFold) -> Floats:
         head = trained.head(study, head_task(study, column, start, fold, seed))
         train, _ = draw(study, column, fold, seed)
         return scale_of(study, train).to_units(head.watched, column.action)
 
     if not study.fixed:
-        return study.tests[column.action], study.over_folds(column.action, predict)
+        return study.tests[column.action], *study.over_folds(column.action, predict)
     [fold] = study.folds
     _, tests = draw(study, column, fold, seed)
-    return study.held_out(column.action, tests), predict(fold, tests)
+    predicted = predict(fold)
+    return study.held_out(column.action, tests), predicted, predicted
 
 
 def _row(

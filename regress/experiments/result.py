@@ -263,7 +263,8 @@ def _notes(study: Study) -> list[str]:
         )
         notes.append(
             f"{study.split.words}: each sample is predicted once, by heads that saw "
-            f"nothing of its fold, and all predictions are judged together; {meaning}"
+            f"nothing of its fold, and all predictions are ranked together, the heads "
+            f"aligned at one mean over the same samples; {meaning}"
         )
     if config.seeds == 1:
         notes.append(

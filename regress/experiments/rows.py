@@ -14,7 +14,6 @@ import numpy as np
 
 from aqa.cache.errors import AqaError
 from aqa.regress.config import SVR_PRESETS, SvrConfig
-from aqa.regress.data import Rows
 from aqa.regress.evaluation import metrics
 from aqa.regress.evaluation.bootstrap import Cell, covers_zero, judge
 from aqa.regress.evaluation.metrics import Floats
@@ -81,12 +80,11 @@ def trained_on(
 def untrained(study: Study, seed: int) -> HeadTask:
     """Return the head as it is drawn, before any training, with its predictions."""
     whole = trained_on(study, study.folds[0], study.actions, seed)
-    tests = np.concatenate([study.tests[action].rows for action in study.actions])
     return replace(
         whole,
         name=f"untrained head, seed {seed}",
         schedule=replace(whole.schedule, iterations=0),
-        watch=as_rows(np.sort(tests)),
+        watch=as_rows(study.test_rows),
         keep_parameters=False,
     )
 
@@ -135,7 +133,7 @@ class RowPlan:
             cache=self.study.cache,
             rows=as_rows(rows),
             targets=fold.targets(rows),
-            tests=as_rows(fold.test_rows(self.study.actions)),
+            tests=as_rows(self.study.test_rows),
             config=preset or self.study.config.svr,
             seed=seed,
         )
@@ -156,18 +154,22 @@ class RowPlan:
         """Judge the row on an action."""
         actions = self.train_on(action)
         ranked = self.head == "lstm" and self.study.config.loss == "rank"
+        found = [self._predicted(trained, action, seed) for seed in self.seeds]
         return judge(
             [self.study.tests[action]] * len(self.seeds),
-            [self._predicted(trained, action, seed) for seed in self.seeds],
+            *zip(*found, strict=True),
             matched=self.mark_matched and actions == (action,),
             units=action in actions and not ranked,
             parts=self.study.fold_of(action),
         )
 
-    def _predicted(self, trained: Trained, action: str, seed: int) -> Floats:
-        """Return predictions for an action's test samples, in judges' units (n,)."""
+    def _predicted(
+        self, trained: Trained, action: str, seed: int
+    ) -> tuple[Floats, Floats]:
+        """Return predictions for an action's test samples (n,), and aligned ones."""
+        rows = self.study.tests[action].rows
 
-        def predict_fold(fold: ScaledFold, rows: Rows) -> Floats:
+        def predict_fold(fold: ScaledFold) -> Floats:
             task = self.task(fold, action, seed)
             if isinstance(task, SvrTask):
                 places = np.searchsorted(task.tests, rows)
@@ -212,11 +214,14 @@ class UntrainedPlan(RowPlan):
         for seed in self.seeds:
             yield self.study, untrained(self.study, seed)
 
-    def _predicted(self, trained: Trained, action: str, seed: int) -> Floats:
+    def _predicted(
+        self, trained: Trained, action: str, seed: int
+    ) -> tuple[Floats, Floats]:
         task = untrained(self.study, seed)
         places = np.searchsorted(task.watch, self.study.tests[action].rows)
         watched = trained.head(self.study, task).watched[-1, places]
-        return self.study.folds[0].scale.to_units(watched, action)
+        predicted = self.study.folds[0].scale.to_units(watched, action)
+        return predicted, predicted
 
 
 def judge_rows(

@@ -30,7 +30,7 @@ from aqa.regress.evaluation.bootstrap import (
     draw_samples,
 )
 from aqa.regress.evaluation.metrics import Floats, action_means, spearman
-from aqa.regress.splits import Fold, Split, doubts, split_features
+from aqa.regress.splits import Fold, Split, doubts, join_folds, split_features
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,22 +119,30 @@ class Study:
         """Return the name of the fold of each test sample (n,); None if fixed."""
         if self.fixed:
             return None
-        return self.over_folds(
-            action, lambda fold, rows: np.full(len(rows), fold.name, dtype=object)
-        )
+        names = np.empty(self.tests[action].n, dtype=object)
+        for fold in self.testing(action):
+            names[self._tested(fold, action)] = fold.name
+        return names
 
     def over_folds(
-        self, action: str, predict: Callable[[ScaledFold, Rows], NDArray[Any]]
-    ) -> NDArray[Any]:
-        """Join what each fold predicts for its own test rows (..., n), in their order.
+        self, action: str, predict: Callable[[ScaledFold], Floats]
+    ) -> tuple[Floats, Floats]:
+        """Return the joined and the aligned predictions of an action's folds.
 
-        `predict` gets a fold and its test rows of the action.
+        `predict` gets a fold and returns what its head predicts for all test rows of
+        the action (..., n), those of other folds included. See `splits.join_folds`.
         """
         folds = self.testing(action)
-        rows = [fold.test_rows(action) for fold in folds]
-        parts = [predict(fold, own) for fold, own in zip(folds, rows, strict=True)]
-        order = np.argsort(np.concatenate(rows))
-        return np.concatenate(parts, axis=-1)[..., order]
+        tested = [self._tested(fold, action) for fold in folds]
+        return join_folds([predict(fold) for fold in folds], tested)
+
+    def _tested(self, fold: ScaledFold, action: str) -> NDArray[np.bool_]:
+        return np.isin(self.tests[action].rows, fold.test_rows(action))
+
+    @cached_property
+    def test_rows(self) -> Rows:
+        """The test rows of all actions and folds, sorted."""
+        return np.sort(np.concatenate([test.rows for test in self.tests.values()]))
 
     @property
     def kind(self) -> str:

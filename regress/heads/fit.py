@@ -11,7 +11,7 @@ are made from copy 0, results are in judges' units, undefined values are None.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -43,7 +43,7 @@ from aqa.regress.heads.model_file import (
 )
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.report.formats import Entry, Line, Table, number
-from aqa.regress.splits import Split, doubts, split_features
+from aqa.regress.splits import Split, doubts, join_folds, split_features
 
 #: Settings that change nothing in a model, or stand in it by themselves.
 WITHOUT_EFFECT = ("device", "workers", "actions")
@@ -132,12 +132,8 @@ def fit(
     warnings = doubts(features, split.folds, actions)
     for group in groups:
         head, scale = next(fitted)
-        held_out = np.full(len(features.x), np.nan)
-        for _, outside in group.folds:
-            held_out[outside] = _predict(features, *next(fitted), outside)
-        models.append(
-            _model(features, group, head, scale, held_out, split.words, config)
-        )
+        each = [_predict(features, *next(fitted), group.rows) for _ in group.folds]
+        models.append(_model(features, group, head, scale, each, split.words, config))
         warnings += [f"{group.name}: {warning}" for warning in head.warnings()]
         warnings += _biases(models[-1])
     paths = [out / f"{group.name}-{config.head}.safetensors" for group in groups]
@@ -233,31 +229,39 @@ def _model(
     group: Group,
     head: Head,
     scale: LabelScale,
-    held_out: Floats,
+    by_fold: Sequence[Floats],
     split: str,
     config: FitConfig,
 ) -> Model:
-    """Assemble a model: units, results, calibration, plausibility."""
+    """Assemble a model: units, results, calibration, plausibility.
+
+    by_fold: what the head without each fold predicts for the group's rows (n,).
+    """
     results, calibration, ranges, frames, rates = {}, {}, {}, {}, {}
     for action in group.actions:
-        rows = group.rows[features.action[group.rows] == action]
-        test = features.rows(action, "test")
+        of_action = features.action[group.rows] == action
+        rows = group.rows[of_action]
+        held_out = aligned = np.full(len(rows), np.nan)
+        if group.folds:
+            held_out, aligned = join_folds(
+                [found[of_action] for found in by_fold],
+                [np.isin(rows, outside) for _, outside in group.folds],
+            )
+        test, predicted, ranked = rows, held_out, aligned
         if config.split == SplitConfig():
-            predicted = _predict(features, head, scale, test)
-        else:
-            test = rows[np.isfinite(held_out[rows])]
-            predicted = held_out[test]
+            test = features.rows(action, "test")
+            predicted = ranked = _predict(features, head, scale, test)
         truth = features.score[test]
         enough = len(test) >= LEAST_TEST
         results[action] = {
-            name: _defined(measure(truth, predicted)) if enough else None
-            for name, measure in (
-                ("spearman", metrics.spearman),
-                ("kendall", metrics.kendall),
-                ("rl2_x100", metrics.rl2_x100),
+            name: _defined(measure(truth, values)) if enough else None
+            for name, measure, values in (
+                ("spearman", metrics.spearman, ranked),
+                ("kendall", metrics.kendall, ranked),
+                ("rl2_x100", metrics.rl2_x100, predicted),
             )
         } | {"n_train": len(rows), "n_test": len(test)}
-        residuals = features.score[rows] - held_out[rows]
+        residuals = features.score[rows] - held_out
         residuals = residuals[np.isfinite(residuals)]
         if len(residuals) > 1:
             courses = head.course(features.x[rows, 0], features.clips_of(rows))

@@ -8,7 +8,8 @@ and are included by \input.
 
 numbers.csv is long: one number per line, `statistic` says which, `seed` and `iteration`
 are empty where a number is not of one; table.csv is wide: one line per row and column
-of the main table; predictions.csv has one line per prediction, in judges' units. In
+of the main table; predictions.csv has one line per prediction, in judges' units, with
+what rho ranks, which in a cross-validation is aligned (`splits.join_folds`). In
 CSV undefined values are empty, numbers have all their digits, and a text that a
 spreadsheet would take for a formula has an apostrophe in front.
 """
@@ -227,7 +228,8 @@ def table_csv(reports: Sequence[AnyReport]) -> str:
 
 def predictions_csv(results: Sequence[Result]) -> str:
     """Return all predictions on test samples that the results rest on."""
-    head = ("experiment", "row", "column", "seed", "key", "truth", "predicted")
+    place = ("experiment", "row", "column", "seed")
+    head = (*place, "key", "truth", "predicted", "ranked")
     return _csv(head, (line for result in results for line in _predictions(result)))
 
 
@@ -296,9 +298,9 @@ def _numbers(found: Mapping[str, Any], prefix: str = "") -> Iterator[Record]:
 def _predictions(result: Result) -> Iterator[Record]:
     for row, columns in result.cells.items():
         for column, cell in columns.items():
-            seeds = zip(cell.tests, cell.predicted, strict=True)
-            for seed, (test, predicted) in enumerate(seeds):
+            seeds = zip(cell.tests, cell.predicted, cell.ranked, strict=True)
+            for seed, (test, *predicted) in enumerate(seeds):
                 place = (result.report.experiment, row, column, seed)
-                keys, truth = result.keys[test.rows], test.truth.tolist()
-                for line in zip(keys, truth, predicted.tolist(), strict=True):
+                values = (each.tolist() for each in (test.truth, *predicted))
+                for line in zip(result.keys[test.rows], *values, strict=True):
                     yield *place, *line

@@ -364,7 +364,7 @@ def extreme_samples(result: Result, count: int) -> list[Extreme]:
     found = []
     for column, cell in result.cells[best_row(result)].items():
         test, predicted = cell.tests[0], cell.predicted[0]
-        ranks, guessed = rankdata(test.truth), rankdata(predicted)
+        ranks, guessed = rankdata(test.truth), rankdata(cell.ranked[0])
         order = np.argsort(np.abs(ranks - guessed), kind="stable")
         few = min(count, len(order) // 2)
         for nth, place in enumerate((*order[:few], *order[len(order) - few :])):
