@@ -31,7 +31,9 @@ LABELS = ("final", "incremental")
 MODES = ("all-action", "single-action")
 #: Loss functions of LSTM heads, see `heads.lstm_training`.
 LOSSES = ("squared", "rank")
-#: The settings above by name.
+#: Kernels of an SVR.
+KERNELS = ("linear", "rbf")
+#: Settings of one word, by name.
 CHOICES = {
     "label_scale": LABEL_SCALES,
     "labels": LABELS,
@@ -126,6 +128,8 @@ class SvrConfig:
         for name in ("kernels", "costs") + (("epsilons",) if self.nu is None else ()):
             if not getattr(self, name):
                 raise AqaError(f"{name}: expected one candidate or more, found none")
+        if unknown := [name for name in self.kernels if name not in KERNELS]:
+            raise AqaError(f"kernels: expected linear or rbf, found {unknown[0]!r}")
         _above_zero(self, "costs")
         _at_least(self, 0, "epsilons")
         _at_least(self, 2, "folds")

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError, counted
 from aqa.regress.config import SplitConfig
-from aqa.regress.data import LEAST_TEST, FeatureSet, Floats, Rows, deal
+from aqa.regress.data import LEAST_TEST, FeatureSet, Floats, LabelScale, Rows, deal
 
 #: Fewest scores of an action that tell what is usual.
 LEAST_SCORES = 5
@@ -129,6 +129,30 @@ def _folds(features: FeatureSet, values: NDArray[Any], prefix: str) -> tuple[Fol
         split = np.where(labelled, lists, "")
         folds.append(Fold(prefix + value, replace(features, split=split)))
     return tuple(folds)
+
+
+def shortage(split: Split, action: str) -> str:
+    """Say why an action cannot be judged; empty where it can.
+
+    It needs `LEAST_TEST` labelled test samples and, in every fold that tests it or
+    others, training scores that differ.
+    """
+    tests = sum(len(fold.test_rows(action)) for fold in split.folds)
+    if tests < LEAST_TEST:
+        return (
+            f"{action}: {counted(tests, 'labelled test sample')}; at least "
+            f"{LEAST_TEST} are needed"
+        )
+    for fold in split.folds:
+        train = fold.train_rows(action)
+        if len(train) == 0:
+            within = f" in {fold.name}" if fold.name else ""
+            return f"{action}: no labelled training sample{within}"
+        try:
+            LabelScale.learn(fold.features, train)
+        except AqaError as error:
+            return str(error)
+    return ""
 
 
 def join_folds(

@@ -16,6 +16,7 @@ from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import (
+    MODES,
     FitConfig,
     LstmConfig,
     Schedule,
@@ -337,6 +338,30 @@ def test_folds_test_each_sample_once(cache, tmp_path, head):
     model = load_model(report.models[0])
     assert model.calibration["diving"].videos == sum(COUNTS["diving"])
     assert model.settings["tested_on"] == report.split
+
+
+def test_an_action_that_a_fold_cannot_train_is_left_out_and_said(tmp_path):
+    # Every luge sample is of one person.
+    generator = np.random.default_rng(0)
+    people = {"diving": "AAABBBCCC", "luge": "AAAAAA", "skiing": "AABBBCC"}
+    samples = [
+        Sample(f"{a}/{n}", a, "", generator.normal(), 0, "", extra={"person": person})
+        for a, persons in people.items()
+        for n, person in enumerate(persons)
+    ]
+    features = generator.normal(size=(len(samples), 1, 2, 4)).astype(np.float32)
+    provenance = Provenance({"features": "made"})
+    cache = write_cache(tmp_path / "f.h5", samples, list(features), provenance)
+    config = replace(QUICK, head="svr", split=SplitConfig(leave_one_out="person"))
+    for mode in MODES:
+        report = fit(cache, replace(config, mode=mode), tmp_path / mode)
+        assert list(report.results) == ["diving", "skiing"]
+        assert (
+            "left out: luge: no labelled training sample in person A"
+            in (report.warnings[0])
+        )
+    with pytest.raises(AqaError, match="in person A; without a cross-validation"):
+        fit(cache, replace(config, actions=("diving", "luge")), tmp_path / "luge")
 
 
 def test_z_scored_labels_and_ranks_are_scored_in_units(cache, tmp_path):

@@ -101,6 +101,9 @@ def test_scores_warn_of_what_training_never_showed(plant, tmp_path, head):
     strange = score(model, 30 + 50 * x[0])
     assert "features unlike any training video of diving" in strange.warnings[0]
     assert strange.record()["warnings"] == list(strange.warnings)
+    assert "nor the level of its interval holds" in strange.warnings[0]
+    (unknown,) = score(replace(model, plausibility=None), x[0]).warnings
+    assert "fewer than 5 training videos of it to compare with" in unknown
     narrow = replace(model, ranges={"diving": (-0.001, 0.001)})
     (text,) = score(narrow, x[0]).warnings
     assert "score outside the judges' range" in text and "-0.001 to 0.001" in text

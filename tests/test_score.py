@@ -86,6 +86,10 @@ def test_an_interval_says_what_it_is_worth():
     assert record["interval"] == SCORE.interval
     assert record["interval_of"] == {"level": 0.9, "videos": 12, "folds": 3}
     assert replace(SCORE, calibration=None).record()["interval_of"] is None
+    for ends, side in (((0.0, 3.2), "low"), ((-2.3, 0.0), "high")):
+        # All held-out residuals, truth minus prediction, have one sign.
+        known = replace(SCORE.calibration, low=ends[0], high=ends[1])
+        assert known.words() == f"{words}, scored too {side} almost throughout"
 
 
 def test_padding_is_never_where_most_was_lost():

@@ -196,7 +196,7 @@ def test_fewer_copies_where_all_would_be_too_many(features, targets, monkeypatch
 
 
 def test_bad_input_is_refused(features, targets):
-    with pytest.raises(AqaError, match="kernel poly: expected linear or rbf"):
+    with pytest.raises(AqaError, match="kernels: expected linear or rbf, found .poly"):
         fit_svr(features, targets, TRAIN, replace(ONE, kernels=("poly",)))
     with pytest.raises(AqaError, match="no label to train on: diving/002"):
         fit_svr(features, np.where(np.arange(33) == 2, np.nan, targets), TRAIN)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError, counted
 from aqa.regress.config import CompareConfig
-from aqa.regress.data import LEAST_TEST, FeatureSet, LabelScale, Rows, load
+from aqa.regress.data import FeatureSet, LabelScale, Rows, load
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
     Resamples,
@@ -30,7 +30,14 @@ from aqa.regress.evaluation.bootstrap import (
     draw_samples,
 )
 from aqa.regress.evaluation.metrics import Floats, action_means, spearman
-from aqa.regress.splits import Fold, Split, doubts, join_folds, split_features
+from aqa.regress.splits import (
+    Fold,
+    Split,
+    doubts,
+    join_folds,
+    shortage,
+    split_features,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,11 +228,10 @@ def open_study(cache: Path, config: CompareConfig) -> Study:
     actions: list[str] = []
     notes: list[str] = []
     for action in _in_order(features, config.actions):
-        try:
-            _require_samples(split, action)
+        if reason := shortage(split, action):
+            notes.append(f"left out: {reason}")
+        else:
             actions.append(action)
-        except AqaError as shortage:
-            notes.append(f"left out: {shortage}")
     if not actions:
         reasons = "; ".join(notes) or "no action is labelled"
         raise AqaError(f"{cache}: no action can be judged ({reasons})")
@@ -261,22 +267,6 @@ def variants_of(study: Study) -> list[Study]:
         for name, config in configs.items()
         if config != study.config
     ]
-
-
-def _require_samples(split: Split, action: str) -> None:
-    """Refuse an action that cannot be judged, saying why."""
-    tests = [len(fold.test_rows(action)) for fold in split.folds]
-    if sum(tests) < LEAST_TEST:
-        raise AqaError(
-            f"{action}: {sum(tests)} labelled test samples; at least {LEAST_TEST} are "
-            "needed"
-        )
-    for fold in split.folds:
-        train = fold.train_rows(action)
-        within = f" in {fold.name}" if fold.name else ""
-        if len(train) == 0:
-            raise AqaError(f"{action}: no labelled training sample{within}")
-        LabelScale.learn(fold.features, train)
 
 
 def _in_order(features: FeatureSet, asked: Sequence[str] | None) -> list[str]:

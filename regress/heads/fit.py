@@ -43,7 +43,7 @@ from aqa.regress.heads.model_file import (
 )
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.report.formats import Entry, Line, Table, number
-from aqa.regress.splits import Split, doubts, join_folds, split_features
+from aqa.regress.splits import Split, doubts, join_folds, shortage, split_features
 
 #: Settings that change nothing in a model, or stand in it by themselves.
 WITHOUT_EFFECT = ("device", "workers", "actions")
@@ -105,7 +105,8 @@ def fit(
     _check(config)
     features = load(cache, config.actions)
     crossed = config.split != SplitConfig()
-    groups, split = _groups(features, config, crossed)
+    split = split_features(features, config.split)
+    groups, warnings = _groups(features, split, config, crossed)
     actions = [name for group in groups for name in group.actions]
     parts, scales = [], []
     for group in groups:
@@ -129,7 +130,7 @@ def fit(
         ]
     fitted = iter(zip(heads, scales, strict=True))
     models: list[Model] = []
-    warnings = doubts(features, split.folds, actions)
+    warnings += doubts(features, split.folds, actions)
     for group in groups:
         head, scale = next(fitted)
         each = [_predict(features, *next(fitted), group.rows) for _ in group.folds]
@@ -168,16 +169,26 @@ def _check(config: FitConfig) -> None:
 
 
 def _groups(
-    features: FeatureSet, config: FitConfig, crossed: bool
-) -> tuple[list[Group], Split]:
-    """Return the models to fit, actions in alphabetical order, and the split."""
-    split = split_features(features, config.split)
+    features: FeatureSet, split: Split, config: FitConfig, crossed: bool
+) -> tuple[list[Group], list[str]]:
+    """Return the models to fit, actions in alphabetical order, and what is left out.
+
+    In a cross-validation these are actions that a fold tests and cannot train, unless
+    they were asked for.
+    """
+    left_out = []
     trained = None if crossed else "train"
     if config.actions is None:
         found = np.unique(features.action[features.rows(split=trained)])
         actions = [str(name) for name in found if name != "trampoline"]
     else:
         actions = sorted(set(config.actions))
+    for action in list(actions) if crossed else ():
+        if reason := shortage(split, action):
+            if config.actions is not None:
+                raise AqaError(f"{reason}; without a cross-validation it can be fitted")
+            actions.remove(action)
+            left_out.append(f"left out: {reason}")
     for action in actions:
         if len(features.rows(action, trained)) == 0:
             raise AqaError(f"{action}: no labelled training video to fit to")
@@ -199,7 +210,7 @@ def _groups(
             dealt = deal(features.action[rows], config.calibration_folds, config.seed)
             folds = [(rows[dealt != k], rows[dealt == k]) for k in np.unique(dealt)]
         groups.append(Group(name, own, rows, [each for each in folds if len(each[1])]))
-    return groups, split
+    return groups, left_out
 
 
 def _predict(features: FeatureSet, head: Head, scale: LabelScale, rows: Rows) -> Floats:

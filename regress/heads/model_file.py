@@ -59,9 +59,11 @@ class Calibration:
 
     def words(self) -> str:
         """Return what the interval means and how that is known."""
+        side = "low" if self.low == 0 else "high" if self.high == 0 else ""
         return (
             f"{100 * self.level:.0f} %, calibrated on {self.videos} training videos "
             f"held out in {self.folds} folds"
+            + (f", scored too {side} almost throughout" if side else "")
         )
 
 

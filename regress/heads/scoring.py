@@ -20,6 +20,7 @@ from aqa.cache.errors import AqaError
 from aqa.cache.samples import SIMILAR_RATES
 from aqa.regress.data import Floats
 from aqa.regress.heads.model_file import Calibration, Model
+from aqa.regress.heads.plausibility import LEAST_SAMPLES
 
 #: From and to.
 Span = tuple[float, float]
@@ -185,14 +186,20 @@ def _warnings(
 ) -> list[str]:
     """Return the reasons to doubt a score."""
     found = []
-    if model.plausibility and action in model.plausibility.thresholds:
+    if model.plausibility is None or action not in model.plausibility.thresholds:
+        found.append(
+            f"not known whether this is {action} as in training: fewer than "
+            f"{LEAST_SAMPLES} training videos of it to compare with"
+        )
+    else:
         distance = model.plausibility.distance(x[:1], action, clips)
         usual = model.plausibility.thresholds[action]
         if not distance <= usual:
             found.append(
                 f"features unlike any training video of {action}: distance "
                 f"{distance:.3g}, of training videos at most {usual:.3g}; is this "
-                f"{action}, seen as in training?"
+                f"{action}, seen as in training? If not, neither the score nor the "
+                "level of its interval holds"
             )
     if action in model.ranges:
         lowest, highest = model.ranges[action]

@@ -35,7 +35,7 @@ from sklearn.svm import SVR, NuSVR
 
 from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError
-from aqa.regress.config import NU_SVR, FitConfig, SvrConfig
+from aqa.regress.config import KERNELS, NU_SVR, FitConfig, SvrConfig
 from aqa.regress.data import FeatureSet, Floats, Rows, deal, scaling_std
 from aqa.regress.evaluation.metrics import spearman
 from aqa.regress.heads.base import (
@@ -48,7 +48,6 @@ from aqa.regress.heads.base import (
     check_width,
 )
 
-KERNELS = ("linear", "rbf")
 #: The solver stops here; costs that need more overfit, and are not chosen.
 MOST_ITERATIONS = 200_000
 #: Fewer copies are fitted where all would be more samples: kernels are quadratic.
@@ -183,11 +182,6 @@ def fit_svr(
 
 def candidates(config: SvrConfig) -> list[Choice]:
     """Return all choices of a configuration, in the order it lists them."""
-    unknown = set(config.kernels) - set(KERNELS)
-    if unknown:
-        raise AqaError(
-            f"SVR kernel {', '.join(sorted(unknown))}: expected {' or '.join(KERNELS)}"
-        )
     epsilons = (None,) if config.nu is not None else config.epsilons
     return [
         Choice(kernel, cost, epsilon, config.nu)
