@@ -24,12 +24,12 @@ from aqa.extract.config import PoseConfig
 from aqa.extract.datasets import read_dataset
 from aqa.extract.poses.features import PoseExtractor
 from aqa.extract.stage import extract
-from aqa.regress.config import SVR_PRESETS
+from aqa.regress.config import NU_SVR, SvrConfig
 from aqa.regress.data import FeatureSet, LabelScale, load
 from aqa.regress.evaluation.metrics import fisher_mean, spearman
 from aqa.regress.heads.svr import fit_svr
 
-HEADS = {"svr": SVR_PRESETS["c3d"], "nu-svr": SVR_PRESETS["pose-dct"]}
+HEADS = {"svr": SvrConfig(), "nu-svr": NU_SVR}
 
 
 @dataclass(frozen=True)

@@ -156,7 +156,7 @@ def training_options(command: Any) -> Any:
 @_setting(
     "head",
     click.Choice(list(HEADS)),
-    "LSTM over the clips, SVR on their mean, or the nu-SVR of pose features.",
+    ", ".join(f"{kind.title} {kind.about}".strip() for kind in HEADS.values()) + ".",
     FitConfig,
 )
 @_setting(

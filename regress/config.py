@@ -142,8 +142,6 @@ class SvrConfig:
 NU_SVR = SvrConfig(
     kernels=("linear",), costs=(0.001,), epsilons=(), nu=0.5, scaled=False
 )
-#: The SVR that goes with features, by their kind.
-SVR_PRESETS = {"c3d": SvrConfig(), "pose-dct": NU_SVR}
 
 
 @dataclass(frozen=True)

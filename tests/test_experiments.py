@@ -11,11 +11,12 @@ from fakes import compare
 from aqa.cache.errors import AqaError
 from aqa.cache.labels import read_labels, relabel
 from aqa.regress.data import load
-from aqa.regress.experiments import fine_tune, single_vs_all, svr_tasks, zero_shot
+from aqa.regress.experiments import fine_tune, single_vs_all, zero_shot
 from aqa.regress.experiments.compare import train
 from aqa.regress.experiments.study import open_study
-from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
-from aqa.regress.heads.tasks import HeadStore, HeadTask
+from aqa.regress.heads import trials
+from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.heads.trials import Trial, train_tasks
 
 
 def tasks_of(study, kind, *modules):
@@ -208,7 +209,7 @@ def test_a_second_run_trains_nothing_and_writes_the_same(compared, monkeypatch):
         raise AssertionError("trained again")
 
     monkeypatch.setattr("aqa.regress.heads.workers.train_side_by_side", refuse)
-    monkeypatch.setattr("aqa.regress.experiments.svr_tasks.fit_svr", refuse)
+    monkeypatch.setattr("aqa.regress.heads.svr.fit_svr", refuse)
     names = ("report.json", "report.md", "report.html", "numbers.csv")
     before = [(compared.out / name).read_bytes() for name in names]
     again = compare(
@@ -247,7 +248,7 @@ def test_test_labels_change_no_head_and_no_prediction(compared, quick, tmp_path)
         modules = (single_vs_all, zero_shot)
         tasks = [task for module in modules for task in module.needs([study])]
         trained = train([study], tasks, tmp_path / name, lambda *_: None)
-        heads, svrs = trained.heads[""], trained.svrs
+        heads, svrs = (trained.outcomes["", kind] for kind in ("lstm", "svr"))
         predicted[name] = [
             *(array for head in heads.values() for array in head.parameters.values()),
             *(tried.predicted for tried in svrs.values()),
@@ -361,12 +362,12 @@ def test_constant_predictions_are_named_and_counted(quick, plant, tmp_path):
 def test_svrs_fitted_in_processes_are_the_same(quick, plant, tmp_path, monkeypatch):
     counts = {"diving": (8, 4), "gym_vault": (8, 4)}
     study = open_study(plant(tmp_path / "f.h5", "shared", counts), quick)
-    tasks = tasks_of(study, SvrTask, single_vs_all)
-    monkeypatch.setattr(svr_tasks, "WORTH_PROCESSES", 0)
+    tasks = tasks_of(study, Trial, single_vs_all)
+    monkeypatch.setattr(trials, "WORTH_PROCESSES", 0)
     found = []
     for workers in (1, 2):
-        store = HeadStore(tmp_path / str(workers))
-        svrs = fit_svrs(tasks, {"": study.features}, store, workers)
+        config, store = replace(quick, workers=workers), tmp_path / str(workers)
+        svrs = train_tasks(study.features, tasks, config, store)
         found.append([svrs[task].predicted for task in tasks])
     np.testing.assert_array_equal(*found)
 
@@ -374,12 +375,12 @@ def test_svrs_fitted_in_processes_are_the_same(quick, plant, tmp_path, monkeypat
 def test_a_damaged_svr_in_the_store_is_named(quick, plant, tmp_path):
     cache = plant(tmp_path / "f.h5", "shared", {"diving": (8, 4)})
     study = open_study(cache, quick)
-    task, *_ = tasks_of(study, SvrTask, single_vs_all)
-    store, features = HeadStore(tmp_path), {"": study.features}
-    first, again = (fit_svrs([task], features, store)[task] for _ in range(2))
+    task, *_ = tasks_of(study, Trial, single_vs_all)
+    arguments = (study.features, [task], quick, tmp_path)
+    first, again = (train_tasks(*arguments)[task] for _ in range(2))
     np.testing.assert_array_equal(first.predicted, again.predicted)
     assert again.choice == first.choice
     (kept,) = tmp_path.glob("*.safetensors")
     kept.write_bytes(b"not this")
     with pytest.raises(AqaError, match="remove it, and it is trained again"):
-        fit_svrs([task], features, store)[task]
+        train_tasks(*arguments)[task]

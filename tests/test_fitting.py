@@ -1,9 +1,11 @@
 """`fit` writes models that score, and learns nothing from the test list."""
 
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from fakes import compare
 from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
@@ -17,6 +19,7 @@ from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
 from aqa.regress.config import (
     MODES,
+    CompareConfig,
     FitConfig,
     LstmConfig,
     Schedule,
@@ -24,7 +27,7 @@ from aqa.regress.config import (
     SvrConfig,
 )
 from aqa.regress.data import LabelScale, deal, load
-from aqa.regress.heads import HEADS
+from aqa.regress.heads import HEADS, HeadKind
 from aqa.regress.heads.base import Part, kind_of
 from aqa.regress.heads.fit import fit
 from aqa.regress.heads.model_file import load_model, residual_bounds
@@ -239,7 +242,7 @@ def test_action_that_gives_the_units(cache, tmp_path):
     ("change", "message"),
     [
         ({"mode": "each"}, "mode: expected all-action or single-action, found 'each'"),
-        ({"head": "mlp"}, "head: expected lstm or svr or nu-svr, found 'mlp'"),
+        ({"head": "mlp"}, f"head: expected {' or '.join(HEADS)}, found 'mlp'"),
         ({"label_scale": "minmax"}, "label_scale: expected std or zscore"),
         ({"loss": "rank", "head": "svr"}, "the rank loss is for LSTM heads"),
         ({"actions": ("luge",)}, "no sample of luge"),
@@ -400,13 +403,16 @@ class RidgeHead(Head):
     def arrays(self):
         return {"weights": self.weights}
 
+    def warnings(self):
+        return ["this is a trial"]
+
 
 def fit_heads(features, parts, config, store, progress):
     heads = []
     for part in parts:
         x = features.clip_means(part.rows)
         x = np.hstack([np.ones((len(x), 1)), x])
-        gram = x.T @ x + np.diag([0.0] + [1.0] * (x.shape[1] - 1))
+        gram = x.T @ x + np.diag([0.0] + [ALPHA] * (x.shape[1] - 1))
         heads.append(RidgeHead(np.linalg.solve(gram, x.T @ part.labels)))
     return heads
 
@@ -416,27 +422,86 @@ def read_head(arrays, facts):
 """
 
 
-def test_a_new_head_is_one_file_and_one_line(cache, tmp_path, monkeypatch):
-    (tmp_path / "trial_ridge.py").write_text(RIDGE)
+@pytest.fixture
+def ridge(tmp_path, monkeypatch):
+    """Register a head of ridge regression: one file and one line."""
+
+    def register(alpha):
+        (tmp_path / "trial_ridge.py").write_text(RIDGE.replace("ALPHA", str(alpha)))
+        monkeypatch.delitem(sys.modules, "trial_ridge", raising=False)
+        monkeypatch.setitem(HEADS, "ridge", HeadKind("trial_ridge", "ridge regression"))
+
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setitem(HEADS, "ridge", "trial_ridge")
+    return register
+
+
+def of_ridge(features, train, action, alpha=1.0):
+    """What scikit-learn's machine, trained on these actions, predicts for tests."""
+    x = features.x[:, 0].mean(1, dtype=float)
+    listed = features.split == "train"
+    deviations = {
+        name: features.score[listed & (features.action == name)].std(ddof=1)
+        for name in COUNTS
+    }
+    units = np.array([deviations[name] for name in features.action])
+    rows = listed & np.isin(features.action, train)
+    tests = ~listed & (features.action == action)
+    machine = Ridge(alpha).fit(x[rows], features.score[rows] / units[rows])
+    return machine.predict(x[tests]) * units[tests], features.score[tests]
+
+
+def test_a_new_head_is_one_file_and_one_line(cache, tmp_path, ridge):
+    ridge(1.0)
     report = fit(cache, replace(QUICK, head="ridge"), tmp_path / "out")
     model, features = load_model(report.models[0]), load(cache)
-    rows = features.rows(split="train")
-    scale = LabelScale.learn(features, rows)
-    reference = Ridge(1.0).fit(
-        features.x[rows, 0].mean(1, dtype=float),
-        scale.to_scaled(features.score[rows], features.action[rows]),
-    )
+    expected, truth = of_ridge(features, [*COUNTS], "diving")
     test = features.rows("diving", "test")
-    scaled = reference.predict(features.x[test, 0].mean(1, dtype=float))
-    expected = scale.to_units(scaled, "diving")
     found = [score(model, features.x[row], "diving") for row in test]
     np.testing.assert_allclose([one.score for one in found], expected, rtol=1e-6)
     assert found[0].interval[0] < found[0].score < found[0].interval[1]
     assert report.results["diving"]["spearman"] == pytest.approx(
-        spearmanr(expected, features.score[test]).statistic
+        spearmanr(expected, truth).statistic
     )
+
+
+def test_a_new_head_has_rows_in_the_tables(cache, tmp_path, ridge):
+    features = load(cache)
+    config = CompareConfig(
+        schedule=replace(QUICK.schedule, iterations=2),
+        lstm=QUICK.lstm,
+        svr=replace(QUICK.svr, costs=(1.0,)),
+        variants=True,
+        untrained=2,
+        bootstrap=20,
+        device="cpu",
+        workers=1,
+    )
+    ridge(1.0)
+    names, plain = ["single-vs-all", "zero-shot"], replace(config, variants=False)
+    compare(cache, names[1:], plain, tmp_path / "report")
+    ridge(500.0)  # heads of before the module was edited are not taken
+    table_2, table_3 = compare(cache, names, config, tmp_path / "report")
+    assert any(note.startswith("this is a trial: ") for note in table_2["notes"])
+    rows = {row["name"]: row for row in (*table_2["rows"], *table_3["rows"])}
+    for action, other in zip(COUNTS, reversed(COUNTS), strict=True):
+        trained_on = {
+            "single-action": [action],
+            "all-action": [*COUNTS],
+            "multi-action": [other],
+        }
+        for mode, train in trained_on.items():
+            row = rows[f"{mode} ridge regression"]
+            expected, truth = of_ridge(features, train, action, 500.0)
+            (rho,) = row["per_action"][action]["spearman"]
+            assert row["head"] == "ridge"
+            assert rho == pytest.approx(spearmanr(expected, truth).statistic)
+            if mode != "multi-action":  # and in judges' units
+                error = ((expected - truth) / np.ptp(truth)) ** 2
+                (rl2,) = row["per_action"][action]["rl2_x100"]
+                assert rl2 == pytest.approx(100 * error.mean())
+    assert "all-action ridge regression, z-scored labels" in rows
+    assert "all-action LSTM, rank loss" in rows
+    assert "all-action ridge regression, rank loss" not in rows  # it has no loss
 
 
 def test_lists_too_short_to_train_or_to_test(plant, tmp_path):

@@ -14,6 +14,7 @@ from aqa.cache.errors import AqaError, ProvenanceMismatch
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import NU_SVR, LstmConfig, SvrConfig
 from aqa.regress.data import LabelScale
+from aqa.regress.heads import HEADS
 from aqa.regress.heads.lstm import LstmHead, initial_parameters
 from aqa.regress.heads.model_file import (
     ENTRY,
@@ -181,7 +182,7 @@ def test_what_is_said_of_a_damaged_header_is_printable(tmp_path, model):
     ("hostile", "message"),
     [
         (change(version=1), "version 1; version 2 is read: fit again"),
-        (change(head="mlp"), "head 'mlp': expected lstm, svr, nu-svr"),
+        (change(head="mlp"), f"head 'mlp': expected {', '.join(HEADS)}"),
         (change(head=["lstm"]), "not a model"),
         (change(head="svr"), "vectors: no such array"),
         (change(actions=[]), "at least one action"),

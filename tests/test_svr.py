@@ -13,7 +13,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.svm import SVR, NuSVR
 
 from aqa.cache.errors import AqaError
-from aqa.regress.config import NU_SVR, SVR_PRESETS, SvrConfig
+from aqa.regress.config import NU_SVR, SvrConfig
 from aqa.regress.data import deal
 from aqa.regress.heads import svr
 from aqa.regress.heads.svr import (
@@ -70,7 +70,7 @@ def exactly(solve):
 
 def test_pose_preset_is_nu_svr_on_raw_scores(make_features):
     features = make_features({"diving": 30}, copies=1, clips=1)
-    head = fit_svr(features, features.score / 8, TRAIN, SVR_PRESETS["pose-dct"])
+    head = fit_svr(features, features.score / 8, TRAIN, NU_SVR)
     machine = NuSVR(kernel="linear", C=0.001, nu=0.5)
     machine.fit(features.x[:30, 0, 0].astype(float), features.score[:30])
     expected = machine.predict(features.x[30:, 0, 0].astype(float)) / 8

@@ -3,15 +3,16 @@
 Conventions: an experiment says which heads it needs and judges them once they are
 trained; it knows nothing of the others. What two of them need is trained once. Heads
 are kept in `heads` beside the report, so that a run that was stopped goes on and a
-second one is instant. Progress counts head-iterations; an SVR counts as `SVR_COST`.
+second one is instant. Progress counts what heads cost, in iterations of an LSTM.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import date
 from importlib import import_module
 from itertools import chain
 from pathlib import Path
-from typing import Protocol, cast
+from typing import Any, Protocol, cast
 
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
@@ -20,20 +21,15 @@ from aqa.regress.experiments import ALL, EXPERIMENTS
 from aqa.regress.experiments.result import Result
 from aqa.regress.experiments.rows import Needs, Trained
 from aqa.regress.experiments.study import Study, open_others, open_study, variants_of
-from aqa.regress.experiments.svr_tasks import SvrTask, fit_svrs
-from aqa.regress.heads.tasks import HeadStore, HeadTask
-from aqa.regress.heads.workers import train_heads
+from aqa.regress.heads.trials import trainer_of
 from aqa.regress.report.write import Run, Strips, write_report
-
-#: About how many iterations of an LSTM head take as long as one SVR.
-SVR_COST = 300
 
 
 class Experiment(Protocol):
     """What a module of `EXPERIMENTS` provides."""
 
     def needs(self, studies: Sequence[Study]) -> Needs:
-        """Yield the tasks of all heads and SVRs; raise `AqaError` if impossible."""
+        """Yield the tasks of all heads; raise `AqaError` if impossible."""
 
     def evaluate(self, studies: Sequence[Study], trained: Trained) -> Result:
         """Judge them; the first study is the cache itself."""
@@ -81,38 +77,25 @@ def data_name(cache: Path) -> str:
 def train(
     studies: Sequence[Study], tasks: Needs, store: Path, progress: Progress
 ) -> Trained:
-    """Train every head and fit every SVR once, or take them from the store."""
-    config = studies[0].config
+    """Train every head once, or take it from the store: those of a kind together."""
     features = {study.cache: study.features for study in studies}
-    heads: dict[str, dict[HeadTask, None]] = {cache: {} for cache in features}
-    svrs: dict[SvrTask, None] = {}
+    needed: defaultdict[tuple[str, str], dict[Any, None]] = defaultdict(dict)
     for study, task in tasks:
-        if isinstance(task, SvrTask):
-            svrs[task] = None
-            continue
-        if task.init is not None:  # trained before those that start from it
-            heads[study.cache].setdefault(task.init)
-        heads[study.cache].setdefault(task)
-    work = {
-        cache: sum(task.schedule.iterations for task in each)
-        for cache, each in heads.items()
-    }
-    total = sum(work.values()) + SVR_COST * len(svrs)
-    trained, done = {}, 0
-    for cache, needed in heads.items():
-        trained[cache] = train_heads(
+        needed[study.cache, task.kind][task] = None
+    work = {group: sum(task.cost for task in each) for group, each in needed.items()}
+    total, done = sum(work.values()), 0
+    outcomes = {}
+    for (cache, head), each in needed.items():
+        share = work[cache, head]
+        outcomes[cache, head] = trainer_of(head).train_tasks(
             features[cache],
-            list(needed),
-            lstm=config.lstm,
-            device=config.device,
-            workers=config.workers,
-            store=store,
-            progress=_part(progress, done, work[cache], total),
+            list(each),
+            studies[0].config,
+            store,
+            _part(progress, done, share, total),
         )
-        done += work[cache]
-    part = _part(progress, done, total - done, total)
-    tried = fit_svrs(list(svrs), features, HeadStore(store), config.workers, part)
-    return Trained(trained, tried)
+        done += share
+    return Trained(outcomes)
 
 
 def _names(asked: Sequence[str]) -> list[str]:

@@ -61,7 +61,7 @@ from aqa.regress.experiments.rows import (
     Trained,
     all_but,
     as_rows,
-    trained_on,
+    task_of,
 )
 from aqa.regress.experiments.study import ScaledFold, Study, title_of
 from aqa.regress.heads.tasks import HeadTask, action_groups
@@ -252,7 +252,8 @@ def head_task(
     scores = study.features.score[rows]
     targets = scale_of(study, rows).to_scaled(scores, column.action)
     schedule = replace(config.schedule, iterations=asked.iterations, step=asked.step)
-    pretrained = trained_on(study, fold, all_but(study, column.action), seed)
+    others = all_but(study, column.action)
+    pretrained: HeadTask = task_of(study, fold, "lstm", others, seed)
     return replace(
         pretrained,
         name=f"{column.name} from {start}, {fold.name or 'seed'} {seed}",
@@ -290,7 +291,7 @@ def _watched(
     """Return test samples, their predictions (evaluations, n), and aligned ones."""
 
     def predict(fold: ScaledFold) -> Floats:
-        head = trained.head(study, head_task(study, column, start, fold, seed))
+        head = trained.of(study, head_task(study, column, start, fold, seed))
         train, _ = draw(study, column, fold, seed)
         return scale_of(study, train).to_units(head.watched, column.action)
 
@@ -312,7 +313,7 @@ def _row(
 ) -> FineTuneRow:
     fold = study.testing(column.action)[0]
     task = head_task(study, column, start, fold, study.seeds[0])
-    iterations = trained.head(study, task).iterations
+    iterations = trained.of(study, task).iterations
     numbers = describe(cells[column.name], study.draws, list(cells.values()))
     # (seeds,) the highest defined rho, and after how many iterations; nan, None: none
     best = np.fmax.reduce(curves, axis=1)

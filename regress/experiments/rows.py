@@ -1,7 +1,7 @@
 """A row of a table whose columns are actions: what it trains, how it is judged.
 
-Conventions: a row names the kind of head ("lstm", "svr", "nu-svr") and, for each judged
-action, the actions that the head is trained on. Equal tasks of several rows or
+Conventions: a row names the kind of head, of `HEADS`, and, for each judged action, the
+actions that the head is trained on. Equal tasks of several rows or
 experiments are one head. Testing uses the copy at offset 0, or the mean of `copies`.
 """
 
@@ -13,32 +13,31 @@ from typing import Any
 import numpy as np
 
 from aqa.cache.errors import AqaError
-from aqa.regress.config import SVR_PRESETS, SvrConfig
 from aqa.regress.evaluation import metrics
 from aqa.regress.evaluation.bootstrap import Cell, covers_zero, judge
 from aqa.regress.evaluation.metrics import Floats
 from aqa.regress.experiments.describe import describe, describe_average
 from aqa.regress.experiments.result import Pooled, Row
 from aqa.regress.experiments.study import ScaledFold, Study
-from aqa.regress.experiments.svr_tasks import SvrTask, TriedSvr
-from aqa.regress.heads.lstm import predict
-from aqa.regress.heads.tasks import HeadTask, TrainedHead, action_groups
+from aqa.regress.heads import HEADS
+from aqa.regress.heads.base import Part
+from aqa.regress.heads.tasks import HeadTask
+from aqa.regress.heads.trials import Trial, trainer_of
 
-HEADS = {"lstm": "LSTM", "svr": "SVR", "nu-svr": "nu-SVR"}
 #: What an experiment asks for: tasks beside the study whose features they train on.
-Needs = Iterator[tuple[Study, HeadTask | SvrTask]]
+#: A task is what the kind of its head makes of it (see `heads.trials`).
+Needs = Iterator[tuple[Study, Any]]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """Every head and SVR of a run; heads by the label of their cache."""
+    """The outcome of every task of a run, by the label of its cache and its kind."""
 
-    heads: Mapping[str, Mapping[HeadTask, TrainedHead]]
-    svrs: Mapping[SvrTask, TriedSvr]
+    outcomes: Mapping[tuple[str, str], Mapping[Any, Any]]
 
-    def head(self, study: Study, task: HeadTask) -> TrainedHead:
-        """Return a study's head."""
-        return self.heads[study.cache][task]
+    def of(self, study: Study, task: Any) -> Any:
+        """Return the outcome of a study's task."""
+        return self.outcomes[study.cache, task.kind][task]
 
 
 def as_rows(rows: Iterable[int]) -> tuple[int, ...]:
@@ -51,10 +50,10 @@ def all_but(study: Study, action: str) -> tuple[str, ...]:
     return tuple(name for name in study.actions if name != action)
 
 
-def trained_on(
-    study: Study, fold: ScaledFold, actions: Iterable[str], seed: int
-) -> HeadTask:
-    """Return the LSTM head of a fold's training lists of these actions."""
+def task_of(
+    study: Study, fold: ScaledFold, head: str, actions: Iterable[str], seed: int
+) -> Any:
+    """Return the task of a head of a fold's training lists of these actions."""
     wanted = [action for action in study.actions if action in set(actions)]
     rows = fold.train_rows(wanted)
     if not len(rows):
@@ -65,21 +64,19 @@ def trained_on(
         known = wanted[0]
     elif len(left_out) == 1:
         known = f"all but {left_out[0]}"
-    return HeadTask(
-        name=f"LSTM on {known}{_in(fold)}, seed {seed}",
-        rows=as_rows(rows),
-        targets=fold.targets(rows),
-        seed=seed,
-        schedule=study.config.schedule.scaled(study.config.scale),
-        loss=study.config.loss,
-        groups=action_groups(study.features, rows, study.config.loss),
-        standardise=study.config.standardises(study.kind),
+    within = f", {fold.name}" if fold.name else ""
+    name = f"{HEADS[head].title} on {known}{within}, seed {seed}{study.label}"
+    return trainer_of(head).task_of(
+        study.features,
+        Part(name, rows, np.array(fold.targets(rows))),
+        study.test_rows,
+        study.settings(head, seed),
     )
 
 
 def untrained(study: Study, seed: int) -> HeadTask:
     """Return the head as it is drawn, before any training, with its predictions."""
-    whole = trained_on(study, study.folds[0], study.actions, seed)
+    whole: HeadTask = task_of(study, study.folds[0], "lstm", study.actions, seed)
     return replace(
         whole,
         name=f"untrained head, seed {seed}",
@@ -87,16 +84,6 @@ def untrained(study: Study, seed: int) -> HeadTask:
         watch=as_rows(study.test_rows),
         keep_parameters=False,
     )
-
-
-def _in(fold: ScaledFold) -> str:
-    return f", {fold.name}" if fold.name else ""
-
-
-def preset_of(study: Study) -> SvrConfig | None:
-    """Return the named nu-SVR that goes with features of this kind, if any."""
-    preset = SVR_PRESETS.get(study.kind)
-    return preset if preset and preset.nu is not None else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,25 +107,11 @@ class RowPlan:
         """The seeds of its heads."""
         return self.study.seeds
 
-    def task(self, fold: ScaledFold, action: str, seed: int) -> HeadTask | SvrTask:
+    def task(self, fold: ScaledFold, action: str, seed: int) -> Any:
         """Return the task of the head that is judged on an action's tests in a fold."""
-        actions = self.train_on(action)
-        if self.head == "lstm":
-            return trained_on(self.study, fold, actions, seed)
-        rows = fold.train_rows(actions)
-        preset = preset_of(self.study) if self.head == "nu-svr" else None
-        name = f"{HEADS[self.head]} on {', '.join(actions)}{_in(fold)}, seed {seed}"
-        return SvrTask(
-            name=name + self.study.label,
-            cache=self.study.cache,
-            rows=as_rows(rows),
-            targets=fold.targets(rows),
-            tests=as_rows(self.study.test_rows),
-            config=preset or self.study.config.svr,
-            seed=seed,
-        )
+        return task_of(self.study, fold, self.head, self.train_on(action), seed)
 
-    def tasks(self, action: str) -> Iterator[HeadTask | SvrTask]:
+    def tasks(self, action: str) -> Iterator[Any]:
         """Yield the tasks of an action's cell, by seed and fold."""
         for seed in self.seeds:
             for fold in self.study.testing(action):
@@ -153,13 +126,12 @@ class RowPlan:
     def cell(self, trained: Trained, action: str) -> Cell:
         """Judge the row on an action."""
         actions = self.train_on(action)
-        ranked = self.head == "lstm" and self.study.config.loss == "rank"
         found = [self._predicted(trained, action, seed) for seed in self.seeds]
         return judge(
             [self.study.tests[action]] * len(self.seeds),
             *zip(*found, strict=True),
             matched=self.mark_matched and actions == (action,),
-            units=action in actions and not ranked,
+            units=action in actions and not self.study.ranks(self.head),
             parts=self.study.fold_of(action),
         )
 
@@ -167,38 +139,28 @@ class RowPlan:
         self, trained: Trained, action: str, seed: int
     ) -> tuple[Floats, Floats]:
         """Return predictions for an action's test samples (n,), and aligned ones."""
-        rows = self.study.tests[action].rows
+        study, rows = self.study, self.study.tests[action].rows
 
         def predict_fold(fold: ScaledFold) -> Floats:
             task = self.task(fold, action, seed)
-            if isinstance(task, SvrTask):
-                places = np.searchsorted(task.tests, rows)
-                scaled = trained.svrs[task].predicted[: self.copies, places].mean(0)
-                return fold.scale.to_units(scaled, action)
-            head = trained.head(self.study, task)
-            x, clips = self.study.features.x, self.study.features.clips
-            real = None if clips is None else clips[rows]
-            copies = [
-                predict(head.parameters, x[rows, copy], real)
-                for copy in range(self.copies)
-            ]
-            scaled = np.mean(copies, axis=0, dtype=np.float64)
+            scaled = trainer_of(self.head).predict_rows(
+                study.features, task, trained.of(study, task), rows, self.copies
+            )
             return fold.scale.to_units(scaled, action)
 
-        return self.study.over_folds(action, predict_fold)
+        return study.over_folds(action, predict_fold)
 
     def choices(self, trained: Trained) -> dict[str, list[dict[str, Any]]]:
-        """Return what the row's SVRs chose, by action, per seed and fold."""
-        if self.head == "lstm":
-            return {}
-        return {
+        """Return what the row's heads chose, by action, per seed and fold."""
+        found = {
             action: [
-                trained.svrs[task].choice
+                trained.of(self.study, task).choice
                 for task in self.tasks(action)
-                if isinstance(task, SvrTask)
+                if isinstance(task, Trial)
             ]
             for action in self.study.actions
         }
+        return {action: chosen for action, chosen in found.items() if any(chosen)}
 
 
 class UntrainedPlan(RowPlan):
@@ -219,7 +181,7 @@ class UntrainedPlan(RowPlan):
     ) -> tuple[Floats, Floats]:
         task = untrained(self.study, seed)
         places = np.searchsorted(task.watch, self.study.tests[action].rows)
-        watched = trained.head(self.study, task).watched[-1, places]
+        watched = trained.of(self.study, task).watched[-1, places]
         predicted = self.study.folds[0].scale.to_units(watched, action)
         return predicted, predicted
 
@@ -269,13 +231,14 @@ def _pooled(cells: list[Cell]) -> Pooled:
     return Pooled(rho, metrics.arithmetic_mean(rho))
 
 
-def svr_notes(rows: Iterable[Row]) -> list[str]:
-    """Say which SVRs did not converge or chose at the edge of their candidates."""
+def fit_notes(rows: Iterable[Row]) -> list[str]:
+    """Say what rows' heads warn of, as SVRs that did not converge do."""
     named: dict[str, dict[str, None]] = {}
     for row in rows:
         if row.copies == 1:
             for action, choices in (row.choices or {}).items():
-                for note in {note for choice in choices for note in choice["notes"]}:
+                notes = [note for each in choices for note in each.get("notes", ())]
+                for note in notes:
                     named.setdefault(note, {})[f"{row.name} on {action}"] = None
     return [f"{note}: {', '.join(names)}" for note, names in named.items()]
 

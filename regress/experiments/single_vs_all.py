@@ -2,34 +2,37 @@
 
 Conventions: columns are actions. Rows are SVR and LSTM heads trained on the judged
 action (`single-action`) or on all (`all-action`); rows that average over copies are
-added when asked for. Further caches and variants add rows with their label; an LSTM
-needs more clips than one, and features with an SVR of their own add it.
+added when asked for. Further caches and variants add rows with their label, of the
+kinds of heads that can learn from them; poses add the nu-SVR that goes with them.
 """
 
 from collections.abc import Iterator, Sequence
 
+from aqa.regress.config import MODES
 from aqa.regress.experiments.describe import compare_rows
 from aqa.regress.experiments.paper import POSES, TABLE_2, printed
 from aqa.regress.experiments.result import Report, Result, opening
 from aqa.regress.experiments.rows import (
-    HEADS,
     Needs,
     RowPlan,
     Trained,
+    fit_notes,
     judge_rows,
     near_random,
-    preset_of,
-    svr_notes,
 )
 from aqa.regress.experiments.study import Study
+from aqa.regress.heads import HEADS
 
 NAME = "single-vs-all"
-KINDS = (
+#: The rows of the paper; those of every further kind of head follow.
+PAPER = (
     ("single-action", "svr"),
     ("single-action", "lstm"),
     ("all-action", "lstm"),
     ("all-action", "svr"),
 )
+#: The SVR of the paper's poses, which has a row where features are of their kind.
+PRESET, PRESET_FEATURES = "nu-svr", "pose-dct"
 
 
 def needs(studies: Sequence[Study]) -> Needs:
@@ -44,7 +47,7 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
     study = studies[0]
     planned = plans(studies)
     table, rows = judge_rows(planned, trained)
-    notes = svr_notes(rows)
+    notes = fit_notes(rows)
     if len(study.actions) == 1:
         notes = [*notes, "one action only: all-action heads are single-action heads"]
     compared = [
@@ -82,18 +85,18 @@ def plans(studies: Sequence[Study]) -> list[RowPlan]:
     study, *others = studies
     copies = study.features.x.shape[1]
     means = (copies,) if study.config.average_offsets and copies > 1 else ()
+    further = [head for head in HEADS if head not in ("lstm", "svr", PRESET)]
+    kinds = [*PAPER, *((mode, head) for head in further for mode in MODES[::-1])]
     found = [
-        _plan(study, mode, head, count) for count in (1, *means) for mode, head in KINDS
+        _plan(study, mode, head, count) for count in (1, *means) for mode, head in kinds
     ]
     for other in studies:
         if other is not study:
             found += [
-                _plan(other, mode, head)
-                for mode, head in KINDS
-                if (other.sequential if head == "lstm" else other.uses_svr)
+                _plan(other, mode, head) for mode, head in kinds if other.takes(head)
             ]
-        if preset_of(other) and not other.variant:
-            found.append(_plan(other, "single-action", "nu-svr"))
+        if other.kind == PRESET_FEATURES and not other.variant:
+            found.append(_plan(other, "single-action", PRESET))
     return found
 
 
@@ -112,16 +115,16 @@ def comparisons(studies: Sequence[Study]) -> Iterator[tuple[str, str]]:
             if len(other.actions) > 1:
                 yield every + other.label, single + other.label
             yield every + other.label, every
-            if other.uses_svr:
+            if other.takes("svr"):
                 yield f"all-action SVR{other.label}", "all-action SVR"
         else:
-            head = "LSTM" if other.sequential else "SVR"
+            head = "LSTM" if other.takes("lstm") else "SVR"
             for mode in ("single-action", "all-action"):
                 yield f"{mode} {head}", f"{mode} {head}{other.label}"
 
 
 def _plan(study: Study, mode: str, head: str, copies: int = 1) -> RowPlan:
-    name = f"{mode} {HEADS[head]}{study.label}"
+    name = f"{mode} {HEADS[head].title}{study.label}"
     if copies > 1:
         name += f", mean of {copies} copies"
     single = mode == "single-action"
@@ -140,8 +143,8 @@ def _beside(planned: Sequence[RowPlan]) -> dict[str, str]:
     found: dict[str, str] = {}
     for plan in planned:
         first = plan.copies == 1 and not plan.study.variant
-        if first and plan.study.kind == "c3d" and plan.head != "nu-svr":
-            found.setdefault(f"{plan.mode} {HEADS[plan.head]}", plan.name)
-        if plan.study.kind == "pose-dct" and plan.head == "nu-svr":
+        if first and plan.study.kind == "c3d" and plan.head != PRESET:
+            found.setdefault(f"{plan.mode} {HEADS[plan.head].title}", plan.name)
+        if plan.study.kind == PRESET_FEATURES and plan.head == PRESET:
             found.setdefault(POSES, plan.name)
     return found

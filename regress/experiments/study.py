@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from aqa.cache.actions import ACTIONS, BY_NAME, EXPERIMENT_ACTIONS
 from aqa.cache.errors import AqaError, counted
-from aqa.regress.config import CompareConfig
+from aqa.regress.config import CompareConfig, FitConfig
 from aqa.regress.data import FeatureSet, LabelScale, Rows, load
 from aqa.regress.evaluation.bootstrap import (
     HeldOut,
@@ -30,6 +30,7 @@ from aqa.regress.evaluation.bootstrap import (
     draw_samples,
 )
 from aqa.regress.evaluation.metrics import Floats, action_means, spearman
+from aqa.regress.heads import HEADS
 from aqa.regress.splits import (
     Fold,
     Split,
@@ -156,15 +157,25 @@ class Study:
         """The name of the features in their provenance, as "c3d"."""
         return self.features.kind
 
-    @property
-    def sequential(self) -> bool:
-        """Whether a sample has more than one clip, so that an LSTM can learn."""
-        return bool(self.features.x.shape[2] > 1)
+    def settings(self, head: str, seed: int) -> FitConfig:
+        """Return the settings of a head of this kind, all others by default."""
+        names = (*HEADS[head].settings, "device", "workers")
+        own = {name: getattr(self.config, name) for name in names}
+        return FitConfig(head=head, seed=seed, **own)
 
-    @property
-    def uses_svr(self) -> bool:
-        """Whether an SVR differs from that of other variants: it has no rank loss."""
-        return not (self.variant and self.config.loss == "rank")
+    def takes(self, head: str) -> bool:
+        """Whether heads of this kind can learn here what they do not elsewhere.
+
+        A sequential one needs more clips than one; a variant of the loss is one of
+        heads that have a loss.
+        """
+        if self.variant and self.config.loss == "rank" and not self.ranks(head):
+            return False
+        return self.features.x.shape[2] > 1 or not HEADS[head].sequential
+
+    def ranks(self, head: str) -> bool:
+        """Whether heads of this kind learn ranks here, and predict no scores."""
+        return self.config.loss == "rank" and "loss" in HEADS[head].settings
 
     @cached_property
     def floor(self) -> float:

@@ -2,10 +2,10 @@
 
 Conventions: rows are what a head was trained on: nothing (`random`: the mean of many
 draws, since a single untrained head may rank well or badly by chance), one action, or
-every action but the judged one (`multi-action`; as LSTM and as SVR). Where a
-single-action head meets its own action the cell is `matched` and stays out of the row's
-average, as in the paper. R-l2 is left out of all other cells: a head that never saw an
-action does not know its range of scores.
+every action but the judged one (`multi-action`, an LSTM, and one row of each other kind
+of head). Where a single-action head meets its own action the cell is `matched` and
+stays out of the row's average, as in the paper. R-l2 is left out of all other cells: a
+head that never saw an action does not know its range of scores.
 """
 
 import math
@@ -26,6 +26,7 @@ from aqa.regress.experiments.rows import (
     judge_rows,
 )
 from aqa.regress.experiments.study import Study, title_of
+from aqa.regress.heads import HEADS
 
 NAME = "zero-shot"
 MULTI, MULTI_SVR, RANDOM = "multi-action", "multi-action SVR", "random"
@@ -86,7 +87,10 @@ def plans(studies: Sequence[Study]) -> list[RowPlan]:
             RowPlan(name, "single-action", "lstm", study, on, mark_matched=True)
         )
     found.append(RowPlan(MULTI, MULTI, "lstm", study, partial(all_but, study)))
-    found.append(RowPlan(MULTI_SVR, MULTI, "svr", study, partial(all_but, study)))
+    for head in HEADS:
+        if head not in ("lstm", "nu-svr"):  # the row above; one of a single action
+            name, on = f"{MULTI} {HEADS[head].title}", partial(all_but, study)
+            found.append(RowPlan(name, MULTI, head, study, on))
     for other in studies[1:]:
         if other.variant:
             name, on = MULTI + other.label, partial(all_but, other)

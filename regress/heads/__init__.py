@@ -1,8 +1,34 @@
 """Heads: they map the cached features of a video to a score."""
 
-#: Module of each kind of head, see `base`.
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class HeadKind:
+    """A kind of head: its module (see `base`), and what is known without importing it.
+
+    `title` names its rows in tables; `about` completes it to words of help. `settings`
+    are the `TrainingConfig` fields, beside seed and labels, that determine its heads;
+    with "loss" it learns from ranks, too. A `sequential` kind learns from the order of
+    the clips, of which it needs more than one.
+    """
+
+    module: str
+    title: str
+    about: str = ""
+    settings: tuple[str, ...] = ("iterations", "schedule", "lstm", "svr", "standardise")
+    sequential: bool = False
+
+
+#: Every kind of head by its name in options, model files and reports.
 HEADS = {
-    "lstm": "aqa.regress.heads.lstm",
-    "svr": "aqa.regress.heads.svr",
-    "nu-svr": "aqa.regress.heads.svr",
+    "lstm": HeadKind(
+        "aqa.regress.heads.lstm",
+        "LSTM",
+        "over the clips",
+        ("iterations", "schedule", "lstm", "standardise", "loss"),
+        sequential=True,
+    ),
+    "svr": HeadKind("aqa.regress.heads.svr", "SVR", "on their mean", ("svr",)),
+    "nu-svr": HeadKind("aqa.regress.heads.svr", "nu-SVR", "of pose features", ()),
 }

@@ -9,7 +9,8 @@ predictions are (n,); `clips` (n,) counts the real clips of each sample, the las
 
 `fit_heads` learns from the rows and labels of a part only; `store` is a folder for
 finished work and `progress` counts in units of its own. `read_head` raises an error
-for arrays and facts that no head gave: they come from files.
+for arrays and facts that no head gave: they come from files. `compare` fits and tries
+each head by itself, unless the kind has its own way (see `trials`).
 """
 
 from collections.abc import Mapping
@@ -59,6 +60,10 @@ class Head:
         """Return what else `read_head` needs, as JSON values without NaN."""
         return {}
 
+    def choices(self) -> dict[str, Any]:
+        """Return what the fit chose, as a report has it: JSON values."""
+        return {}
+
     def warnings(self) -> list[str]:
         """Return what a user of the head should know."""
         return []
@@ -68,7 +73,7 @@ def kind_of(name: str) -> Any:
     """Import the module of a kind; raises `AqaError` for an unknown name."""
     if name not in HEADS:
         raise AqaError(f"head {name[:60]!r}: expected {', '.join(HEADS)}")
-    return import_module(HEADS[name])
+    return import_module(HEADS[name].module)
 
 
 def averaged(x: NDArray[np.float32], clips: Clips = None) -> Floats:

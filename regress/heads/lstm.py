@@ -1,7 +1,8 @@
 """LSTM head: one layer, last hidden state to one output, gradients written out.
 
-`LstmHead`, `fit_heads` and `read_head` are what `base` asks of a kind of head; the
-training itself is in `workers` and `lstm_training`.
+`LstmHead`, `fit_heads` and `read_head` are what `base` asks of a kind of head,
+`task_of`, `train_tasks` and `predict_rows` what `trials` asks of one that trains its
+heads together; the training itself is in `workers` and `lstm_training`.
 
 Conventions: M heads side by side on a leading axis, each with its own batch. Inputs
 are float32 (M, T, B, D), time steps (clips) before batch; hidden and cell states start
@@ -27,8 +28,8 @@ from torch import Tensor
 
 from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError
-from aqa.regress.config import FitConfig, LstmConfig
-from aqa.regress.data import FeatureSet, Floats
+from aqa.regress.config import FitConfig, LstmConfig, TrainingConfig
+from aqa.regress.data import FeatureSet, Floats, Rows
 from aqa.regress.heads.base import (
     Clips,
     Head,
@@ -37,7 +38,7 @@ from aqa.regress.heads.base import (
     check_arrays,
     check_width,
 )
-from aqa.regress.heads.tasks import HeadTask, action_groups
+from aqa.regress.heads.tasks import HeadTask, TrainedHead, action_groups
 
 #: Arrays of one head by name: w_x (D, 4H), w_h (H, 4H), b (4H,), v (H,), c (); with
 #: standardised inputs also x_mean (D,) and x_std (D,).
@@ -310,24 +311,37 @@ def fit_heads(
     progress: Progress,
 ) -> list[Head]:
     """Train one LSTM per part; finished ones are taken from `store`."""
+    tasks = [task_of(features, part, part.rows, config) for part in parts]
+    trained = train_tasks(features, tasks, config, store, progress)
+    return [LstmHead(trained[task].parameters) for task in tasks]
+
+
+def task_of(features: FeatureSet, part: Part, _: Rows, config: FitConfig) -> HeadTask:
+    """Return the task of a head that learns a part, whatever it is tried on."""
+    return HeadTask(
+        name=part.name,
+        rows=tuple(part.rows.tolist()),
+        targets=tuple(part.labels.tolist()),
+        seed=config.first_seed,
+        schedule=config.schedule.scaled(config.scale),
+        labels=config.labels,
+        loss=config.loss,
+        groups=action_groups(features, part.rows, config.loss),
+        standardise=config.standardises(features.kind),
+    )
+
+
+def train_tasks(
+    features: FeatureSet,
+    tasks: Sequence[HeadTask],
+    config: TrainingConfig,
+    store: Path,
+    progress: Progress,
+) -> Mapping[HeadTask, TrainedHead]:
+    """Train all tasks together; see `workers.train_heads`."""
     from aqa.regress.heads.workers import train_heads  # which imports this module
 
-    schedule = config.schedule.scaled(config.scale)
-    tasks = [
-        HeadTask(
-            name=part.name,
-            rows=tuple(part.rows.tolist()),
-            targets=tuple(part.labels.tolist()),
-            seed=config.first_seed,
-            schedule=schedule,
-            labels=config.labels,
-            loss=config.loss,
-            groups=action_groups(features, part.rows, config.loss),
-            standardise=config.standardises(features.kind),
-        )
-        for part in parts
-    ]
-    trained = train_heads(
+    return train_heads(
         features,
         tasks,
         lstm=config.lstm,
@@ -336,7 +350,19 @@ def fit_heads(
         store=store,
         progress=progress,
     )
-    return [LstmHead(trained[task].parameters) for task in tasks]
+
+
+def predict_rows(
+    features: FeatureSet,
+    _: HeadTask,
+    trained: TrainedHead,
+    rows: Rows,
+    copies: int = 1,
+) -> Floats:
+    """Return scaled predictions (n,) for any rows, the mean of copies."""
+    head, clips = LstmHead(trained.parameters), features.clips_of(rows)
+    found = [head.predict(features.x[rows, copy], clips) for copy in range(copies)]
+    return np.asarray(np.mean(found, axis=0))
 
 
 def read_head(arrays: Mapping[str, NDArray[Any]], facts: Mapping[str, Any]) -> LstmHead:

@@ -116,6 +116,10 @@ class SvrHead(Head):
         choice = asdict(self.choice)
         return {"choice": choice, "gamma": self.gamma, "cv_loss": self.cv_loss}
 
+    def choices(self) -> dict[str, Any]:
+        """Return the choice, and whether the solver ended."""
+        return asdict(self.choice) | {"converged": self.converged}
+
     def warnings(self) -> list[str]:
         """Return the warnings of the fit."""
         return list(self.notes)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +67,12 @@ class HeadTask:
     standardise: bool = False
     groups: tuple[int, ...] | None = None
     keep_parameters: bool = True
+    kind: ClassVar[str] = "lstm"
+
+    @property
+    def cost(self) -> int:
+        """The iterations."""
+        return self.schedule.iterations
 
     def __post_init__(self) -> None:
         """Check the values."""
@@ -121,28 +127,29 @@ def action_groups(
     return tuple(numbers.tolist())
 
 
+def identities(features: FeatureSet, rows: tuple[int, ...]) -> list[tuple[Any, ...]]:
+    """Return key, digest and real clips of each row, which determine what is learnt."""
+    clips = features.clips
+    return [
+        (
+            str(features.key[row]),
+            features.digests[row],
+            None if clips is None else int(clips[row]),
+        )
+        for row in rows
+    ]
+
+
 def task_digest(
     task: HeadTask, features: FeatureSet, lstm: LstmConfig, device: str
 ) -> str:
     """Return the SHA-256 over everything that determines a head."""
-    clips = features.clips
-
-    def identities(rows: tuple[int, ...]) -> list[tuple[Any, ...]]:
-        return [
-            (
-                str(features.key[row]),
-                features.digests[row],
-                None if clips is None else int(clips[row]),
-            )
-            for row in rows
-        ]
-
     record = asdict(task) | {
         "version": VERSION,
         "libraries": {name: version(name) for name in LIBRARIES},
         "name": "",
-        "rows": identities(task.rows),
-        "watch": identities(task.watch),
+        "rows": identities(features, task.rows),
+        "watch": identities(features, task.watch),
         "init": task.init and task_digest(task.init, features, lstm, device),
         "lstm": asdict(lstm),
         "device": device,

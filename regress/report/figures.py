@@ -31,6 +31,7 @@ from aqa.regress.experiments.result import (
     Row,
 )
 from aqa.regress.experiments.study import title_of
+from aqa.regress.heads import HEADS
 from aqa.regress.report.formats import defined, number
 from aqa.regress.report.tables import column_title, setting_title, varied
 
@@ -114,10 +115,9 @@ ROOM, LEGEND_ROOM = 0.15, 0.22
 #: Room between groups, in dots.
 GAP = 1.4
 
-MARKERS = {"svr": "s", "lstm": "o", "nu-svr": "v"}
-#: Of rows that average over copies, and of the caches that follow the first.
-MEANS = {"svr": "D", "lstm": "P"}
-FURTHER = {"svr": "^X*d", "lstm": "8HDP", "nu-svr": "<>ph"}
+#: Of each kind of head, in the order of `HEADS`: its rows, those that average over
+#: copies, and those of the caches and variants that follow the first.
+MARKERS = (("o", "P", "8HDP"), ("s", "D", "^X*d"), ("v", "v", "<>ph"), ("p", "X", "*h"))
 
 PAPER: dict[str, Any] = {
     "color": INK,
@@ -188,11 +188,12 @@ def _pens(rows: Sequence[Row]) -> list[Pen]:
     distinct = list(dict.fromkeys(labels))
     found = []
     for row, label in zip(rows, labels, strict=True):
-        head, further = row.head, distinct.index(label)
+        further = distinct.index(label)
         single, every = (ORANGE, SKY) if further else (VERMILION, BLUE)
-        marker = MEANS[head] if (row.copies or 1) > 1 else MARKERS[head]
+        own, mean, others = MARKERS[[*HEADS].index(row.head) % len(MARKERS)]
+        marker = mean if (row.copies or 1) > 1 else own
         if further:
-            marker = FURTHER[head][(further - 1) % len(FURTHER[head])]
+            marker = others[(further - 1) % len(others)]
         hollow = row.mode == "single-action"
         pen = single if hollow else every
         found.append(replace(pen, marker=marker, hollow=hollow))

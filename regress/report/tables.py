@@ -31,6 +31,8 @@ from aqa.regress.experiments.result import (
 from aqa.regress.experiments.study import title_of
 from aqa.regress.report.formats import Entry, Line, Table, bracket, defined, number
 
+#: The kinds of heads that choose a kernel, a cost and an epsilon or nu.
+SVRS = ("svr", "nu-svr")
 AVERAGE_TITLES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
 #: The average by which the paper formed that of its table.
 PAPER_AVERAGES = {"single-vs-all": "fisher_z", "zero-shot": "arithmetic"}
@@ -279,7 +281,7 @@ def _choices(report: Report) -> Table:
     lines = tuple(
         Line(row.name, tuple(_chosen(row.choices[name]) for name in report.samples))
         for row in report.rows
-        if row.choices and row.copies == 1
+        if row.copies == 1 and row.head in SVRS and row.choices
     )
     note = "kernel, cost and epsilon; where they differ by seed or fold, each once"
     columns = tuple(map(title_of, report.samples))
