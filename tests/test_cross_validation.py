@@ -181,7 +181,7 @@ def test_nothing_of_a_folds_test_samples_enters_its_heads(cache, tmp_path, split
         for _, task in tasks:
             assert not set(task.rows) & set(tested)
         trained = train([each], tasks, tmp_path / str(id(each)), lambda *_: None)
-        outcomes.append((trained.heads[""], trained.svrs))
+        outcomes.append([trained.outcomes["", kind] for kind in ("lstm", "svr")])
     (heads, svrs), (spoilt_heads, spoilt_svrs) = outcomes
     assert set(heads) == set(spoilt_heads) and set(svrs) == set(spoilt_svrs)
     for task, head in heads.items():
