@@ -230,7 +230,7 @@ def test_action_that_gives_the_units(cache, tmp_path):
     diving, vault = (score(model, x, name).score for name in COUNTS)
     units = model.label_scale.scale
     assert diving / units["diving"] == pytest.approx(vault / units["gym_vault"])
-    with pytest.raises(AqaError, match="knows diving, gym_vault; name one"):
+    with pytest.raises(AqaError, match="knows diving, gym_vault: name one"):
         score(model, x)
     with pytest.raises(AqaError, match="luge: the model knows diving, gym_vault"):
         score(model, x, "luge")

@@ -65,7 +65,9 @@ def written(model, tmp_path):
 
 
 def test_missing_file_is_one_line(tmp_path):
-    with pytest.raises(AqaError, match="none.safetensors: No such file"):
+    with pytest.raises(
+        AqaError, match="none.safetensors: no such model; `aqa fit` makes"
+    ):
         load_model(tmp_path / "none.safetensors")
 
 

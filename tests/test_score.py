@@ -170,7 +170,7 @@ def test_the_action_is_asked_for_before_anything_is_decoded(aqa, model, monkeypa
 
     monkeypatch.setattr(C3DExtractor, "decode", refuse)
     ran = aqa("x.mp4", "--model", model, code=1)
-    assert "diving, sync_diving_10m; name one" in ran.stderr
+    assert "diving, sync_diving_10m: name one (--action)" in ran.stderr
     ran = aqa("x.mp4", "--model", model, "--action", "luge", code=1)
     assert "luge: the model knows" in ran.stderr
 

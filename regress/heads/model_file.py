@@ -237,6 +237,11 @@ def load_model(path: Path) -> Model:
     """Read a model; raises `AqaError` that says what is wrong with the file."""
     try:
         return _model(*_read(path))
+    except FileNotFoundError as error:
+        raise AqaError(
+            f"{path}: no such model; `aqa fit` makes one of a cache, `aqa demo` one of "
+            "rendered athletes"
+        ) from error
     except OSError as error:
         raise AqaError(f"{path}: {error.strerror or error}") from error
     except (

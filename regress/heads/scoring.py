@@ -233,7 +233,7 @@ def action_of(model: Model, action: str | None) -> str:
     """
     known = ", ".join(model.actions)
     if action is None and len(model.actions) > 1:
-        raise AqaError(f"which action? The model knows {known}; name one")
+        raise AqaError(f"which action? The model knows {known}: name one (--action)")
     if action is not None and action not in model.actions:
         raise AqaError(f"{action}: the model knows {known}")
     return action or model.actions[0]
