@@ -162,8 +162,9 @@ def plant():
     return write
 
 
-#: A name that would break a page, a table, a formula or a picture that trusted it.
-HOSTILE = "<img src=x onerror=alert(1)> & $x_1$ | `a` 'b' \"c\""
+#: A name that would break a page, a table, a formula or a picture that trusted it, and
+#: ends as the columns of fine-tuning do.
+HOSTILE = "<img src=x onerror=alert(1)> & $x_1$ | `a` 'b' \"c\" n=b"
 
 
 @pytest.fixture(scope="session")

@@ -189,11 +189,10 @@ def test_an_unknown_actions_sizes_follow_its_own_number_of_samples(tmp_path):
 def test_rows_whose_interval_is_missing_are_not_said_to_cover_zero():
     ends = {"a": (0.1, 0.5), "b": (-0.1, 0.5), "c": (np.nan, np.nan)}
     ends["b, pose-clips"] = (-0.2, 0.1)
-    rows = [
-        SimpleNamespace(name=name, average=SimpleNamespace(ci95={"fisher_z": each}))
-        for name, each in ends.items()
-    ]
-    assert near_random(rows[:1]) == []
-    covering, missing = near_random(rows)
+    averages = {
+        name: SimpleNamespace(ci95={"fisher_z": each}) for name, each in ends.items()
+    }
+    assert near_random({"a": averages["a"]}) == []
+    covering, missing = near_random(averages)
     assert "covers zero for b; b, pose-clips: not" in covering
     assert "no interval for c: " in missing

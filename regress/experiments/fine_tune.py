@@ -29,7 +29,6 @@ from aqa.regress.evaluation.bootstrap import (
     Cell,
     HeldOut,
     average,
-    covers_zero,
     judge,
 )
 from aqa.regress.evaluation.metrics import (
@@ -60,7 +59,7 @@ from aqa.regress.experiments.rows import (
     Needs,
     Trained,
     all_but,
-    as_rows,
+    near_random,
     task_of,
 )
 from aqa.regress.experiments.study import ScaledFold, Study, title_of
@@ -249,6 +248,7 @@ def head_task(
     """Return the task of one head, which watches its test samples."""
     config, asked = study.config, column.asked
     rows, tests = draw(study, column, fold, seed)
+    watched = tests if study.fixed else study.tests[column.action].rows
     scores = study.features.score[rows]
     targets = scale_of(study, rows).to_scaled(scores, column.action)
     schedule = replace(config.schedule, iterations=asked.iterations, step=asked.step)
@@ -257,12 +257,12 @@ def head_task(
     return replace(
         pretrained,
         name=f"{column.name} from {start}, {fold.name or 'seed'} {seed}",
-        rows=as_rows(rows),
+        rows=tuple(rows.tolist()),
         targets=tuple(targets.tolist()),
         groups=action_groups(study.features, rows, config.loss),
         schedule=schedule.scaled(config.scale),
         init=pretrained if start == TUNED else None,
-        watch=as_rows(tests if study.fixed else study.tests[column.action].rows),
+        watch=tuple(watched.tolist()),
         watch_every=max(1, round(config.fine_tune.every * config.scale)),
         keep_parameters=False,
     )
@@ -361,17 +361,12 @@ def _findings(
     last = sum(tuned.last > scratch.last for tuned, scratch in pairs)
     best = sum(tuned.best > scratch.best for tuned, scratch in pairs)
     begin = [in_words(averages[start].start["fisher_z"]) for start in STARTS]
-    unsure = [
-        f"heads {words}"
+    ends = {
+        f"heads {words} (last iteration)": averages[start].last_over_samples
         for start, words in STARTS.items()
-        if covers_zero(averages[start].last_over_samples.ci95["fisher_z"])
-    ]
-    noise = [
-        f"At the last iteration the average's interval covers zero for "
-        f"{' and '.join(unsure)}: not distinguishable from a random ranking."
-    ]
+    }
     return [
-        *(noise if unsure else ()),
+        *near_random(ends),
         f"Before the first iteration rho is {begin[0]} on average for the multi-action "
         f"head and {begin[1]} for random weights (Fisher z).",
         f"Fine-tuning ends above training from scratch in {last} of {len(pairs)} "

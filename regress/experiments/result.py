@@ -98,6 +98,11 @@ class FineTuneRow(Metrics):
     last: float
     last_per_seed: list[float]
 
+    @property
+    def column(self) -> str:
+        """The column of Table 4, as other files name it."""
+        return f"{self.action} n={self.n_train}"
+
 
 @dataclass(frozen=True)
 class StartAverages:

@@ -16,7 +16,7 @@ from aqa.cache.errors import AqaError
 from aqa.regress.evaluation import metrics
 from aqa.regress.evaluation.bootstrap import Cell, covers_zero, judge
 from aqa.regress.evaluation.metrics import Floats
-from aqa.regress.experiments.describe import describe, describe_average
+from aqa.regress.experiments.describe import Average, describe, describe_average
 from aqa.regress.experiments.result import Pooled, Row
 from aqa.regress.experiments.study import ScaledFold, Study
 from aqa.regress.heads import HEADS
@@ -38,11 +38,6 @@ class Trained:
     def of(self, study: Study, task: Any) -> Any:
         """Return the outcome of a study's task."""
         return self.outcomes[study.cache, task.kind][task]
-
-
-def as_rows(rows: Iterable[int]) -> tuple[int, ...]:
-    """Return rows as a task takes them."""
-    return tuple(int(row) for row in rows)
 
 
 def all_but(study: Study, action: str) -> tuple[str, ...]:
@@ -81,7 +76,7 @@ def untrained(study: Study, seed: int) -> HeadTask:
         whole,
         name=f"untrained head, seed {seed}",
         schedule=replace(whole.schedule, iterations=0),
-        watch=as_rows(study.test_rows),
+        watch=tuple(study.test_rows.tolist()),
         keep_parameters=False,
     )
 
@@ -243,9 +238,9 @@ def fit_notes(rows: Iterable[Row]) -> list[str]:
     return [f"{note}: {', '.join(names)}" for note, names in named.items()]
 
 
-def near_random(rows: Iterable[Row]) -> list[str]:
+def near_random(averages: Mapping[str, Average]) -> list[str]:
     """Name the rows that are not distinguishable from a random ranking."""
-    ends = {row.name: row.average.ci95["fisher_z"] for row in rows}
+    ends = {name: average.ci95["fisher_z"] for name, average in averages.items()}
     open_sign = [name for name, each in ends.items() if covers_zero(each)]
     without = [name for name, each in ends.items() if np.isnan(each).any()]
     notes = []

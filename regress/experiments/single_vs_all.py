@@ -63,7 +63,10 @@ def evaluate(studies: Sequence[Study], trained: Trained) -> Result:
         },
         rows=rows,
         claims=compared,
-        findings=[*(each.words for each in compared), *near_random(rows)],
+        findings=[
+            *(each.words for each in compared),
+            *near_random({row.name: row.average for row in rows}),
+        ],
         paper=printed(study, 2, TABLE_2, _beside(planned)),
     )
     return Result(

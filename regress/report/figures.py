@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from aqa.regress.experiments.describe import CellNumbers
+from aqa.regress.experiments.fine_tune import SCRATCH, STARTS, TUNED
 from aqa.regress.experiments.result import (
     FineTuneReport,
     FineTuneRow,
@@ -206,12 +207,8 @@ def _variant(row: Row) -> str:
     return "" if rest.startswith("mean of") else rest
 
 
-PENS = {"multi-action": BLUE, "random": VERMILION}
+PENS = {TUNED: BLUE, SCRATCH: VERMILION}
 ABOVE: dict[str, Any] = {"markersize": 4.5, "clip_on": False, "zorder": 5}
-LABELS = {
-    "multi-action": "fine-tuned from the multi-action head",
-    "random": "trained from scratch",
-}
 
 
 def curves(result: Result) -> Picture:
@@ -245,7 +242,7 @@ def curves(result: Result) -> Picture:
         figure.supxlabel("iteration", fontsize=9)
         figure.supylabel("Spearman's rho on the held-out samples", fontsize=9)
         handles = [
-            Line2D([], [], color=pen.colour, linestyle=pen.line, label=LABELS[start])
+            Line2D([], [], color=pen.colour, linestyle=pen.line, label=STARTS[start])
             for start, pen in PENS.items()
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=2)

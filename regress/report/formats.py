@@ -212,9 +212,8 @@ def table_csv(reports: Sequence[AnyReport]) -> str:
         name = report.experiment
         if isinstance(report, FineTuneReport):
             for setting in report.rows:
-                column = f"{setting.action} n={setting.n_train}"
                 numbers = (setting.last, *setting.ci95, setting.sd, setting.n_test)
-                lines.append((name, setting.init, column, *numbers))
+                lines.append((name, setting.init, setting.column, *numbers))
             continue
         for row in report.rows:
             for column, (value, ci95, sd) in row.values().items():
@@ -261,7 +260,7 @@ def _parts(report: AnyReport) -> Iterator[tuple[str, str, Any]]:
             yield row.name, "pooled", row.pooled or {}
     else:
         for setting in report.rows:
-            yield setting.init, f"{setting.action} n={setting.n_train}", setting
+            yield setting.init, setting.column, setting
         for start, averages in report.averages.items():
             yield start, "average", averages
     for each in report.claims:

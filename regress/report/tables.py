@@ -31,8 +31,6 @@ from aqa.regress.experiments.result import (
 from aqa.regress.experiments.study import title_of
 from aqa.regress.report.formats import Entry, Line, Table, bracket, defined, number
 
-#: The kinds of heads that choose a kernel, a cost and an epsilon or nu.
-SVRS = ("svr", "nu-svr")
 AVERAGE_TITLES = {"fisher_z": "Fisher z", "arithmetic": "arithm."}
 #: The average by which the paper formed that of its table.
 PAPER_AVERAGES = {"single-vs-all": "fisher_z", "zero-shot": "arithmetic"}
@@ -53,6 +51,15 @@ def column_title(report: AnyReport, action: str) -> str:
     tests = report.samples[action]["test"]
     few = ", few" if tests < FEW_TESTS else ""
     return f"{title_of(action)} (n = {tests}{few})"
+
+
+def _column_titles(report: AnyReport) -> dict[str, str]:
+    """Return the titles of the columns that rows are compared in."""
+    if isinstance(report, FineTuneReport):
+        return {
+            row.column: setting_title(row.action, row.n_train) for row in report.rows
+        }
+    return {action: column_title(report, action) for action in report.samples}
 
 
 def setting_title(action: str, n: int, tests: int = FEW_TESTS) -> str:
@@ -90,8 +97,7 @@ def _by_action(report: Report, name: str, title: str) -> Table:
             lines.append(_printed(printed.pop(row.name), report, "paper"))
     for row_name, cells in printed.items():
         lines.append(_printed(cells, report, f"paper: {row_name}"))
-    columns = [column_title(report, action) for action in report.samples]
-    columns += AVERAGE_TITLES.values()
+    columns = [*_column_titles(report).values(), *AVERAGE_TITLES.values()]
     notes = [_intervals(report)]
     if any(row.matched(column) for row in report.rows for column in row.per_action):
         notes.append(MATCHED)
@@ -133,7 +139,7 @@ def _source_and_undefined(report: AnyReport) -> list[str]:
             count = sum(cell.undefined for cell in row.per_action.values())
             counts[row.name] = count
         else:
-            counts[f"{row.action} n={row.n_train} from {row.init}"] = row.undefined
+            counts[f"{row.column} from {row.init}"] = row.undefined
     named = [f"{name} ({count})" for name, count in counts.items() if count]
     if named:
         notes.append(
@@ -203,7 +209,8 @@ def _tested(report: FineTuneReport) -> str:
 
 def comparison(report: AnyReport, found: Comparison, name: str) -> Table:
     """Make the table of a paired comparison, column by column and on average."""
-    columns = {_column(report, name): cell for name, cell in found.per_column.items()}
+    titles = _column_titles(report)
+    columns = {titles[name]: cell for name, cell in found.per_column.items()}
     columns |= {
         f"average, {AVERAGE_TITLES[kind]}": cell for kind, cell in found.average.items()
     }
@@ -225,11 +232,6 @@ def comparison(report: AnyReport, found: Comparison, name: str) -> Table:
     title = f"{capital(found.better)} minus {found.other}"
     heads = ("difference", "95 % interval", "P(better)")
     return Table(name, title, "", heads, tuple(lines), (note,))
-
-
-def _column(report: AnyReport, name: str) -> str:
-    action, size, n = name.rpartition(" n=")
-    return setting_title(action, int(n)) if size else column_title(report, name)
 
 
 def details(report: AnyReport) -> tuple[Table, ...]:
@@ -265,12 +267,11 @@ def _metric(report: AnyReport, metric: str, title: str, text: str) -> Table:
         ]
         shown.append(number(arithmetic_mean(unseen), text))
         lines.append(Line(title_of(row.name), tuple(map(Entry, shown))))
-    columns = tuple(column_title(report, action) for action in report.samples)
     return Table(
         name,
         f"{title} by action",
         "",
-        (*columns, AVERAGE_TITLES["arithmetic"]),
+        (*_column_titles(report).values(), AVERAGE_TITLES["arithmetic"]),
         tuple(lines),
         (MATCHED,) if matched else (),
     )
@@ -281,11 +282,16 @@ def _choices(report: Report) -> Table:
     lines = tuple(
         Line(row.name, tuple(_chosen(row.choices[name]) for name in report.samples))
         for row in report.rows
-        if row.copies == 1 and row.head in SVRS and row.choices
+        if row.copies == 1 and row.choices and _of_svr(row.choices)
     )
     note = "kernel, cost and epsilon; where they differ by seed or fold, each once"
     columns = tuple(map(title_of, report.samples))
     return Table("choices", "What the SVRs chose", "", columns, lines, (note,))
+
+
+def _of_svr(choices: Mapping[str, Sequence[Mapping[str, Any]]]) -> bool:
+    """Tell whether these are choices of an SVR: other heads choose other things."""
+    return all("kernel" in each for found in choices.values() for each in found)
 
 
 def _chosen(found: Sequence[Mapping[str, Any]]) -> Entry:
