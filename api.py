@@ -1,9 +1,10 @@
 """The Python API: the commands as functions, and a cache as arrays.
 
 Conventions: paths are strings or Paths. Features are float32 (N, offsets, clips, D),
-rows sorted by key; scores are in judges' units, NaN where unlabelled. Settings are the
-fields of the config dataclasses under their own names (`hidden=64`, `iterations=2000`,
-`folds="fold"`), as the options of the commands are; unknown ones raise AqaError.
+rows sorted by key, NaN where a row has fewer clips; scores are in judges' units, NaN
+where unlabelled. Settings are the fields of the config dataclasses under their own
+names (`hidden=64`, `iterations=2000`, `folds="fold"`), as the options of the commands
+are; unknown ones raise AqaError.
 `progress` is called with (done, total, label). Errors are `aqa.AqaError`.
 """
 
@@ -39,10 +40,14 @@ AnyPath = str | PathLike[str]
 class CacheArrays:
     """A cache in memory: `features` (N, offsets, clips, D) and `labels` by column.
 
-    `labels` has key, action, split, score, frames and any further columns, each (N,).
+    The last `clips` (N,) of each sample are real. Clips before them are padding, and
+    are NaN, which `predict` of models and estimators ignores. `labels` has key, action,
+    split, score, frames and any further columns, each (N,); "extra_" stands before the
+    name of a further column that has one of these.
     """
 
     features: NDArray[np.float32]
+    clips: NDArray[np.int32]
     labels: dict[str, NDArray[Any]]
     provenance: Mapping[str, Any]
 
@@ -61,8 +66,12 @@ def open_cache(path: AnyPath = "features.h5") -> CacheArrays:
             name: np.array(getattr(samples, name))
             for name in ("key", "action", "split", "score", "frames")
         }
-        labels |= {name: np.array(texts) for name, texts in samples.extra.items()}
-        return CacheArrays(cache.read(), labels, cache.provenance.record)
+        for name, texts in samples.extra.items():
+            labels[f"extra_{name}" if name in labels else name] = np.array(texts)
+        features, clips = cache.read(), cache.real_clips
+        for row, padding in enumerate(features.shape[2] - clips):
+            features[row, :, :padding] = np.nan
+        return CacheArrays(features, clips, labels, cache.provenance.record)
 
 
 def extract(

@@ -4,9 +4,10 @@ Conventions: the list of an import is a CSV with the columns `key`, `action`, `s
 (judges' units) and `file`, and optionally `split`; further columns are kept. `file` is
 a path relative to the list, inside its folder, of one .npy each: (D,), (clips, D) or
 (offsets, clips, D), float16, float32 or float64, finite. D and the offsets must be the
-same throughout; clips of zeros at the ends of a sequence are another program's padding,
-and are cut off. Shorter sequences of clips are padded with zeros in front, and the
-number of real clips is stored. Frames are 0 and `source_sha256` is of the .npy file.
+same throughout; clips of zeros or NaN at the ends of a sequence are another program's
+padding, and are cut off. Shorter sequences of clips are padded with zeros in front,
+and the number of real clips is stored. Frames are 0 and `source_sha256` is of the .npy
+file.
 """
 
 import hashlib
@@ -105,7 +106,7 @@ def _shape_notes(sources: Sequence[_Source]) -> tuple[str, ...]:
     notes = []
     if padded := [source for source in sources if source.padding]:
         notes.append(
-            f"{counted(len(padded), 'file')} padded with clips of zeros (first: "
+            f"{counted(len(padded), 'file')} padded with clips of zeros or NaN (first: "
             f"{padded[0].path.name}, {padded[0].padding}): cut off"
         )
     if fewest < longest:
@@ -190,7 +191,7 @@ def _inside(folder: Path, name: str) -> Path:
 def read_features(path: Path) -> tuple[Features, str, int]:
     """Read a .npy file: float32 (offsets, clips, D), the SHA-256 of the file, padding.
 
-    The padding is the number of clips of zeros at the ends, which are left out.
+    The padding is the number of clips of zeros or NaN at the ends, which are left out.
     AqaError names the file.
     """
     try:
@@ -208,14 +209,16 @@ def read_features(path: Path) -> tuple[Features, str, int]:
         )
     with np.errstate(over="ignore"):  # what is too large is infinite, and refused
         features = np.ascontiguousarray(array, np.float32)
-    if not np.isfinite(features).all():
-        raise AqaError(f"{path}: holds values that are not finite float32")
     # (D,) or (clips, D) -> (offsets, clips, D)
     features = features.reshape((1, 1, *array.shape)[-3:])
-    real = np.flatnonzero(features.any(axis=(0, 2)))
+    # NaN is the padding of `aqa.open_cache`.
+    padded = ~features.any(axis=(0, 2)) | np.isnan(features).all(axis=(0, 2))
+    real = np.flatnonzero(~padded)
     if len(real):
         features = features[:, real[0] : real[-1] + 1]
-    padding = array.size // (features.shape[0] * features.shape[2]) - features.shape[1]
+    if not np.isfinite(features).all():
+        raise AqaError(f"{path}: holds values that are not finite float32")
+    padding = padded.size - features.shape[1]
     return features, hashlib.sha256(data).hexdigest(), padding
 
 
@@ -297,7 +300,7 @@ def list_samples(cache: Path | str) -> list[dict[str, Any]]:
     Names of extra columns that are taken get `extra_` in front.
     """
     with FeatureCache.open(cache) as opened:
-        table, clips = opened.samples, opened.shape[2]
+        table, clips = opened.samples, opened.real_clips
     rows = []
     for row, sample in enumerate(table):
         values: dict[str, Any] = {
@@ -306,7 +309,7 @@ def list_samples(cache: Path | str) -> list[dict[str, Any]]:
             "score": None if math.isnan(sample.score) else sample.score,
             "split": sample.split,
             "frames": sample.frames,
-            "clips": sample.clips or clips,
+            "clips": int(clips[row]),
             "damage": sample.damage,
         }
         for name, texts in table.extra.items():
@@ -336,7 +339,7 @@ def export(cache: Path | str, out: Path | str) -> dict[str, list[int]]:
             "split": np.array(table.split),
             "score": table.score,
             "frames": table.frames,
-            "clips": np.where(table.clips == 0, opened.shape[2], table.clips),
+            "clips": opened.real_clips,
             "provenance": np.array(opened.provenance.json),
         }
         for name, texts in table.extra.items():

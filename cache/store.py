@@ -98,6 +98,12 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
                 file.close()
                 raise
 
+    @property
+    def real_clips(self) -> NDArray[np.int32]:
+        """The clips (N,) of each sample that are no padding: the last ones."""
+        clips = self.samples.clips
+        return np.where(clips == 0, self.shape[2], clips).astype(np.int32)
+
     def read(
         self, rows: Sequence[int] | None = None, out: Features | None = None
     ) -> Features:

@@ -123,20 +123,15 @@ class FeatureSet:
                 "features must be float32 (videos, offsets, clips, D); "
                 f"found {self.x.dtype} {self.x.shape}"
             )
-        for name in ("key", "action", "split", "score", "clips"):
+        for name in ("key", "action", "split", "score"):
             values = getattr(self, name)
-            if values is not None and values.shape != (len(self.x),):
+            if values.shape != (len(self.x),):
                 raise AqaError(
                     f"{name}: expected {len(self.x)} values, one per video; "
                     f"found shape {values.shape}"
                 )
         if self.clips is not None:
-            outside = (self.clips < 1) | (self.clips > self.x.shape[2])
-            if outside.any():
-                raise AqaError(
-                    f"clips: expected 1 to {self.x.shape[2]}; "
-                    f"found {self.clips[outside][0]}"
-                )
+            _check_clips(self.clips, len(self.x), self.x.shape[2])
 
     def __getstate__(self) -> dict[str, Any]:
         """Leave shared features out: a process that gets `shared` has them."""
@@ -214,7 +209,7 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
             feature_sha256=np.array(table.feature_sha256, dtype=str)[rows],
             frames=table.frames[rows],
             rate=table.rate[rows],
-            clips=_real_clips(table.clips[rows], store.shape[2]),
+            clips=store.real_clips[rows] if table.clips[rows].any() else None,
             extra={
                 name: np.array(values, dtype=str)[rows]
                 for name, values in table.extra.items()
@@ -222,11 +217,41 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
         )
 
 
-def _real_clips(clips: NDArray[np.int32], most: int) -> NDArray[np.int32] | None:
-    """Return the real clips per row (0: not padded); None where none is padded."""
-    if not clips.any():
-        return None
-    return np.where(clips > 0, clips, most).astype(np.int32)
+def split_padding(
+    x: NDArray[np.float32], clips: ArrayLike | None = None
+) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
+    """Return finite features, and the real clips (n,), None where no row is padded.
+
+    x: (n, copies, clips, D), each row padded in front: with clips of NaN, or with
+    anything before the last `clips` (n,). Raises `AqaError` for other numbers that are
+    not finite, and for `clips` that cannot be.
+    """
+    length = x.shape[2]
+    if clips is None:
+        real = np.maximum(1, length - np.isnan(x).all(axis=(1, 3)).sum(1))
+    else:
+        real = np.asarray(clips)
+        if real.dtype.kind not in "iu":
+            raise AqaError(f"clips: expected whole numbers, found {real.dtype}")
+    _check_clips(real, len(x), length)
+    padding = np.arange(length) < length - real[:, None]  # (n, clips)
+    if padding.any():
+        x = np.where(padding[:, None, :, None], np.float32(0), x)
+    if not np.isfinite(x).all():
+        raise AqaError(
+            "features: expected finite float32 numbers, or whole clips of NaN in front "
+            "of the others as padding; found others"
+        )
+    return x, real.astype(np.int32) if padding.any() else None
+
+
+def _check_clips(clips: NDArray[Any], rows: int, length: int) -> None:
+    if clips.shape != (rows,):
+        raise AqaError(
+            f"clips: expected {rows} values, one per video; found shape {clips.shape}"
+        )
+    if (outside := (clips < 1) | (clips > length)).any():
+        raise AqaError(f"clips: expected 1 to {length}; found {clips[outside][0]}")
 
 
 @dataclass(frozen=True)

@@ -103,6 +103,31 @@ def test_one_path_alone_counts_as_a_list_of_one(tmp_path):
         list(aqa.score(path, features=tmp_path / "3.npy", start=1.0))
 
 
+@pytest.mark.parametrize("head", ["svr", "lstm"])
+def test_rows_of_unequal_clip_counts_predict_as_their_files_do(tmp_path, head):
+    """The features of `open_cache` as they are, and `aqa.score` of each file alone."""
+    rng, rows = np.random.default_rng(0), ["key,action,score,split,file,frames"]
+    for number in range(24):
+        quality, clips = rng.normal(), 1 + number % 4
+        x = quality + rng.normal(size=(clips, 5)) / 4 + 3
+        np.save(tmp_path / f"{number:02}.npy", x.astype("f4"))
+        rows.append(f"{number:02},squat,{9 * quality},train,{number:02}.npy,{clips}")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    made = import_features(tmp_path / "list.csv", "i3d", tmp_path / "i3d.h5").cache
+    options = {"iterations": 60, "hidden": 4} if head == "lstm" else {}
+    [path] = aqa.fit(made, out=tmp_path / "models", head=head, **options).models
+    cache, model = aqa.open_cache(made), aqa.load_model(path)
+    files = sorted(tmp_path.glob("*.npy"))
+    alone = [found.score.score for _, found in aqa.score(path, features=files)]
+    np.testing.assert_allclose(model.predict(cache.features), alone, rtol=1e-4)
+    zeros = np.nan_to_num(cache.features)
+    made = model.predict(zeros, clips=cache.clips)
+    np.testing.assert_allclose(made, alone, rtol=1e-4)
+    assert cache.clips.tolist() == [1, 2, 3, 4] * 6
+    with pytest.raises(aqa.AqaError, match="18 of 24 samples begin or end with clips"):
+        model.predict(zeros)
+
+
 def test_an_output_that_cannot_be_made_is_said_before_training(cache, tmp_path):
     (tmp_path / "file").touch()
     trained = []

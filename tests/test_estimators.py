@@ -77,6 +77,32 @@ def test_actions_that_were_not_fitted_are_refused(data):
             model.predict(X[:3], actions)
 
 
+def padded(X, count):
+    """Return X, and `count` clips more in front of every second row, of NaN."""
+    front = np.full((len(X), count, X.shape[2]), np.nan, np.float32)
+    long = np.concatenate([front, X], 1)
+    long[::2, :count] = np.random.default_rng(1).normal(size=long[::2, :count].shape)
+    return long
+
+
+@pytest.mark.parametrize("kind", QUICK)
+def test_padding_of_shorter_samples_is_ignored(data, kind):
+    X, y, _ = data
+    long, odd = padded(X, 2), np.arange(60) % 2 == 1
+    fitted = clone(QUICK[kind]).fit(long, y)
+    made = fitted.predict(long)
+    # A sample of fewer clips predicts as it does alone, without any padding.
+    np.testing.assert_allclose(made[odd], fitted.predict(X[odd]), rtol=1e-5)
+    if kind == "svr":  # an SVR sees means over clips, which NumPy takes of real ones
+        means = np.nanmean(long, 1)
+        alone = clone(QUICK[kind]).fit(means, y).predict(means)
+        np.testing.assert_allclose(made, alone, rtol=1e-3)
+    for row in ([np.nan, 0, 0, 0, 0], [np.inf] * 5):
+        long[0, 0] = row
+        with pytest.raises(ValueError, match="expected finite|contains infinity"):
+            fitted.predict(long)
+
+
 def test_shapes(data):
     X, y, _ = data
     estimator = QUICK["svr"]
@@ -84,5 +110,11 @@ def test_shapes(data):
     assert np.array_equal(flat, clone(estimator).fit(X[:, :1], y).predict(X[:, :1]))
     copies = np.stack([X, X + 0.01], 1)
     assert clone(estimator).fit(copies, y).predict(copies).shape == (60,)
-    with pytest.raises(AqaError, match="2 to 4 dimensions, found 5"):
+    fitted = clone(estimator).fit(X, y)
+    assert fitted.predict(X[:, :2]).shape == (60,)  # of fewer clips
+    with pytest.raises(ValueError, match="X has 4 features, but .* expecting 5"):
+        fitted.predict(X[..., :4])
+    with pytest.raises(
+        AqaError, match=r"expected \(n, D\), .* found \(60, 1, 1, 3, 5\)"
+    ):
         clone(estimator).fit(X[:, None, None], y)

@@ -328,9 +328,13 @@ def test_an_action_named_in_several_ways_is_one(cache, folder):
 def test_another_programs_padding_is_cut_off(cache, folder):
     x = numbers(5, 4)
     x[2] = 0  # inside: not padding
-    save(folder, a=x, b=np.pad(x, ((0, 3), (0, 0))), c=np.pad(x, ((2, 1), (0, 0))))
+    unlike = np.pad(x, ((2, 1), (0, 0)), constant_values=np.nan)
+    save(folder, a=x, b=np.pad(x, ((0, 3), (0, 0))), c=unlike)
     rows = [f"{name},x,1,,{name}.npy" for name in "abc"]
     made = import_features(table(folder, *rows), "I3D", cache)
-    assert "2 files padded with clips of zeros (first: b.npy, 3): cut off" in made.notes
+    assert (
+        "2 files padded with clips of zeros or NaN (first: b.npy, 3): cut off"
+        in made.notes
+    )
     np.testing.assert_array_equal(read(cache)[0], [[x]] * 3)
     np.testing.assert_array_equal(read_features(folder / "c.npy")[0], [x])

@@ -112,6 +112,49 @@ def test_any_sound_numbers_are_scored_alike(model):
             model.predict(x, action)
 
 
+def test_padding_is_ignored_however_it_is_said(model):
+    """Rows of 4, 2 and 3 clips: each predicts as it does alone."""
+    x = np.random.default_rng(1).random((3, 2, 4, 5), np.float32)
+    clips = [4, 2, 3]
+    rows = zip(x, clips, strict=True)
+    alone = [model.predict(row[None, :, -n:], "luge")[0] for row, n in rows]
+    for filling in (np.nan, 0, 7):
+        for row, n in zip(x, clips, strict=True):
+            row[:, : 4 - n] = filling
+        made = model.predict(x, "luge", clips=clips)
+        np.testing.assert_allclose(made, alone, rtol=1e-6)
+        if np.isnan(filling):
+            made = model.predict(x, "luge")
+            np.testing.assert_allclose(made, alone, rtol=1e-6)
+    assert abs(model.predict(x, "luge") - alone)[1] > 1e-3  # of sevens
+
+
+def test_padding_that_is_not_said_is_refused(model):
+    x = np.random.default_rng(1).random((3, 4, 5), np.float32)
+    x[1, :2] = 0
+    imported = replace(
+        model, provenance=Provenance({"features": "i3d", "imported": True})
+    )
+    for sequence in (x, x[:, ::-1]):
+        with pytest.raises(AqaError, match="1 of 3 samples begin or end with clips"):
+            imported.predict(sequence, "luge")
+    assert imported.predict(x, "luge", clips=[4, 4, 4]).shape == (3,)
+    assert model.predict(x, "luge").shape == (3,)  # of C3D: not known
+    for clips, message in (
+        ([4, 4], r"expected 3 values, one per video; found shape \(2,\)"),
+        (4, r"expected 3 values, one per video; found shape \(\)"),
+        ([4, 0, 4], "expected 1 to 4; found 0"),
+        ([4, 5, 4], "expected 1 to 4; found 5"),
+        ([4.0, 2.5, 4.0], "expected whole numbers, found float64"),
+        ([True] * 3, "expected whole numbers, found bool"),
+    ):
+        with pytest.raises(AqaError, match=f"clips: {message}"):
+            model.predict(x, "luge", clips=clips)
+    for odd in (x[0], x[:, :0], x[None, None]):
+        with pytest.raises(AqaError, match=r"\(n, copies, clips, D\), found"):
+            model.predict(odd, "luge")
+
+
 def test_same_model_same_bytes(model, written, tmp_path):
     shuffled = replace(
         model,

@@ -1,10 +1,11 @@
 """The heads as scikit-learn estimators.
 
 Conventions: X is (n, clips, D), or (n, D) as one clip, or (n, copies, clips, D), whose
-further copies are seen in training only; y is (n,) in any unit, and so are
-predictions. `actions` (n,) name the action of each sample, whose labels are scaled by
-themselves; without them all samples are of one action. Everything is learned in `fit`:
-inside a cross-validation nothing of the held-out samples is.
+further copies are seen in training only. A sample of fewer clips than others begins
+with clips of NaN (as the features of `aqa.open_cache`), which are ignored. y is (n,) in
+any unit, and so are predictions. `actions` (n,) name the action of each sample, whose
+labels are scaled by themselves; without them all samples are of one action. Everything
+is learned in `fit`: inside a cross-validation nothing of the held-out samples is.
 """
 
 from pathlib import Path
@@ -14,13 +15,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator, RegressorMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import (
+    check_consistent_length,
+    check_is_fitted,
+    validate_data,
+)
 
 from aqa.cache.console import silent
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig, configured
-from aqa.regress.data import FeatureSet, Floats, LabelScale
+from aqa.regress.data import FeatureSet, Floats, LabelScale, split_padding
 from aqa.regress.heads.base import Part, kind_of
 from aqa.regress.heads.fit import units_of_ranks
 
@@ -36,13 +41,12 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any, actions: Any = None) -> Any:  # noqa: N803
         """Train on samples X with labels y; return self."""
         config = self._config()
-        X, y = validate_data(
-            self, X, y, allow_nd=True, dtype=np.float32, y_numeric=True
-        )
+        y = validate_data(self, "no_validation", y, y_numeric=True)
+        x, clips = self._features(X, reset=True)
+        check_consistent_length(X, y)
         names = np.full(len(y), ALL) if actions is None else np.asarray(actions, str)
         if len(y) < 2:
             raise AqaError("one sample cannot be fitted: n_samples=1")
-        x = _with_copies(X)
         rows = np.arange(len(y))
         features = FeatureSet(
             x=np.ascontiguousarray(x),
@@ -51,6 +55,7 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             split=np.full(len(y), "train"),
             score=np.asarray(y, np.float64),
             provenance=Provenance({"features": "array"}),
+            clips=clips,
         )
         scale = LabelScale.learn(features, rows, config.label_scale)
         part = Part(type(self).__name__, rows, scale.to_scaled(y, names))
@@ -66,24 +71,42 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def predict(self, X: Any, actions: Any = None) -> Floats:  # noqa: N803
         """Return the predictions (n,) in the unit of y."""
         check_is_fitted(self)
-        X = validate_data(self, X, allow_nd=True, dtype=np.float32, reset=False)
-        names = np.full(len(X), ALL) if actions is None else np.asarray(actions, str)
+        x, clips = self._features(X, reset=False)
+        names = np.full(len(x), ALL) if actions is None else np.asarray(actions, str)
         unknown = {*names.tolist()} - self.label_scale_.scale.keys()
-        if unknown or names.shape != (len(X),):
+        if unknown or names.shape != (len(x),):
             known = ", ".join(self.label_scale_.scale)
             raise AqaError(
-                f"actions: expected one of {known} for each of {len(X)} samples, found "
+                f"actions: expected one of {known} for each of {len(x)} samples, found "
                 f"{', '.join(sorted(unknown)) or names.shape}"
             )
-        made = self.head_.predict(_with_copies(X)[:, 0])
+        made = self.head_.predict(x[:, 0], clips)
         return self.label_scale_.to_units(made, names)
 
+    def _features(
+        self,
+        X: Any,
+        reset: bool,  # noqa: N803
+    ) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
+        """Return X as (n, copies, clips, D), and the real clips (n,), None for all."""
+        shape = np.shape(X)
+        if len(shape) > 4 or 0 in shape[1:-1]:
+            raise AqaError(
+                "X: expected (n, D), (n, clips, D) or (n, copies, clips, D), found "
+                f"{shape}"
+            )
+        if len(shape) > 2:  # scikit-learn takes the second axis for the features
+            X = np.asarray(X).reshape(-1, shape[-1])
+        X = validate_data(
+            self, X, dtype=np.float32, ensure_all_finite="allow-nan", reset=reset
+        )
+        return split_padding(X.reshape(shape[0], *(1,) * (4 - len(shape)), *shape[1:]))
 
-def _with_copies(x: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return X as (n, copies, clips, D)."""
-    if not 2 <= x.ndim <= 4:
-        raise AqaError(f"X: expected 2 to 4 dimensions, found {x.ndim}")
-    return x.reshape(len(x), *(1,) * (4 - x.ndim), *x.shape[1:])
+    def __sklearn_tags__(self) -> Any:
+        """Say that X may hold NaN."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
 
 class LSTMRegressor(_Regressor):

@@ -19,13 +19,13 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from safetensors import SafetensorError, safe_open
 
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.provenance import Provenance, require_same
 from aqa.cache.samples import label_problem
-from aqa.regress.data import Floats, LabelScale
+from aqa.regress.data import Floats, LabelScale, split_padding
 from aqa.regress.heads.base import Head, kind_of
 from aqa.regress.heads.plausibility import Plausibility
 from aqa.regress.heads.tasks import write_safetensors
@@ -151,16 +151,36 @@ class Model:
         self,
         x: NDArray[np.float32],
         action: str | NDArray[Any] | None = None,
-        clips: NDArray[np.int32] | None = None,
+        clips: ArrayLike | None = None,
     ) -> Floats:
         """Return scores (n,) in judges' units for features x (n, clips, D).
 
         x may be (n, copies, clips, D) as a cache has it: copy 0 is scored, as in
         testing. `action` is one action or the action of each sample (n,), and may be
-        left out for a model of one action. Raises `AqaError` for an unknown action.
+        left out for a model of one action. Rows of fewer clips than others begin with
+        clips of NaN, as `aqa.open_cache` has them, or `clips` (n,) counts the real
+        ones at the end of each. Raises `AqaError` for an unknown action, and for
+        clips of zeros at the ends of imported features, which are no real ones.
         """
         x = _as_features(x)
-        x = x[:, 0] if x.ndim == 4 else x
+        x = x[:, None] if x.ndim == 3 else x
+        if x.ndim != 4 or 0 in x.shape[1:]:
+            raise AqaError(
+                "features: expected (n, clips, D) or (n, copies, clips, D), found "
+                f"{x.shape}"
+            )
+        if clips is None and self.provenance.record.get("imported"):
+            zeros = np.asarray(
+                ~x.any(axis=(1, 3))
+            )  # (n, clips); an import cuts them off
+            padded = zeros[:, [0, -1]].any(1) & ~zeros.all(1)
+            if padded.any():
+                raise AqaError(
+                    f"features: {padded.sum()} of {len(x)} samples begin or end with "
+                    "clips of zeros, which look like padding; expected padding in "
+                    "front, of NaN or with `clips`, the number of real clips of each"
+                )
+        x, real = split_padding(x, clips)
         if action is None and len(self.actions) == 1:
             action = self.actions[0]
         named = np.asarray([] if action is None else action).astype(str)
@@ -175,7 +195,7 @@ class Model:
                 f"action: expected one name, or {len(x)}, one per sample; found "
                 f"shape {named.shape}"
             )
-        return self.label_scale.to_units(self.head.predict(x, clips), action)
+        return self.label_scale.to_units(self.head.predict(x[:, 0], real), action)
 
     def record(self) -> dict[str, Any]:
         """Return everything but the arrays, as JSON values."""
@@ -197,15 +217,12 @@ class Model:
 
 
 def _as_features(x: Any) -> NDArray[np.float32]:
-    """Return numbers as float32; AqaError for what is none, or is not finite."""
+    """Return numbers as float32; AqaError for what is none."""
     found = np.asarray(x)
     if found.dtype.kind not in "fiu":
         raise AqaError(f"features: expected an array of numbers, found {found.dtype}")
-    with np.errstate(over="ignore"):
-        found = found.astype(np.float32, copy=False)
-    if not np.isfinite(found).all():
-        raise AqaError("features: expected finite float32 numbers, found others")
-    return found
+    with np.errstate(over="ignore"):  # what is too large is infinite, and refused
+        return found.astype(np.float32, copy=False)
 
 
 def _lasting(provenance: Provenance) -> Provenance:
