@@ -338,6 +338,8 @@ def test_transfer_needs_a_second_action(plant, quick, tmp_path):
     assert cells["single-action LSTM"] == cells["all-action LSTM"]
     assert not report["claims"]
     assert any("one action only" in note for note in report["notes"])
+    page = (tmp_path / "out" / "report.html").read_text()
+    assert "1 action, 8 to train" in page and "pooled" not in page
 
 
 def test_constant_predictions_are_named_and_counted(quick, plant, tmp_path):

@@ -88,8 +88,13 @@ def plans(studies: Sequence[Study]) -> list[RowPlan]:
     study, *others = studies
     copies = study.features.x.shape[1]
     means = (copies,) if study.config.average_offsets and copies > 1 else ()
-    further = [head for head in HEADS if head not in ("lstm", "svr", PRESET)]
-    kinds = [*PAPER, *((mode, head) for head in further for mode in MODES[::-1])]
+    further = [
+        (mode, head)
+        for head, kind in HEADS.items()
+        for mode in MODES[::-1]
+        if head not in ("lstm", "svr") and not kind.one_action
+    ]
+    kinds = [*PAPER, *further]
     found = [
         _plan(study, mode, head, count) for count in (1, *means) for mode, head in kinds
     ]

@@ -88,7 +88,7 @@ def plans(studies: Sequence[Study]) -> list[RowPlan]:
         )
     found.append(RowPlan(MULTI, MULTI, "lstm", study, partial(all_but, study)))
     for head in HEADS:
-        if head not in ("lstm", "nu-svr"):  # the row above; one of a single action
+        if head != "lstm" and not HEADS[head].one_action:  # not the row above
             name, on = f"{MULTI} {HEADS[head].title}", partial(all_but, study)
             found.append(RowPlan(name, MULTI, head, study, on))
     for other in studies[1:]:

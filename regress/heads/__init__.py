@@ -10,7 +10,8 @@ class HeadKind:
     `title` names its rows in tables; `about` completes it to words of help. `settings`
     are the `TrainingConfig` fields, beside seed and labels, that determine its heads;
     with "loss" it learns from ranks, too. A `sequential` kind learns from the order of
-    the clips, of which it needs more than one.
+    the clips, of which it needs more than one. A `one_action` kind does not scale
+    labels, so it learns one action at a time.
     """
 
     module: str
@@ -18,6 +19,7 @@ class HeadKind:
     about: str = ""
     settings: tuple[str, ...] = ("iterations", "schedule", "lstm", "svr", "standardise")
     sequential: bool = False
+    one_action: bool = False
 
 
 #: Every kind of head by its name in options, model files and reports.
@@ -30,5 +32,7 @@ HEADS = {
         sequential=True,
     ),
     "svr": HeadKind("aqa.regress.heads.svr", "SVR", "on their mean", ("svr",)),
-    "nu-svr": HeadKind("aqa.regress.heads.svr", "nu-SVR", "of pose features", ()),
+    "nu-svr": HeadKind(
+        "aqa.regress.heads.svr", "nu-SVR", "of pose features", (), one_action=True
+    ),
 }

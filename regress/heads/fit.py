@@ -159,12 +159,13 @@ def _check(config: FitConfig) -> None:
     """Refuse settings that do not go together."""
     if config.head not in HEADS:
         raise AqaError(f"head: expected {' or '.join(HEADS)}, found {config.head!r}")
-    if config.head == "nu-svr" and config.mode != "single-action":
+    kind = HEADS[config.head]
+    if kind.one_action and config.mode != "single-action":
         raise AqaError(
-            "nu-svr scales nothing, so it learns one action at a time: "
+            f"{config.head} scales no labels, so it learns one action at a time: "
             "--mode single-action"
         )
-    if config.loss == "rank" and config.head != "lstm":
+    if config.loss == "rank" and "loss" not in kind.settings:
         raise AqaError(f"the rank loss is for LSTM heads, not for {config.head}")
 
 

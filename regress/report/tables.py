@@ -240,7 +240,8 @@ def details(report: AnyReport) -> tuple[Table, ...]:
     rl2 = _metric(report, "rl2_x100_mean", "R-l2 times 100 (lower is better)", "{:.2f}")
     found = [kendall, rl2, _per_fold(report)]
     if isinstance(report, Report):
-        found = [_pooled(report), *found, _choices(report)]
+        pooled = [_pooled(report)] if len(report.samples) > 1 else []
+        found = [*pooled, *found, _choices(report)]
     return tuple(table for table in found if table.lines)
 
 

@@ -24,6 +24,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
+from aqa.cache.errors import counted
 from aqa.cache.files import write_file
 from aqa.regress.experiments.result import AnyReport, FineTuneReport, Result, to_json
 from aqa.regress.experiments.study import title_of
@@ -275,7 +276,9 @@ def facts(report: AnyReport, run: Run) -> dict[str, str]:
     schedule = report.settings["schedule"]
     found = {
         "Features": _features(report.provenance),
-        "Samples": f"{len(lists)} actions, {train:,} to train, {test:,} to test",
+        "Samples": (
+            f"{counted(len(lists), 'action')}, {train:,} to train, {test:,} to test"
+        ),
         "Split": report.settings["split"],
         "Seeds": str(len(report.seeds)),
         "Training": f"{schedule['iterations']:,} iterations per head",
@@ -283,6 +286,8 @@ def facts(report: AnyReport, run: Run) -> dict[str, str]:
         "Floor": (
             f"{number(report.floor['pooled_action_mean'])} pooled rho for knowing "
             "only the action, no video"
+            if len(lists) > 1
+            else ""
         ),
         "Made with": ", ".join(f"{k} {v}" for k, v in report.created_with.items()),
         "Command": run.command,
