@@ -6,6 +6,8 @@ Multiple Actions", Table 1 and section 5.
 """
 
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -46,6 +48,21 @@ ACTIONS = (
 EXPERIMENT_ACTIONS = tuple(action.name for action in ACTIONS[:6])
 
 BY_NAME = {action.name: action for action in ACTIONS}
+
+
+def paper_omits(action: str, keys: Iterable[str]) -> bool:
+    """Tell whether these samples are of AQA-7's trampoline, which the paper leaves out.
+
+    An action of one's own may have that name; its keys are others.
+
+    >>> paper_omits("trampoline", ["trampoline/001"])
+    True
+    >>> paper_omits("trampoline", ["club/001", "trampoline/001.mp4"])
+    False
+    """
+    if action in EXPERIMENT_ACTIONS or action not in BY_NAME:
+        return False
+    return all(re.fullmatch(f"{action}/[0-9]{{3}}", key) for key in keys)
 
 
 def score_problem(action: str, score: float) -> str | None:

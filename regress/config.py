@@ -164,7 +164,7 @@ class SplitConfig:
 class TrainingConfig:
     """Settings that fits and comparisons have in common."""
 
-    #: None: every action with labelled training videos, except trampoline.
+    #: None: every action with labelled training videos, except AQA-7's trampoline.
     actions: tuple[str, ...] | None = None
     split: SplitConfig = SplitConfig()
     #: Scales `schedule` to this number of iterations; None: as it stands.

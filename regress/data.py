@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from aqa.cache.actions import paper_omits
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
@@ -161,6 +162,19 @@ class FeatureSet:
         if split is not None:
             wanted &= self.split == split
         return np.flatnonzero(wanted)
+
+    def unasked_actions(self, split: str | None = None) -> tuple[list[str], list[str]]:
+        """Return the labelled actions where none is asked for, and what is left out."""
+        actions, left_out = [], []
+        for name in np.unique(self.action[self.rows(split=split)]).tolist():
+            if paper_omits(name, self.key[self.action == name].tolist()):
+                left_out.append(
+                    f"left out: AQA-7's {name}, as in the paper; --actions with "
+                    f"{name} among the names includes it"
+                )
+            else:
+                actions.append(name)
+        return actions, left_out
 
     def clip_means(self, rows: Sequence[int] | Rows, copies: int = 1) -> Floats:
         """Return the mean over real clips of the rows' first copies (n * copies, D)."""

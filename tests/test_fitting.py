@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from fakes import compare
+from fakes import MADE, compare, numbers
 from safetensors.numpy import load_file
 from scipy.stats import spearmanr
 from sklearn.linear_model import Ridge
@@ -511,6 +511,7 @@ def test_lists_too_short_to_train_or_to_test(plant, tmp_path):
     config = replace(QUICK, head="svr", calibration_folds=0)
     report = fit(cache, config, tmp_path / "out")
     assert list(report.results) == ["diving", "gym_vault"]
+    assert "left out: AQA-7's trampoline, as in the paper" in report.warnings[0]
     for name, tests in (("diving", 2), ("gym_vault", 0)):
         found = report.results[name]
         assert found["spearman"] is found["kendall"] is found["rl2_x100"] is None
@@ -520,6 +521,19 @@ def test_lists_too_short_to_train_or_to_test(plant, tmp_path):
     assert said.interval is None and said.course == said.lost == ()
     named = replace(config, actions=("trampoline",))
     assert list(fit(cache, named, tmp_path / "b").results) == ["trampoline"]
+    alone = plant(tmp_path / "alone.h5", "shared", {"trampoline": (6, 3)})
+    with pytest.raises(
+        AqaError, match="^left out: AQA-7's trampoline, as in the paper"
+    ):
+        fit(alone, config, tmp_path / "c")
+    samples = [
+        Sample(f"me/{i}", "trampoline", "train", 30 + i, 9, "") for i in range(6)
+    ]
+    features = (numbers(1, 2, 3, seed=row) for row in range(6))
+    mine = write_cache(tmp_path / "mine.h5", samples, features, MADE)
+    report = fit(mine, config, tmp_path / "d")
+    assert list(report.results) == ["trampoline"]
+    assert not [said for said in report.warnings if "left out" in said]
     empty = plant(tmp_path / "empty.h5", "shared", {"diving": (0, 4)})
     with pytest.raises(AqaError, match="no labelled training video; `aqa cache"):
         fit(empty, QUICK, tmp_path / "out")

@@ -47,11 +47,24 @@ def released(released, tmp_path):
 
 def test_actions_stand_in_the_data_sets_order_without_trampoline(tmp_path):
     names = ("trampoline", "rings", "gym_vault", "diving", "beam")
-    samples = [sample for name in names for sample in action(name, 4, 4)]
+    samples = [sample for name in names[1:] for sample in action(name, 4, 4)]
+    lists = ["train", "test"] * 4
+    samples += [
+        (f"trampoline/{i:03d}", "trampoline", split, 40.0 + i)
+        for i, split in enumerate(lists)
+    ]
     study = open_study(write(tmp_path / "f.h5", samples), CONFIG)
     assert study.actions == ("diving", "gym_vault", "beam", "rings")
+    assert study.notes[0].startswith("left out: AQA-7's trampoline, as in the paper")
     asked = replace(CONFIG, actions=("trampoline", "diving"))
     assert open_study(tmp_path / "f.h5", asked).actions == ("diving", "trampoline")
+
+
+def test_an_own_action_may_be_called_trampoline(tmp_path):
+    samples = [s for name in ("rings", "trampoline") for s in action(name, 4, 4)]
+    study = open_study(write(tmp_path / "f.h5", samples), CONFIG)
+    assert study.actions == ("trampoline", "rings")
+    assert not [note for note in study.notes if "left out" in note]
 
 
 def test_what_cannot_be_judged_is_left_out_and_named(tmp_path):

@@ -238,7 +238,11 @@ def open_study(cache: Path, config: CompareConfig) -> Study:
     split = split_features(features, config.split)
     actions: list[str] = []
     notes: list[str] = []
-    for action in _in_order(features, config.actions):
+    if config.actions is None:
+        asked, notes = features.unasked_actions()
+    else:
+        asked = [name for name in config.actions if len(features.rows(name))]
+    for action in _in_order(asked):
         if reason := shortage(split, action):
             notes.append(f"left out: {reason}")
         else:
@@ -280,13 +284,10 @@ def variants_of(study: Study) -> list[Study]:
     ]
 
 
-def _in_order(features: FeatureSet, asked: Sequence[str] | None) -> list[str]:
-    """Return actions in AQA-7's order, then by name; trampoline only when asked for."""
-    order = [action.name for action in ACTIONS]
-    present = {str(action) for action in features.action[features.rows()]}
-    wanted = present - {"trampoline"} if asked is None else present & set(asked)
-    known = [name for name in order if name in wanted]
-    return known + sorted(wanted - set(order))
+def _in_order(actions: Sequence[str]) -> list[str]:
+    """Return actions in AQA-7's order, then by name."""
+    known = [action.name for action in ACTIONS if action.name in actions]
+    return known + sorted({*actions} - {*known})
 
 
 def open_others(study: Study, cache: Path, paths: Sequence[Path]) -> list[Study]:

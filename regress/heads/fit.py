@@ -174,14 +174,13 @@ def _groups(
 ) -> tuple[list[Group], list[str]]:
     """Return the models to fit, actions in alphabetical order, and what is left out.
 
-    In a cross-validation these are actions that a fold tests and cannot train, unless
-    they were asked for.
+    Unless they were asked for, these are AQA-7's trampoline, and in a cross-validation
+    actions that a fold tests and cannot train.
     """
-    left_out = []
+    left_out: list[str] = []
     trained = None if crossed else "train"
     if config.actions is None:
-        found = np.unique(features.action[features.rows(split=trained)])
-        actions = [str(name) for name in found if name != "trampoline"]
+        actions, left_out = features.unasked_actions(trained)
     else:
         actions = sorted(set(config.actions))
     for action in list(actions) if crossed else ():
@@ -195,7 +194,8 @@ def _groups(
             raise AqaError(f"{action}: no labelled training video to fit to")
     if not actions:
         raise AqaError(
-            "no labelled training video; `aqa cache relabel` adds labels, --folds "
+            "; ".join(left_out)
+            or "no labelled training video; `aqa cache relabel` adds labels, --folds "
             "cross-validates samples without a split"
         )
     named = {"all-action": tuple(actions)}
