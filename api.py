@@ -172,7 +172,7 @@ def strips_of(videos: AnyPath, cache: AnyPath) -> "Strips":
     from aqa.extract.config import ClipConfig, config_like
     from aqa.extract.datasets import read_dataset
     from aqa.extract.preprocessing import Preprocessing
-    from aqa.extract.videos.pool import decode_all
+    from aqa.extract.videos.video import decode_all
 
     dataset = read_dataset(Path(videos), skip_missing=True)
     found = {video.key: video for video in dataset.videos}

@@ -5,7 +5,7 @@ external storage, not virtual), has the type and rank asked for and no filter bu
 fletcher32, and when as many bytes are stored as its shape declares. HDF5 believes
 whatever a file says about text of varying length (a damaged size makes it fill
 gigabytes, a damaged heap sends it into an endless loop), so that is read by
-`aqa.cache.sandbox` only. Errors are AqaErrors that do not name the file;
+`aqa.cache.processes.call` only. Errors are AqaErrors that do not name the file;
 `reading(path)` around them does. What the system itself refuses (permission, a device,
 memory) says nothing about the file: that is an UnreadableFile.
 """

@@ -1,28 +1,20 @@
-"""Processors, devices, what one process may take, and a map over processes.
+"""Processors, devices, and work in child processes.
 
 Conventions: a device is named as torch names it: cpu, cuda, cuda:1; "auto" is CUDA
-where there is a GPU, else the CPU. Worker processes are started fresh (spawn), so they
-are safe beside threads and torch; they ignore Ctrl-C, which is the caller's to handle,
-and end with the caller, however that ends. A function for a worker must be importable.
-Memory is in bytes.
+where there is a GPU, else the CPU. What a child process is, and what its function may
+be, says `aqa.cache.child`; a thread here waits for each. Memory is in bytes.
 """
 
-import ctypes
-import multiprocessing
 import os
-import re
-import resource
-import signal
-import sys
-import threading
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable, Generator, Iterable, Sequence
+from concurrent.futures import Future
 from contextlib import closing
-from multiprocessing.connection import wait
-from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from aqa.cache.child import Child, Job, ProcessDied
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError
 
@@ -30,12 +22,10 @@ if TYPE_CHECKING:
     import torch
 
 
-class ProcessDied(AqaError):
-    """A worker process crashed, or was ended after its time; does not name the item."""
-
-
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+#: Items for each process: one in work, one done and one to follow.
+AHEAD = 3
 
 
 def usable_processors() -> int:
@@ -74,114 +64,79 @@ def choose_device(name: str) -> "torch.device":
     return device
 
 
-def limit_memory(extra: int) -> None:
-    """Let this process allocate `extra` bytes beyond what it holds now (Linux only).
+def call(
+    function: Callable[..., Result],
+    *args: Any,
+    seconds: float = 60.0,
+    memory: int = 1 << 30,
+) -> Result:
+    """Return `function(*args)`, computed in a child process: for foreign files.
 
-    The limit is on private writable memory: one on addresses would count what torch's
-    libraries reserve without using it.
+    It may take `seconds`, and `memory` bytes beyond what the child holds before the
+    call; neither may the result be larger, nor can the child write files. Raises
+    AqaError, in one line that does not name the file, where the function raised,
+    crashed or exceeded a limit; UnreadableFile where the system refused (permission,
+    I/O) or no child could start: this says nothing about the file.
     """
-    try:
-        status = Path("/proc/self/status").read_text()
-    except OSError:
-        return
-    if held := re.search(r"VmData:\s+(\d+) kB", status):
-        most = int(held[1]) * 1024 + extra
-        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-        if hard != resource.RLIM_INFINITY:
-            most = min(most, hard)
-        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
-
-
-def kill_with_parent() -> None:
-    """Ask the kernel to kill this process when the thread that forked it ends (Linux).
-
-    Only for direct children: a worker of a fork server needs `exit_with_parent`.
-    """
-    if sys.platform == "linux":
-        set_death_signal = 1  # PR_SET_PDEATHSIG
-        ctypes.CDLL(None).prctl(set_death_signal, signal.SIGKILL)
-
-
-def exit_with_parent() -> None:
-    """Exit as soon as the process that started this multiprocessing worker is gone.
-
-    Works for workers of a fork server, too, which is their parent to the kernel.
-    """
-    parent = multiprocessing.parent_process()
-    if parent is None:
-        return
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    child = Child(Job(function, seconds=seconds, memory=memory))
+    with closing(child):
+        outcome = child.outcome(*args)
+    if isinstance(outcome, AqaError):
+        raise outcome
+    result: Result = outcome
+    return result
 
 
 def process_outcomes(
     function: Callable[[Item], Result],
-    items: Sequence[Item],
+    items: Iterable[Item],
     workers: int | None = None,
-    *,
-    seconds: float | None = None,
-    prepare: Callable[..., object] | None = None,
-    arguments: tuple[Any, ...] = (),
-    preload: str | None = None,
+    **job: Any,
 ) -> Generator[Result | AqaError, None, None]:
     """Yield `function(item)` or the AqaError it ended in, in the order of `items`.
 
-    At most `workers` processes (None: one per usable processor) run at once, none more
-    than a few items ahead of what was yielded; each calls `prepare(*arguments)` first.
-    One that crashes, or takes more than `seconds` over an item, costs that item only.
-    With `preload`, they are forked from a server that has imported this module.
-    Closing the iterator ends them.
+    At most `workers` processes (None: one per usable processor) run at once; of the
+    items at most `AHEAD` for each are taken before their turn. `job` are fields of
+    `Job`: `prepare` and `arguments`, `seconds` and `memory`. A process that crashes or
+    takes too long costs its item only. Closing the iterator ends them.
 
     Raises AqaError when processes die before they do anything, and whatever else than
     an AqaError `function` raises.
     """
-    from pebble import ProcessExpired, ProcessPool
+    workers = workers or usable_processors()
+    tasks: SimpleQueue[tuple[Item, Future[Any]] | None] = SimpleQueue()
+    pending: deque[Future[Any]] = deque()
+    children: list[Child] = []
+    threads: list[Thread] = []
 
-    workers = min(workers or usable_processors(), max(1, len(items)))
-    context = multiprocessing.get_context("forkserver" if preload else "spawn")
-    if preload:
-        context.set_forkserver_preload([preload])
-    pool: Any = ProcessPool(
-        workers,
-        initializer=_start_worker,
-        initargs=(prepare, arguments),
-        context=context,
-    )
-    pending: deque[Any] = deque()
-
-    def oldest() -> Result | AqaError:
-        try:
-            result: Result = pending.popleft().result()
-            return result
-        except AqaError as error:
-            return error
-        except TimeoutError:
-            return ProcessDied(f"takes longer than {seconds:g} s")
-        except ProcessExpired as error:
-            return ProcessDied(f"its process crashed ({exit_cause(error.exitcode)})")
+    def work(child: Child) -> None:
+        with closing(child):
+            while task := tasks.get():
+                item, future = task
+                try:
+                    future.set_result(child.outcome(item))
+                except BaseException as error:
+                    future.set_exception(error)
 
     try:
         for item in items:
-            if len(pending) == 3 * workers:
-                yield oldest()
-            pending.append(pool.schedule(function, (item,), timeout=seconds))
+            if len(pending) == AHEAD * workers:
+                yield pending.popleft().result()
+            if len(children) < workers:
+                children.append(Child(Job(function, **job)))
+                thread = Thread(target=work, args=children[-1:], daemon=True)
+                thread.start()
+                threads.append(thread)
+            pending.append(Future())
+            tasks.put((item, pending[-1]))
         while pending:
-            yield oldest()
-    except (BrokenProcessPool, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and pool.active:
-            raise
-        raise AqaError(
-            "worker processes die before they do anything: is there memory for "
-            f"{workers} of them, and does the calling script start under "
-            '`if __name__ == "__main__":`?'
-        ) from error
+            yield pending.popleft().result()
     finally:
-        pool.stop()
-        pool.join()
+        for child in children:
+            child.stop()
+            tasks.put(None)
+        for thread in threads:
+            thread.join()
 
 
 def process_map(
@@ -214,20 +169,3 @@ def process_map(
             results.append(outcome)
     progress(total, total, "done")
     return results
-
-
-def exit_cause(code: int) -> str:
-    """Say how a process ended: `exit code 3` or the name of a signal."""
-    if code >= 0:
-        return f"exit code {code}"
-    try:
-        return signal.Signals(-code).name
-    except ValueError:
-        return f"signal {-code}"
-
-
-def _start_worker(prepare: Callable[..., object] | None, arguments: Any) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    exit_with_parent()
-    if prepare is not None:
-        prepare(*arguments)

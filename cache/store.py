@@ -25,7 +25,7 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from aqa.cache import sandbox
+from aqa.cache import processes
 from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.files import Disk, replacing
 from aqa.cache.hdf5_checks import (
@@ -90,7 +90,7 @@ class FeatureCache(AbstractContextManager["FeatureCache"]):
                 try:
                     header = read_header(file)
                 except VaryingText:
-                    header = sandbox.call(_read_header_of, path)
+                    header = processes.call(_read_header_of, path)
                     if header.identity != file.identity:
                         raise UnreadableFile("replaced while it was opened") from None
                 return cls(path, file, header)

@@ -27,8 +27,8 @@ from numpy.lib import format as npy
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError, brief
+from aqa.cache.processes import call
 from aqa.cache.samples import label_problem, normal_text
-from aqa.cache.sandbox import Limits, call
 
 #: Larger files are no lists of videos: bytes, lines (a million below the header),
 #: characters of a line.
@@ -268,7 +268,7 @@ def parse_npy(data: bytes) -> NDArray[Any]:
 
 
 #: Larger files are no lists of videos, whose released ones have 3 kB.
-_MATLAB_BYTES, _MATLAB_LIMITS = 1 << 20, Limits(seconds=20, memory=1 << 28)
+_MATLAB_BYTES = 1 << 20
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 
 
@@ -277,12 +277,13 @@ def read_matrix(path: Path, variable: str) -> NDArray[np.float64]:
 
     AqaError for no MATLAB file, no such variable, or not finite real numbers.
     """
-    from scipy.io import loadmat  # as an argument, so that the child's server loads it
+    from scipy.io import loadmat  # bound, so that the children's server loads it
 
     if (size := path.stat().st_size) > _MATLAB_BYTES:
         raise AqaError(f"{path.name}: expected a list of some kB, found {size} bytes")
     try:
-        matrix = call(_load_matrix, loadmat, path, variable, limits=_MATLAB_LIMITS)
+        load = partial(_load_matrix, loadmat)
+        matrix = call(load, path, variable, seconds=20, memory=1 << 28)
     except AqaError as error:
         raise type(error)(f"{path.name}: {error}") from error
     if not np.isfinite(matrix).all():

@@ -38,8 +38,7 @@ from aqa.extract.extractor import Extracted, VideoSource
 from aqa.extract.overlap import CPU, CUDA, plain_features, shared_features
 from aqa.extract.preprocessing import clip_starts, fit_length, normalise
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.pool import decode_all
-from aqa.extract.videos.video import Decoded
+from aqa.extract.videos.video import Decoded, decode_all
 from aqa.extract.weights.formats import check_weights
 from aqa.extract.weights.load import load_weights
 from aqa.extract.winograd import prepare

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from multiprocessing import reduction
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from aqa.cache.actions import paper_omits
 from aqa.cache.errors import AqaError
+from aqa.cache.messages import OpenFile
 from aqa.cache.provenance import Provenance
 from aqa.cache.store import FeatureCache
 from aqa.regress.config import LABEL_SCALES
@@ -38,8 +38,8 @@ Rows = NDArray[np.int64]
 class SharedArray:
     """A writable array of zeros that processes share.
 
-    Passed to a process by multiprocessing, it is the same memory there. Raises
-    `AqaError` where the disk has no room.
+    Passed to a child process, it is the same memory there. Raises `AqaError` where the
+    disk has no room.
     """
 
     def __init__(self, shape: tuple[int, ...], dtype: DTypeLike = np.float32) -> None:
@@ -74,13 +74,13 @@ class SharedArray:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Send the open file, not the contents."""
-        file = reduction.DupFd(self._file)
+        file = OpenFile(self._file)
         return _opened, (file, self.array.shape, self.array.dtype.str)
 
 
-def _opened(file: Any, shape: tuple[int, ...], dtype: str) -> SharedArray:
+def _opened(file: OpenFile, shape: tuple[int, ...], dtype: str) -> SharedArray:
     shared = SharedArray.__new__(SharedArray)
-    shared._map(file.detach(), shape, dtype)
+    shared._map(file.descriptor, shape, dtype)
     return shared
 
 

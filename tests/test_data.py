@@ -1,6 +1,5 @@
 """Features and labels: what is refused, what scales them, how processes share them."""
 
-import multiprocessing
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +7,7 @@ import pytest
 from sklearn.preprocessing import StandardScaler
 
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import process_outcomes
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
@@ -160,11 +160,7 @@ def _negate(shared):
 
 def test_memory_is_shared_with_a_process_that_starts():
     shared = share(np.arange(6, dtype=np.float32).reshape(2, 3))
-    process = multiprocessing.get_context("spawn").Process(
-        target=_negate, args=(shared,)
-    )
-    process.start()
-    process.join()
+    assert list(process_outcomes(_negate, [shared])) == [None]
     assert shared.array.tolist() == [[0, -1, -2], [-3, -4, -5]]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from fakes import numbers, sample, spoil
 
-from aqa.cache import sandbox
+from aqa.cache import processes
 from aqa.cache.errors import AqaError, UnreadableFile
 from aqa.cache.parts import merge, verify
 from aqa.cache.provenance import Provenance
@@ -326,8 +326,8 @@ def test_a_cache_that_is_replaced_while_it_is_opened_is_not_mixed_up(
         os.replace(cache, path)
         return call(function, path)
 
-    call = sandbox.call
-    monkeypatch.setattr(sandbox, "call", replace_then_call)
+    call = processes.call
+    monkeypatch.setattr(processes, "call", replace_then_call)
     with pytest.raises(UnreadableFile, match="replaced while it was opened"):
         FeatureCache.open(version_1)
 

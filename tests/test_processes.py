@@ -1,5 +1,6 @@
 """Counting processors, bounding memory, and the map over processes."""
 
+import errno
 import math
 import os
 import signal
@@ -10,9 +11,10 @@ import time
 import pytest
 from fakes import ours
 
+from aqa.cache import child
+from aqa.cache.child import exit_cause
 from aqa.cache.errors import AqaError
 from aqa.cache.processes import (
-    exit_cause,
     process_map,
     process_outcomes,
     usable_processors,
@@ -56,9 +58,34 @@ def test_a_crash_or_a_hang_costs_its_own_item_only():
     assert str(found[1]) == "takes longer than 1 s"
 
 
+def test_processes_that_cannot_start_end_the_map():
+    outcomes = process_outcomes(abs, [1], prepare=os._exit, arguments=(3,))
+    with pytest.raises(AqaError, match=r"before they do anything .*\(exit code 3\)"):
+        next(outcomes)
+    outcomes = process_outcomes(abs, [1], prepare=parse_score, arguments=("x",))
+    with pytest.raises(AqaError, match="^score 'x' is not a number"):
+        next(outcomes)
+
+
+def test_processes_that_are_lost_with_their_server_are_replaced():
+    outcomes = process_outcomes(math.sqrt, [4, 9, 16, 25], 1)
+    assert next(outcomes) == 2
+    os.kill(child._server._process.pid, signal.SIGKILL)
+    assert list(outcomes) == [3, 4, 5]
+
+
+def test_other_errors_are_those_of_the_function(tmp_path):
+    with pytest.raises(FileNotFoundError) as caught:
+        list(process_outcomes(os.listdir, [tmp_path / "none"]))
+    assert caught.value.errno == errno.ENOENT
+    assert "In a child process:\nTraceback" in caught.value.__notes__[0]
+    with pytest.raises(RuntimeError, match="^SystemExit: 3"):
+        list(process_outcomes(sys.exit, [3]))
+
+
 def test_memory_beyond_the_limit_is_refused():
     code = (
-        "from aqa.cache.processes import limit_memory\n"
+        "from aqa.cache.child import limit_memory\n"
         "limit_memory(64 << 20)\n"
         "bytearray(16 << 20)\n"
         "try: bytearray(256 << 20)\n"
@@ -70,13 +97,13 @@ def test_memory_beyond_the_limit_is_refused():
     assert done.stdout == "refused\n", done.stderr
 
 
-def test_ctrl_c_ends_the_map_and_its_processes():
+@pytest.mark.parametrize("delay", [0, 0.02, 0.1, 1])
+def test_ctrl_c_ends_the_map_and_its_processes(delay):
     code = (
         "import time\n"
         "from aqa.cache.processes import process_map\n"
-        "if __name__ == '__main__':\n"
-        "    print('ready', flush=True)\n"
-        "    process_map(time.sleep, [60, 60, 60], 2)\n"
+        "print('ready', flush=True)\n"
+        "process_map(time.sleep, [60, 60, 60], 2)\n"
     )
     with subprocess.Popen(
         [sys.executable, "-c", code],
@@ -87,10 +114,11 @@ def test_ctrl_c_ends_the_map_and_its_processes():
         start_new_session=True,
     ) as process:
         process.stdout.readline()
-        time.sleep(1.5)
+        time.sleep(delay)
         os.killpg(process.pid, signal.SIGINT)
         _, errors = process.communicate(timeout=30)
-    assert errors.count("KeyboardInterrupt") == 1  # the workers say nothing
+    assert errors.count("KeyboardInterrupt") == 1  # the others say nothing
+    assert errors.count("Traceback") == 1
     deadline = time.monotonic() + 20
     with pytest.raises(ProcessLookupError):
         while time.monotonic() < deadline:
@@ -101,4 +129,4 @@ def test_ctrl_c_ends_the_map_and_its_processes():
 def test_causes_of_an_end_are_named():
     assert exit_cause(3) == "exit code 3"
     assert exit_cause(-signal.SIGKILL) == "SIGKILL"
-    assert exit_cause(-200) == "signal 200"
+    assert exit_cause(-200) == "exit code -200"

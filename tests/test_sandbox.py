@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from fakes import at_once, ours
 
-from aqa.cache import sandbox
+from aqa.cache import child, messages
 from aqa.cache.errors import AqaError, UnreadableFile
-from aqa.cache.sandbox import Limits, call
+from aqa.cache.processes import call
 from aqa.cache.tables import parse_score
 
 
@@ -42,8 +42,8 @@ _spin = partial(pow, 7)  # in C, where no signal handler of Python runs
 @pytest.mark.parametrize(
     "function, argument, expected",
     [
-        (os.abort, None, "crashes its reader"),
-        (os._exit, 0, "crashes its reader"),
+        (os.abort, None, "its process crashed (SIGABRT)"),
+        (os._exit, 0, "its process crashed (exit code 0)"),
         (time.sleep, 60, "takes longer than 0.2 s"),
         (bytearray, 1 << 30, "needs more than 256 MiB"),
         (parse_score, "nonsense", "score 'nonsense' is not a number"),
@@ -56,9 +56,8 @@ _spin = partial(pow, 7)  # in C, where no signal handler of Python runs
 )
 def test_every_failure_is_one_line(function, argument, expected):
     arguments = () if argument is None else (argument,)
-    limits = Limits(seconds=0.2, memory=256 << 20)
     with pytest.raises(AqaError) as caught:
-        call(function, *arguments, limits=limits)
+        call(function, *arguments, seconds=0.2, memory=256 << 20)
     assert str(caught.value).startswith(expected)
     assert str(caught.value).isprintable()
     assert isinstance(caught.value, UnreadableFile) == ("cannot be read" in expected)
@@ -67,7 +66,7 @@ def test_every_failure_is_one_line(function, argument, expected):
 def test_a_result_larger_than_the_limit_is_refused():
     # 64 MiB shared 16 times in one list of views is 1 GiB once it is sent.
     with pytest.raises(AqaError):
-        call(np.ones, 1 << 27, limits=Limits(memory=256 << 20))
+        call(np.ones, 1 << 27, memory=256 << 20)
 
 
 def test_children_write_no_files(tmp_path):
@@ -88,17 +87,17 @@ def test_an_answer_cannot_run_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = pickle.dumps((True, Hostile()))
     with pytest.raises(pickle.UnpicklingError, match="not allowed"):
-        sandbox._Unpickler(io.BytesIO(data)).load()
+        messages._Unpickler(io.BytesIO(data)).load()
     for name in ("os.system", "call"):
         with pytest.raises((pickle.UnpicklingError, AttributeError)):
-            sandbox._Unpickler(io.BytesIO()).find_class("aqa.cache.sandbox", name)
+            messages._Unpickler(io.BytesIO()).find_class("aqa.cache.processes", name)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_killed_server_is_replaced():
     call(os.getpid)
-    os.kill(sandbox._server._process.pid, signal.SIGKILL)
-    sandbox._server._process.wait()
+    os.kill(child._server._process.pid, signal.SIGKILL)
+    child._server._process.wait()
     assert call(divmod, 7, 2) == (3, 1)
 
 
@@ -109,7 +108,7 @@ def test_threads_may_call_at_once():
 
 SCRIPT = """
 import os, sys, time
-from aqa.cache.sandbox import Limits, call
+from aqa.cache.processes import call
 print("started", call(os.getppid), flush=True)  # no main guard: this line runs once
 {then}
 """
@@ -137,7 +136,7 @@ def ended(pid):
 
 @pytest.mark.parametrize("kill", [True, False])
 def test_server_and_children_end_with_the_caller(kill):
-    with run_script("call(time.sleep, 600, limits=Limits(600))") as process:
+    with run_script("call(time.sleep, 600, seconds=600)") as process:
         server = int(process.stdout.readline().split()[1])
         time.sleep(0.2)
         children = Path(f"/proc/{server}/task/{server}/children").read_text().split()
@@ -158,7 +157,7 @@ def test_a_forked_process_gets_a_server_of_its_own():
     reader, writer = os.pipe()
     if (pid := os.fork()) == 0:
         os.write(writer, str(call(os.getppid)).encode())
-        sandbox._server.stop()
+        child._server.stop()
         os._exit(0)
     os.waitpid(pid, 0)
     theirs = int(os.read(reader, 20))

@@ -28,7 +28,7 @@ Gesture and Skill Assessment Working Set", 2014.
 Conventions: scores are in judges' units; difficulty, surgeon and the like are kept as
 `Video.extra`. A pickle may hold dictionaries, lists, tuples, texts, numbers and NumPy's
 arrays and scalars; anything else is refused. It is read in a child process with limits
-(`aqa.cache.sandbox`), and no code in it runs.
+(`aqa.cache.processes.call`), and no code in it runs.
 """
 
 import io
@@ -42,7 +42,7 @@ from typing import Any
 import numpy as np
 
 from aqa.cache.errors import AqaError
-from aqa.cache.sandbox import Limits, call
+from aqa.cache.processes import call
 from aqa.cache.tables import read_matrix
 from aqa.extract.datasets.dataset import (
     Dataset,
@@ -167,7 +167,6 @@ def _is_pair(value: Any) -> bool:
 
 
 _MOST_BYTES = 64 << 20
-_LIMITS = Limits(seconds=60, memory=1 << 30)
 _CORE: Any = np._core  # type: ignore[attr-defined]
 _ALLOWED = {
     ("numpy", "dtype"): np.dtype,
@@ -197,7 +196,7 @@ def read_pickle(path: Path) -> Any:
     if (size := path.stat().st_size) > _MOST_BYTES:
         raise AqaError(f"{path.name}: expected a list, found {size} bytes")
     try:
-        return call(_load, path, limits=_LIMITS)
+        return call(_load, path)
     except AqaError as error:
         raise type(error)(f"{path.name}: {error}") from error
 

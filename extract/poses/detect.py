@@ -39,10 +39,11 @@ from urllib.request import urlopen
 import numpy as np
 import numpy.typing as npt
 
+from aqa.cache.child import limit_memory
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError, brief
 from aqa.cache.files import user_folder, write_file
-from aqa.cache.processes import limit_memory, process_outcomes
+from aqa.cache.processes import process_outcomes
 from aqa.cache.provenance import Provenance, require_same
 from aqa.extract.config import DetectorConfig
 from aqa.extract.datasets.dataset import Dataset, Video

@@ -26,7 +26,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from aqa.cache.console import Progress
@@ -38,8 +37,7 @@ from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import Preprocessing, resize
 from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.pool import decode_all
-from aqa.extract.videos.video import Decoded, open_frames
+from aqa.extract.videos.video import Decoded, decode_all, open_frames
 
 Frames = NDArray[np.uint8]
 Batch = tuple[Frames, NDArray[np.int64]]
@@ -221,7 +219,6 @@ _here: Clips  # of a worker process
 def _prepare(clips: Clips) -> None:
     global _here
     _here = clips
-    torch.set_num_threads(1)
 
 
 def _decode(asked: Callable[[int], Sequence[Clip]], item: int) -> Batch:
@@ -255,7 +252,6 @@ def load_batches(
         seconds=Limits.seconds,
         prepare=_prepare,
         arguments=(clips,),
-        preload=__name__,
     )
     with closing(outcomes):
         for batch in outcomes:

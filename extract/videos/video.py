@@ -11,16 +11,22 @@ A video is whole if it shows no sign of damage (`aqa.extract.videos.integrity`);
 other is refused, unless the caller allows it, and is then returned with the signs.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
 
+from aqa.cache.errors import AqaError
+from aqa.cache.processes import process_outcomes, usable_processors
 from aqa.extract.config import ClipConfig, Limits
+from aqa.extract.datasets.dataset import Video
 from aqa.extract.extractor import source_sha256
 from aqa.extract.preprocessing import Preprocessing, kept_frames, resize_crop
 from aqa.extract.videos.container import check_size, open_video
@@ -84,7 +90,7 @@ def decode(
 
     `start` and `end` are seconds on the clock of a player; `total` then counts the
     frames between them, and only those are checked for damage. Of `limits`, pixels
-    and frames apply here, time and memory in `aqa.extract.videos.pool`.
+    and frames apply here, time and memory in `decode_all`.
 
     Raises:
         VideoError: not a video, too large, damaged, or no frame left; or a span or
@@ -100,6 +106,48 @@ def decode(
     decoded = _decode(path, pre, config, limits, span)
     _check(path, decoded.total, decoded.damage, allow_damaged, where)
     return decoded
+
+
+def decode_all(
+    videos: Iterable[Video],
+    pre: Preprocessing,
+    config: ClipConfig,
+    *,
+    workers: int | None = None,
+    limits: Limits = LIMITS,
+    decoder: Callable[..., Decoded] = decode,
+    **options: Any,
+) -> Generator[tuple[Video, Decoded | VideoError]]:
+    """Decode videos in child processes, ahead; yield each with its frames, in order.
+
+    A video that crashes its process or exceeds a limit costs itself only: in place of
+    frames it has the reason why there are none. `workers` None: one fewer than the
+    usable processors, at least one. `options` are those of `decode`, and so are the
+    arguments of `decoder`. Closing the iterator ends the processes.
+
+    Raises:
+        AqaError: processes die before they do anything, whatever the video.
+    """
+    taken: deque[Video] = deque()
+
+    def paths() -> Iterator[Path]:
+        for video in videos:
+            taken.append(video)
+            yield video.path
+
+    outcomes = process_outcomes(
+        partial(decoder, pre=pre, config=config, limits=limits, **options),
+        paths(),
+        workers or max(usable_processors() - 1, 1),
+        seconds=limits.seconds,
+        memory=limits.memory,
+    )
+    with closing(outcomes):
+        for outcome in outcomes:
+            video = taken.popleft()
+            if isinstance(outcome, AqaError) and not isinstance(outcome, VideoError):
+                outcome = VideoError(f"{video.path}: {outcome}")
+            yield video, outcome
 
 
 def watch(

@@ -6,8 +6,8 @@ file that lies about them costs nothing.
 
 No reader runs code from a file: safetensors and Caffe files hold numbers, and PyTorch
 files are read with `weights_only`. Caffe and PyTorch files are read in a child process
-with limits (`aqa.cache.sandbox`), in which functions of this module raise errors that
-do not name the file.
+with limits (`processes.call`), in which functions of this module raise errors that do
+not name the file.
 """
 
 import itertools
@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from aqa.cache import sandbox
 from aqa.cache.errors import AqaError, brief
+from aqa.cache.processes import call
 from aqa.extract.c3d import ARCHITECTURES
 from aqa.extract.weights.caffe import read_model
 from aqa.extract.weights.formats import WeightsError, kind_of
@@ -92,7 +92,7 @@ def in_child(reader: Callable[[Path], Read], path: Path) -> Read:
     try:
         # The file, and its numbers twice as large if they are in half precision.
         memory = 4 * path.stat().st_size + ROOM
-        return sandbox.call(reader, path, limits=sandbox.Limits(120, memory))
+        return call(reader, path, seconds=120, memory=memory)
     except (AqaError, OSError) as error:
         raise WeightsError(f"{path}: {brief(error, 1000)}") from None
 

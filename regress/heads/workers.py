@@ -228,7 +228,6 @@ def _in_processes(
         list(enumerate(longest)),
         workers,
         prepare=_start_worker,
-        preload=__name__,
         arguments=(features, counts, trainer.clips, trainer.lstm, trainer.store),
     )
     with closing(outcomes), _reporting(counts, advance):
@@ -313,7 +312,6 @@ def _start_worker(
     store: HeadStore,
 ) -> None:
     global _trainer, _features, _counts
-    torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     _features, _counts = features, counts
     _trainer = Trainer(torch.from_numpy(features.array), clips, lstm, store)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aqa.cache import sandbox
 from aqa.cache.errors import AqaError
+from aqa.cache.processes import call
 from soak.mutation import mutate, tokens
 from soak.tally import Attack
 
@@ -122,7 +122,7 @@ class Slow(BaseException):
 def attack_readers(attack: Attack, canary: Canary, readers: list[Reader]) -> None:
     """Take turns until the time is up; every reader sees a sound file first."""
     words = tokens(str(canary.secret))
-    sandbox.call(os.getpid)  # starts the server that children are forked from
+    call(os.getpid)  # starts the server that children are forked from
     for reader in readers:  # imports what it needs, before anyone listens
         reader.write(reader.make())
         try:

@@ -17,8 +17,7 @@ from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.preprocessing import PRESETS
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.pool import decode_all
-from aqa.extract.videos.video import Decoded
+from aqa.extract.videos.video import Decoded, decode_all
 from soak.tally import Attack
 
 BATCH = 24
