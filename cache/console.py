@@ -90,6 +90,8 @@ def log_lines(every: float = 10.0) -> Progress:
 
 def duration(seconds: float) -> str:
     """Return a duration in seconds, minutes or hours, whichever fits."""
+    if seconds < 1:
+        return f"{round(seconds, 3):.1g} s"
     if seconds < 120:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

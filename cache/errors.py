@@ -6,7 +6,9 @@ other exception is a defect of ours. A problem in a list of problems is one line
 a full stop that names its place first.
 """
 
-from collections.abc import Sequence
+import math
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
 
 class AqaError(ValueError):
@@ -63,3 +65,24 @@ def raise_any(problems: Sequence[str], advice: str = "") -> None:
     if len(problems) > 1:
         lines.insert(0, f"{len(problems)} problems:")
     raise AqaError("\n  ".join(lines))
+
+
+def at_least(config: Any, least: int, *names: str) -> None:
+    """Refuse numbers below `least` in the fields `names` that this config has."""
+    _numbers(config, f"at least {least}", names, lambda value: value >= least)
+
+
+def above_zero(config: Any, *names: str) -> None:
+    """Refuse other numbers than finite ones above 0 in these fields."""
+    _numbers(config, "a number above 0", names, lambda value: value > 0)
+
+
+def _numbers(
+    config: Any, wanted: str, names: Collection[str], fits: Callable[[float], bool]
+) -> None:
+    for name in names:
+        value = getattr(config, name, None)
+        for each in value if isinstance(value, tuple) else (value,):
+            sound = each is None or (math.isfinite(each) and fits(each))
+            if not sound:
+                raise AqaError(f"{name}: expected {wanted}, found {each!r}")

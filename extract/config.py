@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, above_zero, at_least
 from aqa.extract import FEATURES
 from aqa.extract.poses.layouts import LAYOUTS
 
@@ -47,12 +47,6 @@ def _require_among(config: object, name: str, allowed: Collection[str | None]) -
         raise AqaError(f"{name}: expected one of {names}, found {value!r}")
 
 
-def _require_positive(config: object, *names: str) -> None:
-    for name in names:
-        if (value := getattr(config, name)) < 1:
-            raise AqaError(f"{name}: expected 1 or more, found {value}")
-
-
 @dataclass(frozen=True)
 class ClipConfig:
     """How a video is cut into clips (paper, section 5).
@@ -72,7 +66,7 @@ class ClipConfig:
 
     def __post_init__(self) -> None:
         """Raise AqaError for settings that leave no clip."""
-        _require_positive(self, "clip", "stride", "offsets")
+        at_least(self, 1, "clip", "stride", "offsets")
         _require_among(self, "keep", KEEP)
         shortest = self.clip + self.offsets - 1
         if self.length < shortest:
@@ -102,6 +96,11 @@ class Limits:
     #: Nine hours at thirty frames a second.
     frames: int = 1_000_000
 
+    def __post_init__(self) -> None:
+        """Raise AqaError for limits that no video can keep."""
+        above_zero(self, "seconds")
+        at_least(self, 1, "memory", "pixels", "frames")
+
 
 @dataclass(frozen=True)
 class ExtractConfig:
@@ -130,8 +129,7 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         """Raise AqaError for settings that are valid on no machine."""
         _require_among(self, "precision", PRECISIONS)
-        if self.workers is not None:
-            _require_positive(self, "workers")
+        at_least(self, 1, "workers")
 
 
 @dataclass(frozen=True)
@@ -174,14 +172,13 @@ class PoseConfig:
         _require_among(self, "third", (None, *THIRDS))
         _require_among(self, "units", (None, *POSE_UNITS))
         _require_among(self, "layout", (None, *LAYOUTS))
-        _require_positive(self, "coefficients", "embedding", "clip_coefficients")
+        at_least(self, 1, "coefficients", "embedding", "clip_coefficients")
         if self.athletes not in (1, 2):
             raise AqaError(f"athletes: expected 1 or 2, found {self.athletes}")
         for name in ("confidence", "missing"):
             if not 0 <= (value := getattr(self, name)) <= 1:
                 raise AqaError(f"{name}: expected 0 to 1, found {value}")
-        if not self.tolerance > 0:
-            raise AqaError(f"tolerance: expected more than 0, found {self.tolerance}")
+        above_zero(self, "tolerance")
         if self.picture is not None and min(self.picture) < 1:
             raise AqaError(f"picture: expected width and height, found {self.picture}")
         if (self.joints is None) != (self.root is None):
@@ -283,3 +280,18 @@ class PretrainConfig:
     allow_damaged: bool = False
     #: Limits per video when all are checked, before the training.
     limits: Limits = Limits()
+
+    def __post_init__(self) -> None:
+        """Raise AqaError for numbers that no training can have."""
+        at_least(self, 1, "iterations", "batch", "step", "stride")
+        at_least(self, 1, "evaluate_every", "checkpoint_every")
+        at_least(self, 0, "seed", "weight_decay", "checkpoint_seconds")
+        at_least(self, 0, "workers", "memory")
+        above_zero(self, "learning_rate", "gamma")
+        for name in ("momentum", "dropout"):
+            if not 0 <= (value := getattr(self, name)) < 1:
+                raise AqaError(f"{name}: expected 0 up to 1, found {value}")
+        if not 0 < self.held_out < 1:
+            raise AqaError(
+                f"held_out: expected a part between 0 and 1, found {self.held_out}"
+            )

@@ -6,9 +6,8 @@ line can show defaults. A TOML file may hold any field; nested settings are tabl
 ([schedule], [lstm], [svr], [split], [fine_tune]).
 """
 
-import math
 import tomllib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass, replace
 from difflib import get_close_matches
 from numbers import Integral, Real
@@ -16,7 +15,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
-from aqa.cache.errors import AqaError
+from aqa.cache.errors import AqaError, above_zero, at_least
 
 #: Precisions of the two large products of an LSTM's iteration.
 PRODUCTS = ("fp32", "bf16")
@@ -42,26 +41,6 @@ CHOICES = {
 }
 
 
-def _at_least(config: Any, least: int, *names: str) -> None:
-    """Refuse numbers below `least` in the fields `names` that this config has."""
-    _numbers(config, f"at least {least}", names, lambda value: value >= least)
-
-
-def _above_zero(config: Any, *names: str) -> None:
-    _numbers(config, "a number above 0", names, lambda value: value > 0)
-
-
-def _numbers(
-    config: Any, wanted: str, names: Collection[str], fits: Callable[[float], bool]
-) -> None:
-    for name in names:
-        value = getattr(config, name, None)
-        for each in value if isinstance(value, tuple) else (value,):
-            sound = each is None or (math.isfinite(each) and fits(each))
-            if not sound:
-                raise AqaError(f"{name}: expected {wanted}, found {each!r}")
-
-
 @dataclass(frozen=True)
 class Schedule:
     """Adam's schedule: the rate is multiplied by `gamma` every `step` iterations."""
@@ -74,9 +53,9 @@ class Schedule:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no training can have."""
-        _at_least(self, 0, "iterations")  # 0: a head as it is drawn
-        _at_least(self, 1, "step", "batch")
-        _above_zero(self, "learning_rate", "gamma")
+        at_least(self, 0, "iterations")  # 0: a head as it is drawn
+        at_least(self, 1, "step", "batch")
+        above_zero(self, "learning_rate", "gamma")
 
     def scaled(self, factor: float) -> "Schedule":
         """Scale iterations and step, each at least 1."""
@@ -100,8 +79,8 @@ class LstmConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no layer can have."""
-        _at_least(self, 1, "hidden")
-        _above_zero(self, "init_std")
+        at_least(self, 1, "hidden")
+        above_zero(self, "init_std")
 
 
 @dataclass(frozen=True)
@@ -130,10 +109,10 @@ class SvrConfig:
                 raise AqaError(f"{name}: expected one candidate or more, found none")
         if unknown := [name for name in self.kernels if name not in KERNELS]:
             raise AqaError(f"kernels: expected linear or rbf, found {unknown[0]!r}")
-        _above_zero(self, "costs")
-        _at_least(self, 0, "epsilons")
-        _at_least(self, 2, "folds")
-        _at_least(self, 1, "repeats")
+        above_zero(self, "costs")
+        at_least(self, 0, "epsilons")
+        at_least(self, 2, "folds")
+        at_least(self, 1, "repeats")
         if self.nu is not None and not 0 < self.nu <= 1:
             raise AqaError(f"nu: expected above 0, at most 1, found {self.nu!r}")
 
@@ -157,7 +136,7 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         """Refuse a seed that no generator takes."""
-        _at_least(self, 0, "seed")
+        at_least(self, 0, "seed")
 
 
 @dataclass(frozen=True)
@@ -187,8 +166,8 @@ class TrainingConfig:
 
     def __post_init__(self) -> None:
         """Check words and numbers; raises `AqaError`."""
-        _at_least(self, 0, "seed", "head_seed", "bootstrap_seed", "calibration_folds")
-        _at_least(self, 1, "iterations", "workers", "seeds", "bootstrap", "untrained")
+        at_least(self, 0, "seed", "head_seed", "bootstrap_seed", "calibration_folds")
+        at_least(self, 1, "iterations", "workers", "seeds", "bootstrap", "untrained")
         if (iterations := self.schedule.iterations) < 1:
             raise AqaError(
                 f"schedule: iterations: expected at least 1, found {iterations}"
@@ -243,8 +222,8 @@ class FineTuneSetting:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no training can have."""
-        _at_least(self, 2, "n_train")
-        _at_least(self, 1, "iterations", "step")
+        at_least(self, 2, "n_train")
+        at_least(self, 1, "iterations", "step")
 
 
 @dataclass(frozen=True)
@@ -270,7 +249,7 @@ class FineTuneConfig:
 
     def __post_init__(self) -> None:
         """Refuse numbers that no experiment can have."""
-        _at_least(self, 1, "test", "every")
+        at_least(self, 1, "test", "every")
 
 
 @dataclass(frozen=True)

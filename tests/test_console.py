@@ -142,7 +142,16 @@ def test_every_command_has_examples_that_parse(words, command):
 
 @pytest.mark.parametrize(
     ("seconds", "said"),
-    [(8, "8 s"), (100, "100 s"), (4000, "67 min"), (200_000, "55.6 h")],
+    [
+        (0, "0 s"),
+        (0.04, "0.04 s"),
+        (0.43, "0.4 s"),
+        (0.99, "1 s"),
+        (8, "8 s"),
+        (100, "100 s"),
+        (4000, "67 min"),
+        (200_000, "55.6 h"),
+    ],
 )
 def test_durations_are_said_in_a_unit_that_fits(seconds, said):
     assert console.duration(seconds) == said

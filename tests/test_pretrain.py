@@ -307,6 +307,13 @@ def test_a_checkpoint_of_other_settings_is_refused(moving, tmp_path, micro):
         ({"preprocessing": "vgg"}, "preprocessing: expected one of"),
         ({"preprocessing": "vgg", "init": None}, "preprocessing: expected one of"),
         ({"learning_rate": 1e9}, "diverged; start again with a smaller"),
+        ({"learning_rate": -1.0}, "learning_rate: expected a number above 0"),
+        ({"learning_rate": float("nan")}, "learning_rate: expected .* found nan"),
+        ({"momentum": float("nan")}, "momentum: expected 0 up to 1"),
+        ({"weight_decay": -0.1}, "weight_decay: expected at least 0"),
+        ({"gamma": float("inf")}, "gamma: expected a number above 0"),
+        ({"seed": -1}, "seed: expected at least 0"),
+        ({"memory": -1}, "memory: expected at least 0"),
         ({"held_out": 0.0}, "held_out: expected a part"),
     ],
 )

@@ -21,7 +21,6 @@ from contextlib import closing
 from dataclasses import dataclass, field, replace
 from functools import lru_cache, partial
 from itertools import groupby
-from math import nan
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,12 +31,11 @@ from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError, raise_any
 from aqa.cache.processes import process_outcomes, usable_processors
 from aqa.extract.c3d import CLIP
-from aqa.extract.config import ClipConfig, Limits, PretrainConfig
-from aqa.extract.datasets.dataset import Video
+from aqa.extract.config import Limits, PretrainConfig
 from aqa.extract.preprocessing import Preprocessing, resize
-from aqa.extract.pretraining.ucf101 import ClassSet, LabelledVideo
+from aqa.extract.pretraining.ucf101 import ClassSet
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.video import Decoded, decode_all, open_frames
+from aqa.extract.videos.video import open_frames
 
 Frames = NDArray[np.uint8]
 Batch = tuple[Frames, NDArray[np.int64]]
@@ -70,14 +68,6 @@ def count_frames(path: Path, allow_damaged: bool) -> int:
             f"{path}: expected a whole video, found {damage or 'no frames'}"
         )
     return count
-
-
-def _count_only(
-    path: Path, pre: Preprocessing, *, allow_damaged: bool, **_: Any
-) -> Decoded:
-    """`count_frames` as a decoder for `decode_all`; only `total` is set."""
-    nothing = np.empty((0, pre.crop, pre.crop, 3), np.uint8)
-    return Decoded(nothing, count_frames(path, allow_damaged), (), "")
 
 
 def read_frames(path: Path, pre: Preprocessing, first: int, count: int) -> Frames:
@@ -335,24 +325,23 @@ def count_all(
     Raises:
         AqaError: naming the videos that cannot be used.
     """
-    videos: tuple[LabelledVideo, ...] = (*classes.train, *classes.test)
-    asked = (Video(each.name, classes.root / each.name, "", "", nan) for each in videos)
-    seen = decode_all(
-        asked,
-        pre,
-        ClipConfig(),
-        workers=config.workers or None,
-        allow_damaged=config.allow_damaged,
-        limits=config.limits,
-        decoder=_count_only,
+    videos = [classes.root / each.name for each in (*classes.train, *classes.test)]
+    outcomes = process_outcomes(
+        partial(count_frames, allow_damaged=config.allow_damaged),
+        videos,
+        config.workers or worker_count(None),
+        seconds=config.limits.seconds,
+        memory=config.limits.memory,
     )
     lengths, problems = [], []
-    with closing(seen):
-        for count, (_, found) in enumerate(seen, start=1):
-            if isinstance(found, AqaError):
+    with closing(outcomes):
+        for number, (path, found) in enumerate(zip(videos, outcomes, strict=True), 1):
+            if isinstance(found, VideoError):
                 problems.append(str(found))
+            elif isinstance(found, AqaError):
+                problems.append(f"{path}: {found}")
             else:
-                lengths.append(found.total)
-            progress(count, len(videos), "checking the videos")
+                lengths.append(found)
+            progress(number, len(videos), "checking the videos")
     raise_any(problems)
     return lengths

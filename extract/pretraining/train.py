@@ -124,16 +124,6 @@ def pretrain(config: PretrainConfig, progress: Progress = silent) -> Pretrained:
 
 
 def _check(config: PretrainConfig) -> None:
-    for name in (
-        *("iterations", "batch", "step", "stride"),
-        *("evaluate_every", "checkpoint_every"),
-    ):
-        if getattr(config, name) < 1:
-            raise AqaError(
-                f"{name}: expected at least 1, found {getattr(config, name)}"
-            )
-    if not 0 <= config.dropout < 1:
-        raise AqaError(f"dropout: expected 0 up to 1, found {config.dropout}")
     for name, known in (("arch", ARCHITECTURES), ("preprocessing", PRESETS)):
         if getattr(config, name) not in (None, *known):
             raise AqaError(

@@ -130,8 +130,6 @@ def _read_list(
 
 def _hold_out(root: Path, held_out: float, seed: int) -> ClassSet:
     """Hold out part of each class, whole recordings at a time."""
-    if not 0 < held_out < 1:
-        raise AqaError(f"held_out: expected a part between 0 and 1, found {held_out}")
     folders = sorted(
         path for path in root.iterdir() if path.is_dir() and not is_ignored(path.name)
     )
