@@ -66,8 +66,8 @@ def open_cache(path: AnyPath = "features.h5") -> CacheArrays:
             name: np.array(getattr(samples, name))
             for name in ("key", "action", "split", "score", "frames")
         }
-        for name, texts in samples.extra.items():
-            labels[f"extra_{name}" if name in labels else name] = np.array(texts)
+        further = samples.extra_beside(labels).items()
+        labels |= {name: np.array(texts) for name, texts in further}
         features, clips = cache.read(), cache.real_clips
         for row, padding in enumerate(features.shape[2] - clips):
             features[row, :, :padding] = np.nan

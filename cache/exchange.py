@@ -24,7 +24,7 @@ import numpy as np
 from aqa.cache.console import Progress, silent
 from aqa.cache.errors import AqaError, counted, raise_any
 from aqa.cache.files import keep_inputs, locked, make_folder, probe, replacing
-from aqa.cache.labels import LABELS, name_notes, parse_key, parse_label
+from aqa.cache.labels import LABELS, OWN_COLUMNS, name_notes, parse_key, parse_label
 from aqa.cache.parts import list_parts, open_part, parts_folder
 from aqa.cache.provenance import Provenance
 from aqa.cache.samples import Sample, is_inside, path_problem
@@ -129,10 +129,11 @@ def _shape_notes(sources: Sequence[_Source]) -> tuple[str, ...]:
 
 def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
     """Read every row and file once; return the sources by key, and notes."""
-    table = Table(labels_csv, ("key", *LABELS[:2], "file"), LABELS[2:])
+    table = Table(labels_csv, ("key", *LABELS[:2], "file"), LABELS[2:], OWN_COLUMNS)
     folder = Path(os.path.realpath(labels_csv.parent))
     sources: dict[str, _Source] = {}
     problems, written = [], set()
+    unnamed: list[int] = []
     first: tuple[int, ...] | None = None
     for line, row in table:
         try:
@@ -157,8 +158,16 @@ def _check(labels_csv: Path) -> tuple[list[_Source], tuple[str, ...]]:
             )
             sources[key] = _Source(sample, path, shape, padding)
             written.add(row["action"])
+            if not label.action and not math.isnan(label.score):
+                unnamed.append(line)
         except AqaError as error:
             problems.append(f"{labels_csv}: line {line}: {error}")
+    if unnamed and any(source.sample.action for source in sources.values()):
+        lines = ", ".join(map(str, unnamed[:10])) + ", ..." * (len(unnamed) > 10)
+        problems.append(
+            f"{labels_csv}: scores without an action in line {lines}, where other rows "
+            "have one: name the action of each, or leave all empty for one action"
+        )
     raise_any(problems)
     if not sources:
         raise AqaError(f"{labels_csv}: no rows to import")
@@ -232,13 +241,14 @@ def describe(cache: Path | str) -> dict[str, Any]:
     cache = Path(cache)
     paths = list_parts(parts_folder(cache))
     samples: dict[str, Sample] = {}
-    merged, damaged = 0, 0
+    merged, damaged, longest = 0, 0, 0
     provenance: Provenance | None = None
     result: dict[str, Any] = {"cache": str(cache), "version": None, "shape": None}
     if cache.exists() or not paths:
         with FeatureCache.open(cache) as opened:
             samples = {sample.key: sample for sample in opened.samples}
             merged, provenance = len(samples), opened.provenance
+            longest = opened.shape[2]
             result.update(version=opened.version, shape=list(opened.shape))
     for path in paths[:MAX_PARTS]:
         try:
@@ -257,13 +267,15 @@ def describe(cache: Path | str) -> dict[str, Any]:
         "samples": {action: dict(splits) for action, splits in counts.items()},
         "extra": sorted({name for sample in samples.values() for name in sample.extra}),
         "parts": parts,
-        "notes": _notes(cache, list(samples.values()), parts),
+        "notes": _notes(cache, list(samples.values()), longest, parts),
         "provenance": provenance.record if provenance else None,
         "provenance_sha256": provenance.sha256 if provenance else None,
     }
 
 
-def _notes(cache: Path, samples: list[Sample], parts: dict[str, int]) -> list[str]:
+def _notes(
+    cache: Path, samples: list[Sample], longest: int, parts: dict[str, int]
+) -> list[str]:
     notes = []
     if parts["count"]:
         notes.append(
@@ -282,7 +294,9 @@ def _notes(cache: Path, samples: list[Sample], parts: dict[str, int]) -> list[st
         "no score": sum(math.isnan(sample.score) for sample in samples),
         "no split": sum(not sample.split for sample in samples),
         "damage that was accepted": sum(sample.damage != "" for sample in samples),
-        "fewer clips, padded in front": sum(sample.clips > 0 for sample in samples),
+        "fewer clips, padded in front": sum(
+            0 < sample.clips < longest for sample in samples
+        ),
     }
     notes += [
         f"{count} of {len(samples)} samples have {what}"
@@ -312,8 +326,8 @@ def list_samples(cache: Path | str) -> list[dict[str, Any]]:
             "clips": int(clips[row]),
             "damage": sample.damage,
         }
-        for name, texts in table.extra.items():
-            values[f"extra_{name}" if name in values else name] = texts[row]
+        for name, texts in table.extra_beside(values).items():
+            values[name] = texts[row]
         rows.append(values)
     return rows
 

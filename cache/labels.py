@@ -31,16 +31,11 @@ from aqa.cache.store import FeatureCache, write_cache
 from aqa.cache.tables import Table, parse_score
 
 LABELS = ("action", "score", "split")
+_FACTS = ("frames", "clips", "damage", "source_sha256", "feature_sha256")
+#: What `aqa cache list` says of samples beside their labels: no labels of a user's.
+OWN_COLUMNS = (*_FACTS, *(f"extra_{name}" for name in _FACTS))
 #: Columns of other lists of ours, which say nothing about labels.
-NO_LABELS = (
-    "video",
-    "file",
-    "frames",
-    "clips",
-    "damage",
-    "source_sha256",
-    "feature_sha256",
-)
+NO_LABELS = ("video", "file", *OWN_COLUMNS)
 
 #: Share of a cache's labels from which changing them needs to be confirmed, and the
 #: fewest labels that are judged so.

@@ -14,7 +14,7 @@ import os
 import posixpath
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -139,6 +139,13 @@ class SampleTable:
             for name in names
         }
 
+    def extra_beside(self, taken: Collection[str]) -> dict[str, tuple[str, ...]]:
+        """Return `extra`, with "extra_" in front of names that are taken."""
+        return {
+            f"extra_{name}" if name in taken else name: texts
+            for name, texts in self.extra.items()
+        }
+
     def column(self, name: str) -> tuple[Any, ...]:
         """Return the values of a field of Sample, or `feature_sha256`."""
         if name == "feature_sha256":
@@ -187,8 +194,8 @@ def normal_text(text: str) -> str:
     return unicodedata.normalize("NFC", text).strip()
 
 
-def similar_names(names: Sequence[str]) -> list[tuple[str, ...]]:
-    """Group names that differ only in case, blanks, `-`, `_` and invisible characters.
+def similar_names(names: Sequence[str], ignored: str = "-_ ") -> list[tuple[str, ...]]:
+    """Group names that differ only in case, `ignored` and invisible characters.
 
     >>> similar_names(["diving", "Diving", "gym vault", "gym_vault", "luge"])
     [('Diving', 'diving'), ('gym vault', 'gym_vault')]
@@ -199,7 +206,7 @@ def similar_names(names: Sequence[str]) -> list[tuple[str, ...]]:
         bare = "".join(
             letter
             for letter in folded
-            if letter not in "-_ " and unicodedata.category(letter) != "Cf"
+            if letter not in ignored and unicodedata.category(letter) != "Cf"
         )
         groups.setdefault(bare, set()).add(name)
     return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)

@@ -142,7 +142,8 @@ class Table:
         missing = [name for name in required if name not in best]
         raise AqaError(
             f"{self.path}: header {first.strip()[:200]!r} lacks "
-            f"{', '.join(missing)}; expected {','.join(self._known)!r}"
+            f"{', '.join(missing)}; expected {','.join(self._known)!r}: rename its "
+            "columns, or add those that lack"
         )
 
     def _column(self, field: str) -> str:

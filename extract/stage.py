@@ -40,6 +40,9 @@ from aqa.extract.extractor import (
 MAX_NOTES = 340
 
 
+_KEPT = "the cache keeps the features of the file that was there before"
+
+
 @dataclass(frozen=True)
 class Failure:
     """A video without features, and why."""
@@ -133,6 +136,8 @@ def extract(
     with closing(extractor.extract(pending)) as results:
         for done, (video, result) in enumerate(results, start=1):
             if isinstance(result, AqaError):
+                if video.key in work.changed:
+                    result = AqaError(f"{result}; {_KEPT}")
                 failures[video.key] = log.record(video, result)
             else:
                 log.clear(video.key)

@@ -25,6 +25,7 @@ from aqa.cache.actions import paper_omits
 from aqa.cache.errors import AqaError
 from aqa.cache.messages import OpenFile
 from aqa.cache.provenance import Provenance
+from aqa.cache.samples import SampleTable
 from aqa.cache.store import FeatureCache
 from aqa.regress.config import LABEL_SCALES
 
@@ -200,7 +201,7 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
     """Read a cache, or these actions of it, into memory that processes can share."""
     with FeatureCache.open(cache) as store:
         table = store.samples
-        action = np.array(table.action, dtype=str)
+        action = _named(cache, table, actions is None)
         present = np.unique(action)
         wanted = present if actions is None else np.array(actions, dtype=str)
         missing = np.setdiff1d(wanted, present)
@@ -229,6 +230,25 @@ def load(cache: Path, actions: Sequence[str] | None = None) -> FeatureSet:
                 for name, values in table.extra.items()
             },
         )
+
+
+#: The action of all samples where none has a name.
+ALL = "all"
+
+
+def _named(cache: Path, table: SampleTable, needed: bool) -> NDArray[Any]:
+    """Return the action of each sample (N,), raise where a score needs one."""
+    action = np.array(table.action, dtype=str)
+    unnamed = (action == "") & np.isfinite(table.score)
+    if not action.any():
+        action = np.full(len(action), ALL)
+    elif needed and unnamed.any():
+        raise AqaError(
+            f"{cache}: {unnamed.sum()} samples have a score and no action (first: "
+            f"{table.key[int(unnamed.argmax())]}), where others have one: name it with "
+            "`aqa cache relabel`"
+        )
+    return action
 
 
 def split_padding(

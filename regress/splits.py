@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from aqa.cache.errors import AqaError, counted
+from aqa.cache.samples import similar_names
 from aqa.regress.config import SplitConfig
 from aqa.regress.data import LEAST_TEST, FeatureSet, Floats, LabelScale, Rows, deal
 
@@ -117,6 +118,12 @@ def _column(features: FeatureSet, name: str) -> NDArray[Any]:
         )
     if len(np.unique(values[rows])) < 2:
         raise AqaError(f"column {name}: one value only, so nothing is left to train on")
+    for same in similar_names(np.unique(values[rows]).tolist(), ignored=" "):
+        raise AqaError(
+            f"column {name}: {' and '.join(map(repr, same))} differ in case or blanks "
+            "only: if they are one, it would train and test; spell each value in one "
+            "way (`aqa cache relabel`)"
+        )
     return values
 
 
@@ -188,6 +195,11 @@ def doubts(
 ) -> list[str]:
     """Return what is doubtful about the labelled samples of these actions."""
     found = [*_shared(folds, actions)]
+    found += [
+        f"{' and '.join(map(repr, same))} differ in blanks, - or _ only, and are "
+        f"{len(same)} folds"
+        for same in similar_names([fold.name for fold in folds])
+    ]
     for action in actions:
         scores = features.score[features.rows(action)]
         found += [f"{action}: {line}" for line in _codes(scores)]

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from fakes import MADE, numbers, spoil
 
+import aqa
 from aqa.cache.errors import AqaError
-from aqa.cache.exchange import describe, export, list_samples
+from aqa.cache.exchange import describe, export, import_features, list_samples
 from aqa.cache.parts import part_path, parts_folder, write_part
 from aqa.cache.samples import Sample
 from aqa.cache.store import write_cache
@@ -101,6 +102,39 @@ def test_info_says_what_is_missing(cache):
         "1 of 3 samples have damage that was accepted",
         "1 of 3 samples have fewer clips, padded in front",
         "further columns: fold, key",
+    ]
+
+
+def test_info_counts_as_padded_what_is_shorter(tmp_path):
+    rows = ["key,action,score,file"]
+    for name, clips in zip("abc", (4, 2, 4), strict=True):
+        np.save(tmp_path / f"{name}.npy", np.ones((clips, 5), np.float32))
+        rows.append(f"{name},squat,1,{name}.npy")
+    (tmp_path / "list.csv").write_text("\n".join(rows))
+    import_features(tmp_path / "list.csv", "i3d", tmp_path / "i3d.h5")
+    notes = describe(tmp_path / "i3d.h5")["notes"]
+    assert "1 of 3 samples have fewer clips, padded in front" in notes
+
+
+def test_what_is_listed_comes_back_as_labels_only(run, cache, tmp_path):
+    """Also where an earlier cache has a column of one's own called `frames`."""
+    row = Sample("a", "x", "train", 1.0, 9, "", extra={"frames": "mine", "who": "p1"})
+    write_cache(tmp_path / "own.h5", [row], [X[0]], MADE)
+    listed = run("list", "--cache", tmp_path / "own.h5").stdout
+    assert listed.splitlines()[1] == "a,x,1.0,train,9,4,,mine,p1"
+    (tmp_path / "list.csv").write_text(listed)
+    said = run("relabel", tmp_path / "list.csv", "--cache", tmp_path / "own.h5").output
+    assert "0 of 1 samples change" in said
+    opened = aqa.open_cache(tmp_path / "own.h5")
+    assert opened.labels["frames"].tolist() == [9]
+    assert opened.labels["extra_frames"].tolist() == ["mine"]
+    header, line = listed.splitlines()
+    np.save(tmp_path / "a.npy", X[0])
+    (tmp_path / "list.csv").write_text(f"{header},file\n{line},a.npy\n")
+    made = import_features(tmp_path / "list.csv", "i3d", tmp_path / "i3d.h5")
+    assert any("ignored columns: frames, clips, damage" in note for note in made.notes)
+    assert list(aqa.open_cache(made.cache).labels) == [
+        *("key", "action", "split", "score", "frames", "who")
     ]
 
 

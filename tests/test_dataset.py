@@ -391,6 +391,20 @@ def test_manifest_names_what_is_wrong(tmp_path, line, message):
     assert not re.search("[\x00-\x09\x0b-\x1f]", message)
 
 
+@pytest.mark.parametrize(
+    ("header", "message"),
+    [
+        ("filename,action,score", "found action, score, filename: no 'video'; rename"),
+        ("clips,action,score", "found action, score: no 'video'$"),
+        ("video,action,Points", "'Points' to 'score'"),
+        ("video,activity,score", "lacks action; expected .*: rename its columns"),
+    ],
+)
+def test_a_column_under_another_name_is_named(tmp_path, header, message):
+    touch(tmp_path, "one.avi")
+    refused(manifest(tmp_path, "one.avi,figure,1", header=header), message)
+
+
 def test_manifest_header_and_encoding_are_checked(tmp_path):
     path = manifest(tmp_path, header="video,score,split")
     refused(path, "header 'video,score,split' lacks action")

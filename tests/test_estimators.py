@@ -55,6 +55,31 @@ def test_parameters_are_those_of_the_heads():
     assert SVRRegressor(costs=(1.0,))._config().svr.costs == (1.0,)
 
 
+@pytest.mark.parametrize("kind", [list, tuple, np.array])
+def test_candidates_are_any_sequence_or_one_alone(data, kind):
+    X, y, _ = data
+    plain = SVRRegressor(kernels=("linear",), costs=(1.0,), epsilons=(0.1,), repeats=1)
+    want = plain.fit(X, y).predict(X)
+    for kernels, costs in (("linear", 1), (kind(["linear"]), kind([1]))):
+        options = {"kernels": kernels, "costs": costs, "epsilons": 0.1, "repeats": 1}
+        made = SVRRegressor(**options).fit(X, y).predict(X)
+        np.testing.assert_array_equal(made, want)
+
+
+def test_other_parameters_are_refused(data):
+    X, y, _ = data
+    for options, message in (
+        ({"costs": "much"}, "costs: expected"),
+        ({"costs": [[1.0]]}, "costs: expected"),
+        ({"epsilons": None}, "epsilons: expected"),
+        ({"kernels": []}, "kernels: expected one candidate or more"),
+        ({"folds": 2.5}, "folds: expected"),
+        ({"random_state": "x"}, "seed: expected"),
+    ):
+        with pytest.raises(AqaError, match=message):
+            SVRRegressor(**options).fit(X, y)
+
+
 def test_actions_have_scales_of_their_own(data):
     X, y, _ = data
     actions = np.where(np.arange(60) < 30, "diving", "luge")

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from aqa.cache.errors import AqaError
 from aqa.cache.exchange import import_features, read_features
 from aqa.cache.files import probe
+from aqa.cache.labels import Label, relabel
 from aqa.cache.parts import verify, write_part
 from aqa.cache.store import FeatureCache
+from aqa.regress.data import load
 
 
 @pytest.fixture
@@ -190,6 +192,22 @@ def test_a_link_inside_and_a_csv_reached_by_a_link_are_fine(tmp_path, cache, fol
     table(folder, "a,a,1,train,link.npy")
     (tmp_path / "data").symlink_to(folder)
     import_features(tmp_path / "data" / "labels.csv", "I3D", cache)
+
+
+def test_scores_without_an_action_are_no_action_among_others(cache, folder):
+    save(folder, x=numbers(4, 5))
+    rows = ["a,squat,1,train,x.npy", "b,,2,train,x.npy", "c, ,3,train,x.npy"]
+    with pytest.raises(AqaError, match="without an action in line 3, 4, where other"):
+        import_features(table(folder, *rows), "I3D", cache)
+    rows[0] = "a,,1,train,x.npy"
+    import_features(table(folder, *rows), "I3D", cache)
+    assert load(cache).action.tolist() == ["all"] * 3
+    relabel(cache, {"a": Label("squat", 1.0, "train")})  # as a list may, later
+    with pytest.raises(
+        AqaError, match=r"2 samples have a score and no .* \(first: b\)"
+    ):
+        load(cache)
+    assert load(cache, ["squat"]).key.tolist() == ["a"]
 
 
 def test_every_problem_is_listed_before_anything_is_written(cache, folder):

@@ -154,6 +154,24 @@ def test_another_data_set_of_older_files_under_the_same_names_is_refused(
     assert run(videos, cache)[0] == []
 
 
+def test_a_changed_video_that_fails_keeps_its_features_and_says_so(videos, cache):
+    run(videos, cache)
+    videos.videos[1].path.write_bytes(b"")
+    before = cache.read_bytes()
+    for _ in range(2):
+        made = run(videos, cache)[1]
+        [failure] = made.failures
+        assert failure.key == "b.avi" and failure.reason.endswith(
+            "found nothing; the cache keeps the features of the file that was there "
+            "before"
+        )
+        assert (
+            failure.reason
+            in json.loads(cache.with_name("failures.json").read_text())[0].values()
+        )
+        assert cache.read_bytes() == before
+
+
 def test_what_else_the_cache_holds_is_said(videos, cache):
     run(videos, cache)
     notes = []

@@ -13,7 +13,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 
 from aqa.cache.errors import AqaError
 from aqa.regress.config import SplitConfig
-from aqa.regress.splits import in_order, join_folds, split_features
+from aqa.regress.splits import doubts, in_order, join_folds, split_features
 
 
 @pytest.fixture
@@ -49,6 +49,30 @@ def test_each_labelled_sample_is_tested_once_and_trains_elsewhere(features, conf
         assert fold.features.x is features.x
         tested.update(test)
     assert tested == dict.fromkeys(labelled, 1)
+
+
+@pytest.mark.parametrize("name", ["folds", "leave_one_out"])
+def test_a_group_spelt_in_two_ways_is_refused(features, name):
+    """Or a person trains and tests."""
+    surgeon = features.extra["surgeon"].astype("U9")
+    for other in ("b", "B ", "\uff22", "B\u200b"):
+        surgeon[1] = other
+        found = replace(features, extra={"surgeon": surgeon})
+        with pytest.raises(AqaError, match="column surgeon: .* differ in case or bl"):
+            split_features(found, SplitConfig(**{name: "surgeon"}))
+
+
+def test_a_group_that_may_be_another_is_said(features):
+    surgeon = features.extra["surgeon"].astype("U9")
+    surgeon[1::3], surgeon[4] = "p1_2", "p12"
+    found = replace(features, extra={"surgeon": surgeon})
+    split = split_features(found, SplitConfig(leave_one_out="surgeon"))
+    said = "'surgeon p12' and 'surgeon p1_2' differ in blanks, - or _ only"
+    assert any(said in line for line in doubts(found, split.folds, ["diving"]))
+    plain = split_features(features, SplitConfig(leave_one_out="surgeon"))
+    assert not [
+        d for d in doubts(features, plain.folds, ["diving"]) if "differ in" in d
+    ]
 
 
 def test_without_a_wish_the_caches_split_stands(features):

@@ -20,7 +20,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from aqa.cache.errors import AqaError, counted
-from aqa.cache.labels import name_notes, parse_label
+from aqa.cache.labels import OWN_COLUMNS, name_notes, parse_label
 from aqa.cache.samples import is_inside
 from aqa.cache.tables import Table
 from aqa.extract.datasets.dataset import (
@@ -49,7 +49,10 @@ def _read_manifest(request: Request) -> Dataset:
     actions = set()
     videos = []
     try:
-        table = Table(path, ("action",), ("video", "key", "score", "split"))
+        table = Table(
+            path, ("action",), ("video", "key", "score", "split"), OWN_COLUMNS
+        )
+        _check_columns(table)
         for line, row in table:
             try:
                 video, root = _row(row, table.extra, request)
@@ -77,6 +80,29 @@ def _read_manifest(request: Request) -> Dataset:
 
 
 MANIFEST = Layout("a CSV (video,action,score,split)", _is_manifest, _read_manifest)
+
+
+#: What others call a column of ours.
+_OTHERWISE = {
+    "video": ("filename", "file", "path", "name", "clip", "video_id", "video_path"),
+    "score": ("points", "mark", "marks", "grade", "rating", "total"),
+}
+
+
+def _check_columns(table: Table) -> None:
+    """Refuse a list without videos, or with a known column under another name."""
+    lacking = {"video", "score"} - {*table.columns}
+    if "key" in table.columns:
+        lacking.discard("video")
+    for name in sorted(lacking, reverse=True):
+        like = [own for own in table.extra if own.casefold() in _OTHERWISE[name]]
+        if like or name == "video":
+            found = ", ".join((*table.columns, *table.extra))
+            rename = f"; rename {like[0]!r} to {name!r}" if like else ""
+            raise AqaError(
+                f"expected the columns video,action,score,split; found {found}: no "
+                f"{name!r}{rename}"
+            )
 
 
 def _row(

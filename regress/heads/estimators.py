@@ -8,6 +8,7 @@ labels are scaled by themselves; without them all samples are of one action. Eve
 is learned in `fit`: inside a cross-validation nothing of the held-out samples is.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,11 +26,9 @@ from aqa.cache.console import silent
 from aqa.cache.errors import AqaError
 from aqa.cache.provenance import Provenance
 from aqa.regress.config import FitConfig, LstmConfig, Schedule, SvrConfig, configured
-from aqa.regress.data import FeatureSet, Floats, LabelScale, split_padding
+from aqa.regress.data import ALL, FeatureSet, Floats, LabelScale, split_padding
 from aqa.regress.heads.base import Part, kind_of
 from aqa.regress.heads.fit import units_of_ranks
-
-ALL = "all"
 
 
 class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
@@ -146,13 +145,16 @@ class LSTMRegressor(_Regressor):
 
 
 class SVRRegressor(_Regressor):
-    """SVR on the mean of the clips, chosen by cross-validation in the training set."""
+    """SVR on the mean of the clips, chosen by cross-validation in the training set.
+
+    `kernels`, `costs` and `epsilons` are the candidates: several, or one alone.
+    """
 
     def __init__(
         self,
-        kernels: tuple[str, ...] = SvrConfig.kernels,
-        costs: tuple[float, ...] = SvrConfig.costs,
-        epsilons: tuple[float, ...] = SvrConfig.epsilons,
+        kernels: Sequence[str] | str = SvrConfig.kernels,
+        costs: Sequence[float] | float = SvrConfig.costs,
+        epsilons: Sequence[float] | float = SvrConfig.epsilons,
         folds: int = SvrConfig.folds,
         repeats: int = SvrConfig.repeats,
         label_scale: str = "zscore",
@@ -168,7 +170,9 @@ class SVRRegressor(_Regressor):
         self.random_state = random_state
 
     def _config(self) -> FitConfig:
-        options = self.get_params()
-        seed, scale = options.pop("random_state") or 0, options.pop("label_scale")
-        svr = SvrConfig(**options)
-        return FitConfig(head="svr", svr=svr, seed=seed, label_scale=scale)
+        svr = self.get_params()
+        options = {"head": "svr", "label_scale": svr.pop("label_scale")}
+        options["seed"] = svr.pop("random_state") or 0
+        for name in ("kernels", "costs", "epsilons"):
+            svr[name] = np.atleast_1d(svr[name]).tolist()
+        return configured(FitConfig(), None, options | {"svr": svr})
