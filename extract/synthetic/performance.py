@@ -13,7 +13,7 @@ the sport's grid, hence ties.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from statistics import NormalDist
 from typing import TypeVar
 
@@ -21,15 +21,6 @@ import numpy as np
 
 #: Frames per second of all rendered videos.
 RATE = 25
-
-#: Every kind of fault, and what it looks like.
-FAULTS = {
-    "bent_knees": "legs bent while they should be straight",
-    "loose": "tuck, pike or grab not tight",
-    "tilt": "body off the vertical at the entry or landing",
-    "splash": "water thrown up at the entry",
-    "landing": "stumble, deep crouch or fall at the landing",
-}
 
 
 @dataclass(frozen=True)
@@ -79,8 +70,6 @@ class Performance:
     amplitude: float = 0.5
     #: Frames by which the second athlete is late.
     lag: float = 0.0
-    #: Unused; kept in `truth.json`.
-    notes: dict[str, float] = field(default_factory=dict)
 
     def take_off(self, element: int = 0) -> int:
         """Return the first frame of a flight."""
@@ -143,7 +132,7 @@ _JUMP = {"loose": 0.33, "landing": 0.36}
 REPERTOIRES = {
     "diving": Repertoire(
         {1.5: 1, 2.5: 4, 3.5: 4, 4.5: 1.5}, {0: 7, 1: 1, 2: 1},
-        {"tuck": 4, "pike": 5, "layout": 0}, _DIVE,
+        {"tuck": 4, "pike": 5}, _DIVE,
         (24, 6), (45, 2), (28, 2), backward=0.4),
     "gym_vault": Repertoire(
         {0.5: 4, 1.5: 4}, {0: 2, 0.5: 1, 1: 3, 1.5: 1, 2: 2},
@@ -158,11 +147,11 @@ REPERTOIRES = {
         {"grab": 1}, _JUMP, (40, 6), (46, 2), (36, 2), amplitude=True),
     "sync_diving_3m": Repertoire(
         {1.5: 2, 2.5: 4, 3.5: 3}, {0: 8, 1: 1, 2: 1},
-        {"tuck": 4, "pike": 6, "layout": 0}, _DIVE,
+        {"tuck": 4, "pike": 6}, _DIVE,
         (86, 8), (40, 2), (30, 2), athletes=2, compulsory=0.3, backward=0.4),
     "sync_diving_10m": Repertoire(
         {1.5: 1, 2.5: 4, 3.5: 4, 4.5: 1}, {0: 8, 1: 1, 2: 1},
-        {"tuck": 4, "pike": 6, "layout": 0}, _DIVE,
+        {"tuck": 4, "pike": 6}, _DIVE,
         (31, 5), (45, 2), (29, 2), athletes=2, compulsory=0.3, backward=0.4),
     "trampoline": Repertoire(
         {1: 3, 2: 6, 3: 1}, {0: 2, 0.5: 4, 1: 2, 1.5: 3},
@@ -199,19 +188,9 @@ def draw_performance(action: str, rng: np.random.Generator) -> Performance:
     level = float(np.clip(0.5 + 0.2 * skill + 0.2 * rng.normal(), 0.0, 1.0))
     lag = 6.0 * _amount(0.28, skill, rng) if repertoire.athletes == 2 else 0.0
     if repertoire.amplitude:
-        phases = Phases(
-            phases.approach, phases.flight + round(8 * (level - 0.5)), phases.after
-        )
-        bare = Performance(action, elements, phases)
-    return Performance(
-        action,
-        elements,
-        phases,
-        tuple(faults),
-        repertoire.athletes,
-        round(level, 3) if repertoire.amplitude else 0.5,
-        round(lag, 2),
-    )
+        phases = replace(phases, flight=flight + round(8 * (level - 0.5)))
+        bare = replace(bare, phases=phases, amplitude=round(level, 3))
+    return replace(bare, faults=tuple(faults), lag=round(lag, 2))
 
 
 def _pick(weights: Mapping[K, float], rng: np.random.Generator) -> K:
@@ -281,8 +260,14 @@ def _draw_faults(
     return faults
 
 
-#: Deduction from ten points for a fault of amount 1.
-DEDUCTIONS = dict(bent_knees=2.4, loose=1.0, tilt=1.2, splash=2.6, landing=3.2)
+#: Every kind of fault, with its deduction from ten points at amount 1.
+DEDUCTIONS = {
+    "bent_knees": 2.4,  # while the legs should be straight
+    "loose": 1.0,  # tuck, pike or grab not tight
+    "tilt": 1.2,  # off the vertical at the entry or landing
+    "splash": 2.6,  # water thrown up at the entry
+    "landing": 3.2,  # stumble, deep crouch or fall
+}
 #: Standard deviation of each judge's error and of the panel's common one, of ten.
 JUDGE_ERROR, PANEL_ERROR = 0.5, 0.4
 
@@ -327,52 +312,37 @@ def execution(performance: Performance, athlete: int = 0) -> float:
     return max(0.0, 10.0 - lost / len(performance.elements))
 
 
-def synchrony(performance: Performance) -> float:
-    """Return ten minus the lag between two athletes in frames."""
-    return max(0.0, 10.0 - 1.0 * performance.lag)
-
-
-class Panel:
-    """Judges with individual errors and a common bias."""
-
-    def __init__(self, rng: np.random.Generator) -> None:
-        """Sample the common bias."""
-        self._rng = rng
-        self._bias = float(rng.normal(0, PANEL_ERROR))
-        self.marks: list[float] = []
-
-    def judge(
-        self, truth: float, judges: int, grid: float, low: float = 0.0
-    ) -> list[float]:
-        """Return sorted marks from `low` to ten for a true value on a scale of ten."""
-        seen = truth + self._bias + self._rng.normal(0, JUDGE_ERROR, judges)
-        marks = low + (10.0 - low) / 10.0 * np.clip(seen, 0.0, 10.0)
-        given = sorted((np.round(marks / grid) * grid).round(1).tolist())
-        self.marks += given
-        return given
-
-
 def judge(performance: Performance, rng: np.random.Generator) -> Verdict:
     """Score a performance by the rule of its sport."""
     hard = difficulty(performance)
     done = tuple(execution(performance, a) for a in range(performance.athletes))
-    panel = Panel(rng)
+    bias = float(rng.normal(0, PANEL_ERROR))
+    marks: list[float] = []
+
+    def panel(truth: float, judges: int, grid: float, low: float = 0.0) -> list[float]:
+        """Return sorted marks from `low` to ten for a true value on a scale of ten."""
+        seen = truth + bias + rng.normal(0, JUDGE_ERROR, judges)
+        exact = low + (10.0 - low) / 10.0 * np.clip(seen, 0.0, 10.0)
+        given = sorted((np.round(exact / grid) * grid).round(1).tolist())
+        marks.extend(given)
+        return given
+
     if performance.action == "diving":
-        score = hard * sum(panel.judge(done[0], 7, 0.5)[2:5])
+        score = hard * sum(panel(done[0], 7, 0.5)[2:5])
     elif performance.athletes == 2:
-        each = sum(sum(panel.judge(truth, 2, 0.5)) / 2 for truth in done)
-        score = 0.6 * hard * (each + sum(panel.judge(synchrony(performance), 3, 0.5)))
+        each = sum(sum(panel(truth, 2, 0.5)) / 2 for truth in done)
+        synchrony = sum(panel(10.0 - performance.lag, 3, 0.5))
+        score = 0.6 * hard * (each + synchrony)
     elif performance.action == "gym_vault":
-        score = hard + sum(panel.judge(done[0], 5, 0.1, low=6.5)[1:4]) / 3
+        score = hard + sum(panel(done[0], 5, 0.1, low=6.5)[1:4]) / 3
     elif performance.action == "trampoline":
         jumps = len(performance.elements)
-        shown = 0.1 * jumps * sum(panel.judge(done[0], 5, 0.1, low=4.0)[1:4])
+        shown = 0.1 * jumps * sum(panel(done[0], 5, 0.1, low=4.0)[1:4])
         aloft = jumps * performance.phases.flight / RATE
         score = hard + 0.8 * shown + 0.85 * aloft
     else:
-        marks = panel.judge(impression(performance, hard), 5, 0.2)
-        score = round(5 * sum(marks) / len(marks))
-    return Verdict(round(score, 2), hard, done, tuple(panel.marks))
+        score = round(sum(panel(impression(performance, hard), 5, 0.2)))
+    return Verdict(round(score, 2), hard, done, tuple(marks))
 
 
 def impression(performance: Performance, hard: float) -> float:
