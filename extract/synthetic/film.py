@@ -9,7 +9,7 @@ give the same bytes (one encoding thread, no version strings).
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import av
@@ -60,23 +60,24 @@ class Body:
     def __init__(self, points: Array, look: Appearance) -> None:
         """Compute all parts from points (T, points, 3)."""
         scale = look.scale
-        pieces = [(points[:, POINT[p[0]]], points[:, POINT[p[1]]]) for p in PARTS]
-        radii = [(p[2], p[3]) for p in PARTS]
-        colours: list[Colour] = [getattr(look, p[4]) for p in PARTS]
-        pieces += [_chest(points, scale), _hair(points)]
-        radii += [(0.07, 0.09), (0.1, 0.1)]
-        colours += [look.accent, look.hair]
-        gear = _gear(points, look.gear)
-        pieces += gear
-        radii += [(0.04, 0.04)] * len(gear)
-        colours += [look.accent] * len(gear)
-        self.start = np.stack([start for start, _ in pieces], axis=1)
-        self.end = np.stack([end for _, end in pieces], axis=1)
-        self.radii = [(scale * a, scale * b) for a, b in radii]
+        head, nose = points[:, POINT["head"]], points[:, POINT["nose"]]
+        back = head + 0.45 * (head - nose)
+        parts: list[tuple[Array, Array, float, float, Colour]] = [
+            (points[:, POINT[a]], points[:, POINT[b]], wide, narrow, getattr(look, c))
+            for a, b, wide, narrow, c in PARTS
+        ]
+        parts.append((*_chest(points, scale), 0.07, 0.09, look.accent))
+        parts.append((back, back, 0.1, 0.1, look.hair))
+        for ends in _gear(points, look.venue):
+            parts.append((*ends, 0.04, 0.04, look.accent))
+        self.start = np.stack([part[0] for part in parts], axis=1)
+        self.end = np.stack([part[1] for part in parts], axis=1)
+        self.radii = [(scale * part[2], scale * part[3]) for part in parts]
         depth = (self.start[..., 2] + self.end[..., 2]) / 2
         self.order = np.argsort(depth, axis=1, kind="stable")
         light = np.clip(0.92 + 0.5 * depth, 0.72, 1.08)
-        self.colours = np.minimum(np.array(colours) * light[..., None], 255.0)
+        colours = np.array([part[4] for part in parts])
+        self.colours = np.minimum(colours * light[..., None], 255.0)
 
     def draw(self, image: Image, frame: int) -> None:
         """Draw the athlete in one frame."""
@@ -99,23 +100,16 @@ def _chest(points: Array, scale: float) -> tuple[Array, Array]:
     return 0.7 * pelvis + 0.3 * neck + front, 0.1 * pelvis + 0.9 * neck + front
 
 
-def _hair(points: Array) -> tuple[Array, Array]:
-    """Return the ends of the hair or helmet at the back of the head."""
-    head, nose = points[:, POINT["head"]], points[:, POINT["nose"]]
-    back = head + 0.45 * (head - nose)
-    return back, back
-
-
-def _gear(points: Array, gear: str) -> list[tuple[Array, Array]]:
+def _gear(points: Array, venue: str) -> list[tuple[Array, Array]]:
     """Return the ends of two skis, one board, or nothing."""
-    ankles = [points[:, POINT[f"ankle_{side}"]] for side in ("l", "r")]
-    toes = [points[:, POINT[f"toe_{side}"]] for side in ("l", "r")]
-    if gear == "board":
-        along = ankles[1] - ankles[0]
-        return [(ankles[0] - 0.45 * along, ankles[1] + 0.45 * along)]
-    if gear == "skis":
-        feet = [(a, toe - a) for a, toe in zip(ankles, toes, strict=True)]
-        return [(ankle - 3.2 * foot, ankle + 5.0 * foot) for ankle, foot in feet]
+    left, right = points[:, POINT["ankle_l"]], points[:, POINT["ankle_r"]]
+    if venue == "stadium":
+        along = right - left
+        return [(left - 0.45 * along, right + 0.45 * along)]
+    if venue == "mountain":
+        feet = points[:, POINT["toe_l"]] - left, points[:, POINT["toe_r"]] - right
+        ankles = zip((left, right), feet, strict=True)
+        return [(ankle - 3.2 * foot, ankle + 5.0 * foot) for ankle, foot in ankles]
     return []
 
 
@@ -124,68 +118,62 @@ FOAM: Colour = (244, 250, 252)
 
 @dataclass(frozen=True)
 class Splash:
-    """Water (`wet`) or snow thrown up at `frame` from the position (x, y)."""
+    """Water or snow thrown up at `frame` of a shot from the position (x, y)."""
 
-    wet: bool
     frame: int
     x: float
     y: float
     amount: float
 
-    @property
-    def life(self) -> float:
-        """Number of frames for which it is visible."""
-        return (10 if self.wet else 6) + (20 if self.wet else 14) * self.amount
+    def draw(
+        self, image: Image, look: Appearance, frame: int, corner: tuple[int, int]
+    ) -> None:
+        """Draw the splash in one frame, of which `corner` is the top left corner."""
+        age = frame - self.frame
+        life = 10 + 20 * self.amount if look.wet else 6 + 14 * self.amount  # frames
+        if not 0 <= age < life:
+            return
+        scale = look.scale
+        x, y = self.x * scale - corner[0], -self.y * scale - corner[1]
+        rise = 0.15 + (1.7 if look.wet else 0.9) * self.amount  # metres
+        if look.wet:
+            share = (age + 1) / life
+            wide = (0.1 + 0.5 * self.amount) * scale
+            top = y - 0.8 * rise * scale * 4 * share * (1 - share)
+            capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
+            ring = (0.3 + share) * wide
+            capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
+        rng = np.random.default_rng(look.seed + 2)
+        count = int(12 + 150 * self.amount)
+        up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
+        aside = rng.normal(0 if look.wet else 0.9, 0.25 + 0.9 * self.amount, count)
+        seconds = (age + 0.5) / RATE
+        px = x + scale * aside * seconds
+        py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
+        aloft = py < y
+        large = aloft & (np.arange(count) % 3 == 0)
+        drops(image, px[aloft], py[aloft], 1, FOAM)
+        drops(image, px[large], py[large], 2, FOAM)
 
 
-def splashes_of(performance: Performance, athletes: Sequence[Array]) -> list[Splash]:
-    """Return one splash per athlete of a dive or big air jump, else none."""
-    wet = "diving" in performance.action
-    if not wet and "big_air" not in performance.action:
+def splashes_of(
+    performance: Performance, athletes: Sequence[Array], look: Appearance, start: int
+) -> list[Splash]:
+    """Return one splash per athlete of a dive or big air jump, else none.
+
+    `athletes` are their points in all frames, of which the shot begins at `start`.
+    """
+    if look.venue in ("gym", "hall"):
         return []
     thrown = []
     for athlete, points in enumerate(athletes):
         frame = performance.touch_down() + round(athlete * performance.lag)
         where = points[min(frame, len(points) - 1)]
-        x = float(where[POINT["hand_r"] if wet else POINT["ankle_r"], 0])
-        y = 0.0 if wet else float(where[:, 1].min())
-        amount = performance.amount("splash" if wet else "landing", athlete)
-        thrown.append(Splash(wet, frame, x, y, amount))
+        x = float(where[POINT["hand_r" if look.wet else "ankle_r"], 0])
+        y = 0.0 if look.wet else float(where[:, 1].min())
+        amount = performance.amount("splash" if look.wet else "landing", athlete)
+        thrown.append(Splash(frame - start, x, y, amount))
     return thrown
-
-
-def draw_splash(
-    image: Image,
-    splash: Splash,
-    place: tuple[float, float],
-    scale: float,
-    frame: int,
-    seed: int,
-) -> None:
-    """Draw a splash in one frame; `place` is its origin in pixels."""
-    age = frame - splash.frame
-    if not 0 <= age < splash.life:
-        return
-    x, y = place
-    rise = 0.15 + (1.7 if splash.wet else 0.9) * splash.amount  # metres
-    if splash.wet:
-        share = (age + 1) / splash.life
-        wide = (0.1 + 0.5 * splash.amount) * scale
-        top = y - 0.8 * rise * scale * 4 * share * (1 - share)
-        capsule(image, (x, y), (x, top), (0.5 * wide, 0.35 * wide), FOAM, 0.85)
-        ring = (0.3 + share) * wide
-        capsule(image, (x - ring, y), (x + ring, y), (3.0, 3.0), FOAM, 0.9)
-    rng = np.random.default_rng(seed)
-    count = int(12 + 150 * splash.amount)
-    up = np.sqrt(2 * GRAVITY * rise) * rng.uniform(0.25, 1.05, count)
-    aside = rng.normal(0 if splash.wet else 0.9, 0.25 + 0.9 * splash.amount, count)
-    seconds = (age + 0.5) / RATE
-    px = x + scale * aside * seconds
-    py = y - scale * (up * seconds - 0.5 * GRAVITY * seconds**2)
-    aloft = py < y
-    large = aloft & (np.arange(count) % 3 == 0)
-    drops(image, px[aloft], py[aloft], 1, FOAM)
-    drops(image, px[large], py[large], 2, FOAM)
 
 
 #: Distance between two athletes in metres.
@@ -204,11 +192,6 @@ class Shot:
     athletes: tuple[Array, ...]  # each (T, points, 3): pixels, depth in metres
     splashes: tuple[Splash, ...]
 
-    @property
-    def wet(self) -> bool:
-        """Whether there is water below y = 0."""
-        return self.look.venue in ("tower", "springboard")
-
     def keypoints(self) -> Array:
         """Return COCO keypoints (x, y, score) as seen, (T, athletes, 17, 3).
 
@@ -217,7 +200,7 @@ class Shot:
         joints = np.stack([points[:, : len(COCO)] for points in self.athletes], axis=1)
         x, y = joints[..., 0], joints[..., 1]
         seen = (x >= 0) & (x <= WIDTH - 1) & (y >= 0) & (y <= HEIGHT - 1)
-        if self.wet:
+        if self.look.wet:
             seen &= y < -self.corners[:, 1, None, None]
         joints[..., 2] = seen
         if self.look.mirrored:
@@ -228,10 +211,9 @@ class Shot:
     def pictures(self) -> Iterator[Image]:
         """Yield the pictures in order."""
         bodies = [Body(points, self.look) for points in self.athletes]
-        scale, seed = self.look.scale, self.look.seed + 2
-        for frame, (column, row) in enumerate(self.corners.tolist()):
+        for frame, corner in enumerate(self.corners.tolist()):
             image = self.canvas.view(frame)
-            water = image[max(-row, 0) :] if self.wet else image[:0]
+            water = image[max(-corner[1], 0) :] if self.look.wet else image[:0]
             clear = water.copy()
             for body in reversed(bodies):
                 body.draw(image, frame)
@@ -240,8 +222,7 @@ class Shot:
                     water.astype(np.uint16) + 3 * clear.astype(np.uint16)
                 ) // 4
             for splash in self.splashes:
-                place = splash.x * scale - column, -splash.y * scale - row
-                draw_splash(image, splash, place, scale, frame, seed)
+                splash.draw(image, self.look, frame, corner)
             yield image[:, ::-1] if self.look.mirrored else image
 
 
@@ -252,10 +233,7 @@ def film(
     athletes = [_seen_from(p, look.yaw) for p in choreograph(performance)]
     for index, points in enumerate(athletes):
         points[..., 0] += index * ABREAST
-    thrown = [
-        replace(splash, frame=splash.frame - start)
-        for splash in splashes_of(performance, athletes)
-    ]
+    thrown = splashes_of(performance, athletes, look, start)
     middle = np.mean([points[:, POINT["pelvis"], :2] for points in athletes], axis=0)
     place = _followed(middle, look)[start:end] * (look.scale, -look.scale)
     corners = np.round(place - (WIDTH / 2, HEIGHT / 2))  # (T, 2)

@@ -46,14 +46,10 @@ def capsule(
     (ax, ay), (bx, by), (ra, rb) = start, end, radius
     height, width = image.shape[:2]
     reach = max(ra, rb) + 1.0
-    left, right = (
-        max(int(min(ax, bx) - reach), 0),
-        min(int(max(ax, bx) + reach) + 2, width),
-    )
-    top, bottom = (
-        max(int(min(ay, by) - reach), 0),
-        min(int(max(ay, by) + reach) + 2, height),
-    )
+    left = max(int(min(ax, bx) - reach), 0)
+    right = min(int(max(ax, bx) + reach) + 2, width)
+    top = max(int(min(ay, by) - reach), 0)
+    bottom = min(int(max(ay, by) + reach) + 2, height)
     if left >= right or top >= bottom:
         return
     dx, dy = bx - ax, by - ay
@@ -76,43 +72,14 @@ def capsule(
     np.minimum(along, 1, out=along)
     if opacity < 1:
         along *= opacity
-    blend(image[top:bottom, left:right], along, colour)
-
-
-def blend(patch: Image, cover: NDArray[np.float32], colour: Colour) -> None:
-    """Blend `colour` into a patch with opacity `cover` (height, width)."""
+    patch = image[top:bottom, left:right]
     mixed = np.array(colour, np.float32) - patch
-    mixed *= cover[:, :, None]
+    mixed *= along[:, :, None]
     mixed += patch
     patch[...] = mixed
 
 
-def box(
-    image: Image, left: float, top: float, right: float, bottom: float, colour: Colour
-) -> None:
-    """Fill the pixels whose centres lie in a rectangle."""
-    height, width = image.shape[:2]
-    rows = slice(min(max(round(top), 0), height), min(max(round(bottom), 0), height))
-    columns = slice(min(max(round(left), 0), width), min(max(round(right), 0), width))
-    image[rows, columns] = np.array(colour, np.uint8)
-
-
-def gradient(height: int, width: int, above: Colour, below: Colour) -> Image:
-    """Return an image with a vertical gradient from one colour to another."""
-    share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
-    rows = (
-        np.array(above, np.float32) * (1 - share) + np.array(below, np.float32) * share
-    )
-    return np.repeat(rows.astype(np.uint8), width, axis=1)
-
-
-def drops(
-    image: Image,
-    x: NDArray[np.float64],
-    y: NDArray[np.float64],
-    size: int,
-    colour: Colour,
-) -> None:
+def drops(image: Image, x: Array, y: Array, size: int, colour: Colour) -> None:
     """Draw discs of one radius `size` at positions x (n,), y (n,)."""
     reach = np.arange(-size, size + 1)
     dx, dy = np.meshgrid(reach, reach)
@@ -143,9 +110,12 @@ class Appearance:
     legs: Colour
     wall: Colour
     ground: Colour
-    #: "skis", "board" or "".
-    gear: str
     seed: int
+
+    @property
+    def wet(self) -> bool:
+        """Whether there is water below y = 0."""
+        return self.venue in ("tower", "springboard")
 
 
 VENUES = {
@@ -158,7 +128,6 @@ VENUES = {
     "trampoline": "hall",
 }
 _SCALE = {"sync_diving_3m": 54.0, "sync_diving_10m": 52.0, "trampoline": 58.0}
-_GEAR = {"mountain": "skis", "stadium": "board"}
 
 _SKIN = ((236, 190, 160), (214, 160, 124), (168, 116, 84), (120, 80, 58))
 _HAIR = ((40, 30, 26), (90, 60, 30), (20, 20, 24), (176, 140, 80))
@@ -216,7 +185,7 @@ def vary(
     palettes = _VENUE[venue]
     wall, ground = palettes[int(rng.integers(len(palettes)))]
     tint = rng.normal(0, 4 + 14 * spread, 3)
-    dressed = venue in _GEAR
+    dressed = venue in ("mountain", "stadium")
     suit, accent = _choose(_SUIT, rng), _choose(_ACCENT[dressed:], rng)
     if large:
         suit = _tinted(suit, rng.normal(0, 30, 3))
@@ -237,7 +206,6 @@ def vary(
         legs=legs,
         wall=_tinted(wall, tint),
         ground=_tinted(ground, tint / 2),
-        gear=_GEAR.get(venue, ""),
         seed=int(rng.integers(2**31)),
     )
 
@@ -267,8 +235,11 @@ class Canvas:
         width, height = int(right - origin[0]), int(below - origin[1])
         self.left, self.right = origin[0] / self.scale, right / self.scale
         self.bottom, self.top = -below / self.scale, -origin[1] / self.scale
-        above = _shade(look.wall, 1.12)
-        self.image: Image = gradient(height, width, above, _shade(look.wall, 0.85))
+        share = np.linspace(0, 1, height, dtype=np.float32)[:, None, None]
+        above = np.array(_shade(look.wall, 1.12), np.float32)
+        below = np.array(_shade(look.wall, 0.85), np.float32)
+        rows = (above * (1 - share) + below * share).astype(np.uint8)
+        self.image: Image = np.repeat(rows, width, axis=1)
         _PAINTERS[look.venue](self, look, np.random.default_rng(look.seed))
 
     def view(self, frame: int) -> Image:
@@ -283,9 +254,11 @@ class Canvas:
     def box(
         self, left: float, bottom: float, right: float, top: float, c: Colour
     ) -> None:
-        """Fill a rectangle given in metres."""
+        """Fill the pixels whose centres lie in a rectangle given in metres."""
         (x0, y0), (x1, y1) = self.pixel(left, top), self.pixel(right, bottom)
-        box(self.image, x0, y0, x1, y1, c)
+        rows = slice(max(round(y0), 0), max(round(y1), 0))
+        columns = slice(max(round(x0), 0), max(round(x1), 0))
+        self.image[rows, columns] = np.array(c, np.uint8)
 
     def every(self, step: float) -> Array:
         """Return the visible multiples of `step` along x."""
@@ -391,15 +364,10 @@ def _stadium(canvas: Canvas, look: Appearance, rng: np.random.Generator) -> None
     drops(canvas.image, stars[0], stars[1], 1, (190, 190, 200))
     _slope(canvas, look, rng)
     for x in canvas.every(4.0):
-        column, row = canvas.pixel(x, float(snow(np.array(x))) + 4.4)
-        box(
-            canvas.image,
-            column - 1,
-            row,
-            column + 1,
-            row + 4.4 * canvas.scale,
-            (70, 70, 90),
-        )
+        foot = float(snow(np.array(x)))
+        half = 1 / canvas.scale
+        canvas.box(x - half, foot, x + half, foot + 4.4, (70, 70, 90))
+        column, row = canvas.pixel(x, foot + 4.4)
         drops(canvas.image, np.array([column]), np.array([row]), 7, (255, 244, 200))
 
 
