@@ -140,6 +140,9 @@ def test_refuses_what_it_cannot_make(small, tmp_path):
         synthesise(tmp_path, actions=["curling"])
     with pytest.raises(AqaError, match="above 0, found 0"):
         synthesise(tmp_path, scale=0)
+    with pytest.raises(AqaError, match="above 0, found inf"):
+        synthesise(tmp_path, scale=float("inf"))
+    assert not list(tmp_path.iterdir())
     with pytest.raises(AqaError, match="holds another data set.*remove it or"):
         synthesise(small.parent)
     (tmp_path / "mine.txt").touch()

@@ -9,6 +9,7 @@ not depend on the number of processes.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -87,7 +88,7 @@ def synthesise(
             f"no such action: {', '.join(unknown) or 'none named'}; expected some of "
             f"{', '.join(BY_NAME)}"
         )
-    if not scale > 0:
+    if not 0 < scale < math.inf:
         raise AqaError(f"scale: expected a number above 0, found {scale}")
     root = Path(folder) / "AQA-7"
     write_manifest(root, actions=wanted, fewest=fewest, scale=scale, seed=seed)
