@@ -192,7 +192,9 @@ def run_example(script, *words, code=0):
 def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
     """Two parts of a recording by hand: x is 0 1 4 and 4 4, y is 1 throughout."""
     (tmp_path / "a.txt").write_text("x1, y1\n0,1\n1,1\n4,1\n4,1\n4,1\n")
-    (tmp_path / "b.txt").write_text("0 1\n1 1\n4 1\n4 1\n4 1\n")
+    (tmp_path / "b.txt").write_text("0.0 1\n1 1\n4 1\n4 1\n4 1\n")
+    numbered = "0;1\n0;1,0\n1;1\n4;1\n4;1\n4;1\n"  # as pandas and Excel write
+    (tmp_path / "c.txt").write_text(numbered)
     rows = "key,action,score,split,file\nt/a,tie,3,train,a.txt\nt/b,tie,4,test,b.txt\n"
     (tmp_path / "list.csv").write_text(rows)
     out = tmp_path / "out"
@@ -202,10 +204,13 @@ def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
     )
     first = [5 / 3, 1, np.std([0, 1, 4]), 0, 2, 0, 0.3]
     second = [4, 1, 0, 0, 0, 0, 0.2]
-    for name in "ab":
-        np.testing.assert_allclose(
-            np.load(out / "t" / f"{name}.npy"), [first, second], rtol=1e-6
-        )
+    (tmp_path / "more.csv").write_text("key;file\nt/c;c.txt\n", encoding="utf-16")
+    other = tmp_path / "other"
+    options = ("--parts", "2", "--rate", "10", "--header")
+    run_example("examples/paths.py", str(tmp_path / "more.csv"), str(other), *options)
+    for path in (out / "t" / "a.npy", out / "t" / "b.npy", other / "t" / "c.npy"):
+        np.testing.assert_allclose(np.load(path), [first, second], rtol=1e-6)
+    assert (other / "list.csv").read_text().split() == ["key,file", "t/c,t/c.npy"]
     words = ["cache", "import", str(out / "list.csv"), "--name", "paths", "--cache"]
     done = CliRunner().invoke(main, [*words, str(tmp_path / "f.h5")])
     assert done.exit_code == 0, done.output
@@ -214,8 +219,18 @@ def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
 @pytest.mark.parametrize(
     ("table", "reason"),
     [
-        ("nan 1\n1 1\n4 1\n4 1\n", "finite numbers, found 4 rows"),
-        ("0 1\n1\n4 1\n4 1\n", "equally many numbers"),
+        ("nan 1\n1 1\n4 1\n4 1\n", "line 1: expected 2 finite numbers"),
+        ("NA,\n1,1\n4,1\n4,1\n4,1\n", "line 1: expected 2 finite numbers"),
+        ("x,y\n,1\n4,1\n4,1\n4,1\n4,1\n", "line 2: expected 2 finite numbers"),
+        ("1 1\n#4 1\n4 1\n4 1\n4 1\n", "line 2: expected 2 finite numbers"),
+        ("x 1\n4 1\n4 1\n4 1\n4 1\n", "line 1: expected 2 finite numbers"),
+        (",x\n0,1\n1,1\n2,1\n3,1\n", "expected a name for each column"),
+        ("0,1\n1,1\n4,1\n4,1\n4,1\n", "'0,1' may be names or numbers: pass --header"),
+        ("0.0 1\n1\n4 1\n4 1\n", "line 2: expected 2 finite numbers"),
+        ("\n1,5\n2,5\n3,5\n", "found 3 rows"),
+        ("x y\n1,5\n2,5\n3,5\n", "line 2: expected 2 finite numbers, found '1,5'"),
+        ("knee\n1,5\n2,5\n3,5\n", "line 2: expected 1 finite numbers, found '1,5'"),
+        ("\udcff\ufffd", "expected a text in UTF-8"),
         ("x,y\n", "found 0 rows"),
         ("", "found 0 rows"),
     ],
@@ -223,12 +238,35 @@ def test_paths_are_described_by_mean_deviation_change_and_seconds(tmp_path):
 def test_a_recording_that_is_no_table_of_numbers_is_named(
     table, reason, tmp_path, capsys
 ):
-    (tmp_path / "a.txt").write_text(table)
+    (tmp_path / "a.txt").write_text(table, errors="surrogateescape")
     listed, out = tmp_path / "list.csv", tmp_path / "out"
     listed.write_text("key,action,score,split,file\na,tie,3,train,a.txt\n")
     run_example("examples/paths.py", str(listed), str(out), "--parts", "2", code=1)
     said = capsys.readouterr().err
     assert "a.txt" in said and reason in said and not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("key,score\na,1\n", "lacks file; expected 'key,file,action,score,split'"),
+        ("key,file\na,b.txt\n", "b.txt: expected a text in UTF-8: [Errno 2]"),
+        ("key,file\n", "expected one recording per row, found no rows"),
+        ("", "lacks key, file"),
+        ("key,file\n../a,a.txt\n", "'../a' is not normalised or leads outside"),
+        ("key,file\na,a.txt\na,a.txt\n", "line 3: key 'a' is there twice"),
+    ],
+)
+def test_a_list_that_cannot_be_used_is_an_error(text, reason, tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("x y\n" + "4 1\n" * 4)
+    listed, out = tmp_path / "list.csv", tmp_path / "deep" / "out"
+    listed.write_text(text)
+    run_example("examples/paths.py", str(listed), str(out), "--parts", "2", code=1)
+    assert reason in capsys.readouterr().err and not out.parent.exists()
+    listed.write_text("key,file\na,a.txt\n")
+    words = ("examples/paths.py", str(listed), str(tmp_path), "--parts", "2")
+    run_example(*words, code=1)  # OUT/list.csv is LIST
+    assert "is an input, and would be replaced" in capsys.readouterr().err
 
 
 @pytest.mark.slow
