@@ -42,7 +42,7 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         config = self._config()
         y = validate_data(self, "no_validation", y, y_numeric=True)
         x, clips = self._features(X, reset=True)
-        check_consistent_length(X, y)
+        check_consistent_length(x, y)
         names = np.full(len(y), ALL) if actions is None else np.asarray(actions, str)
         if len(y) < 2:
             raise AqaError("one sample cannot be fitted: n_samples=1")
@@ -88,7 +88,8 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         reset: bool,  # noqa: N803
     ) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
         """Return X as (n, copies, clips, D), and the real clips (n,), None for all."""
-        shape = np.shape(X)
+        X = X if hasattr(X, "shape") else np.asarray(X)  # noqa: N806
+        shape = X.shape
         if len(shape) > 4 or 0 in shape[1:-1]:
             raise AqaError(
                 "X: expected (n, D), (n, clips, D) or (n, copies, clips, D), found "
@@ -100,12 +101,6 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
             self, X, dtype=np.float32, ensure_all_finite="allow-nan", reset=reset
         )
         return split_padding(X.reshape(shape[0], *(1,) * (4 - len(shape)), *shape[1:]))
-
-    def __sklearn_tags__(self) -> Any:
-        """Say that X may hold NaN."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        return tags
 
 
 class LSTMRegressor(_Regressor):
