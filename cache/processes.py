@@ -36,6 +36,11 @@ def usable_processors() -> int:
     return count
 
 
+def other_processors() -> int:
+    """Count the usable processors but one, which computes while they decode."""
+    return max(usable_processors() - 1, 1)
+
+
 def share_processors() -> None:
     """Let OpenMP's waiting threads give their processor away, unless set otherwise.
 

@@ -40,9 +40,6 @@ from aqa.extract.extractor import (
 MAX_NOTES = 340
 
 
-_KEPT = "the cache keeps the features of the file that was there before"
-
-
 @dataclass(frozen=True)
 class Failure:
     """A video without features, and why."""
@@ -137,7 +134,10 @@ def extract(
         for done, (video, result) in enumerate(results, start=1):
             if isinstance(result, AqaError):
                 if video.key in work.changed:
-                    result = AqaError(f"{result}; {_KEPT}")
+                    result = AqaError(
+                        f"{result}; the cache keeps the features of the file that was "
+                        "there before"
+                    )
                 failures[video.key] = log.record(video, result)
             else:
                 log.clear(video.key)

@@ -29,13 +29,13 @@ from numpy.typing import NDArray
 
 from aqa.cache.console import Progress
 from aqa.cache.errors import AqaError, raise_any
-from aqa.cache.processes import process_outcomes, usable_processors
+from aqa.cache.processes import other_processors, process_outcomes
 from aqa.extract.c3d import CLIP
 from aqa.extract.config import Limits, PretrainConfig
 from aqa.extract.preprocessing import Preprocessing, resize
 from aqa.extract.pretraining.ucf101 import ClassSet
 from aqa.extract.videos.integrity import VideoError
-from aqa.extract.videos.video import open_frames
+from aqa.extract.videos.video import open_frames, read_all
 
 Frames = NDArray[np.uint8]
 Batch = tuple[Frames, NDArray[np.int64]]
@@ -252,7 +252,7 @@ def load_batches(
 
 def worker_count(workers: int | None) -> int:
     """Return the number of decoding processes; None is all processors but one."""
-    return max(1, usable_processors() - 1) if workers is None else max(0, workers)
+    return other_processors() if workers is None else workers
 
 
 # A data set.
@@ -318,7 +318,7 @@ def cut_into_clips(
 
 
 def count_all(
-    config: PretrainConfig, pre: Preprocessing, classes: ClassSet, progress: Progress
+    config: PretrainConfig, classes: ClassSet, progress: Progress
 ) -> list[int]:
     """Decode every video once, training videos first; return their numbers of frames.
 
@@ -326,20 +326,12 @@ def count_all(
         AqaError: naming the videos that cannot be used.
     """
     videos = [classes.root / each.name for each in (*classes.train, *classes.test)]
-    outcomes = process_outcomes(
-        partial(count_frames, allow_damaged=config.allow_damaged),
-        videos,
-        config.workers or worker_count(None),
-        seconds=config.limits.seconds,
-        memory=config.limits.memory,
-    )
+    count = partial(count_frames, allow_damaged=config.allow_damaged)
     lengths, problems = [], []
-    with closing(outcomes):
-        for number, (path, found) in enumerate(zip(videos, outcomes, strict=True), 1):
+    with closing(read_all(videos, count, config.workers, config.limits)) as results:
+        for number, found in enumerate(results, 1):
             if isinstance(found, VideoError):
                 problems.append(str(found))
-            elif isinstance(found, AqaError):
-                problems.append(f"{path}: {found}")
             else:
                 lengths.append(found)
             progress(number, len(videos), "checking the videos")

@@ -102,7 +102,7 @@ def pretrain(config: PretrainConfig, progress: Progress = silent) -> Pretrained:
         )
         lengths: list[Any] = [None]
         if group.leads:
-            lengths = [count_all(config, start.preprocessing, classes, progress)]
+            lengths = [count_all(config, classes, progress)]
         if group.count > 1:
             distributed.broadcast_object_list(lengths)
         material = cut_into_clips(config, start.preprocessing, classes, lengths[0])

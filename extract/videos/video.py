@@ -11,20 +11,20 @@ A video is whole if it shows no sign of damage (`aqa.extract.videos.integrity`);
 other is refused, unless the caller allows it, and is then returned with the signs.
 """
 
-from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import tee
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import av
 import numpy as np
 import numpy.typing as npt
 
 from aqa.cache.errors import AqaError
-from aqa.cache.processes import process_outcomes, usable_processors
+from aqa.cache.processes import other_processors, process_outcomes
 from aqa.extract.config import ClipConfig, Limits
 from aqa.extract.datasets.dataset import Video
 from aqa.extract.extractor import source_sha256
@@ -33,6 +33,8 @@ from aqa.extract.videos.container import check_size, open_video
 from aqa.extract.videos.frame_folder import FolderFrames
 from aqa.extract.videos.integrity import Signs, VideoError, ffmpeg_log
 from aqa.extract.videos.stream import Pixels, Seconds, StreamFrames
+
+Read = TypeVar("Read")
 
 Indices = npt.NDArray[np.int64]
 #: (start, end) in seconds, end exclusive.
@@ -120,34 +122,46 @@ def decode_all(
 ) -> Generator[tuple[Video, Decoded | VideoError]]:
     """Decode videos in child processes, ahead; yield each with its frames, in order.
 
-    A video that crashes its process or exceeds a limit costs itself only: in place of
-    frames it has the reason why there are none. `workers` None: one fewer than the
-    usable processors, at least one. `options` are those of `decode`, and so are the
-    arguments of `decoder`. Closing the iterator ends the processes.
+    In place of frames a video may have the reason why there are none; `workers`,
+    `limits` and errors are as in `read_all`. `options` are those of `decode`, and so
+    are the arguments of `decoder`.
+    """
+    function = partial(decoder, pre=pre, config=config, limits=limits, **options)
+    ours, theirs = tee(videos)
+    paths = (video.path for video in theirs)
+    with closing(read_all(paths, function, workers, limits)) as results:
+        yield from zip(ours, results, strict=False)
+
+
+def read_all(
+    paths: Iterable[Path],
+    function: Callable[[Path], Read],
+    workers: int | None,
+    limits: Limits,
+) -> Generator[Read | VideoError]:
+    """Yield `function(path)` of each video in order, from child processes, ahead.
+
+    A video that crashes its process or exceeds a limit costs itself only: in its place
+    comes an error that names it. `workers` None or 0: one fewer than the usable
+    processors, at least one. Closing the iterator ends the processes.
 
     Raises:
         AqaError: processes die before they do anything, whatever the video.
     """
-    taken: deque[Video] = deque()
-
-    def paths() -> Iterator[Path]:
-        for video in videos:
-            taken.append(video)
-            yield video.path
-
+    ours, theirs = tee(paths)
     outcomes = process_outcomes(
-        partial(decoder, pre=pre, config=config, limits=limits, **options),
-        paths(),
-        workers or max(usable_processors() - 1, 1),
+        function,
+        theirs,
+        workers or other_processors(),
         seconds=limits.seconds,
         memory=limits.memory,
     )
     with closing(outcomes):
-        for outcome in outcomes:
-            video = taken.popleft()
-            if isinstance(outcome, AqaError) and not isinstance(outcome, VideoError):
-                outcome = VideoError(f"{video.path}: {outcome}")
-            yield video, outcome
+        for path, outcome in zip(ours, outcomes, strict=False):
+            if isinstance(outcome, VideoError) or not isinstance(outcome, AqaError):
+                yield outcome
+            else:
+                yield VideoError(f"{path}: {outcome}")
 
 
 def watch(

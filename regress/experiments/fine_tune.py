@@ -53,6 +53,7 @@ from aqa.regress.experiments.result import (
     PrintedSettings,
     Result,
     StartAverages,
+    column_of,
     opening,
 )
 from aqa.regress.experiments.rows import (
@@ -88,7 +89,7 @@ class Column:
     @property
     def name(self) -> str:
         """The column's name."""
-        return f"{self.action} n={self.n_train}"
+        return column_of(self.action, self.n_train)
 
 
 def needs(studies: Sequence[Study]) -> Needs:

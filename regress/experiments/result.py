@@ -77,6 +77,11 @@ class Row:
         return cell is not None and cell.matched
 
 
+def column_of(action: str, n_train: int) -> str:
+    """Return the name of a column of Table 4."""
+    return f"{action} n={n_train}"
+
+
 @dataclass(frozen=True, kw_only=True)
 class FineTuneRow(Metrics):
     """One action, training size and start; its metrics are those after the end.
@@ -101,7 +106,7 @@ class FineTuneRow(Metrics):
     @property
     def column(self) -> str:
         """The column of Table 4, as other files name it."""
-        return f"{self.action} n={self.n_train}"
+        return column_of(self.action, self.n_train)
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,8 @@
 """A row of a table whose columns are actions: what it trains, how it is judged.
 
 Conventions: a row names the kind of head, of `HEADS`, and, for each judged action, the
-actions that the head is trained on. Equal tasks of several rows or
-experiments are one head. Testing uses the copy at offset 0, or the mean of `copies`.
+actions that the head is trained on. Equal tasks of several rows or experiments are one
+head. Testing uses the copy at offset 0, or the mean of `copies`.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping

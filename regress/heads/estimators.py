@@ -83,24 +83,22 @@ class _Regressor(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return self.label_scale_.to_units(made, names)
 
     def _features(
-        self,
-        X: Any,
-        reset: bool,  # noqa: N803
+        self, samples: Any, reset: bool
     ) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
         """Return X as (n, copies, clips, D), and the real clips (n,), None for all."""
-        X = X if hasattr(X, "shape") else np.asarray(X)  # noqa: N806
-        shape = X.shape
+        x = samples if hasattr(samples, "shape") else np.asarray(samples)
+        shape = x.shape
         if len(shape) > 4 or 0 in shape[1:-1]:
             raise AqaError(
                 "X: expected (n, D), (n, clips, D) or (n, copies, clips, D), found "
                 f"{shape}"
             )
         if len(shape) > 2:  # scikit-learn takes the second axis for the features
-            X = np.asarray(X).reshape(-1, shape[-1])
-        X = validate_data(
-            self, X, dtype=np.float32, ensure_all_finite="allow-nan", reset=reset
+            x = np.asarray(x).reshape(-1, shape[-1])
+        x = validate_data(
+            self, x, dtype=np.float32, ensure_all_finite="allow-nan", reset=reset
         )
-        return split_padding(X.reshape(shape[0], *(1,) * (4 - len(shape)), *shape[1:]))
+        return split_padding(x.reshape(shape[0], *(1,) * (4 - len(shape)), *shape[1:]))
 
 
 class LSTMRegressor(_Regressor):

@@ -6,8 +6,9 @@ kind, each trained without one fold, predict that fold; these held-out predictio
 calibrate the model's intervals. With the cache's own split the folds divide the
 training list and the model is tested on the test list; with a cross-validation the
 folds are those of the split, the results are those of the held-out predictions (each
-sample predicted once), and the model itself learns from all labelled rows. Predictions
-are made from copy 0, results are in judges' units, undefined values are None.
+sample predicted once, heads aligned before they are ranked), and the model itself
+learns from all labelled rows. Predictions are made from copy 0, results are in judges'
+units, undefined values are None.
 """
 
 import math

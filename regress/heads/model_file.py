@@ -170,9 +170,8 @@ class Model:
                 f"{x.shape}"
             )
         if clips is None and self.provenance.record.get("imported"):
-            zeros = np.asarray(
-                ~x.any(axis=(1, 3))
-            )  # (n, clips); an import cuts them off
+            # An import cuts clips of zeros at the ends off: (n, clips)
+            zeros = np.asarray(~x.any(axis=(1, 3)))
             padded = zeros[:, [0, -1]].any(1) & ~zeros.all(1)
             if padded.any():
                 raise AqaError(
